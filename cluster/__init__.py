@@ -1,0 +1,1 @@
+"""Where things run: addresses, Ray, jobs."""

@@ -1,0 +1,24 @@
+"""What a person is told when the request was wrong."""
+
+
+class UserError(Exception):
+    """A mistake in what was asked: one sentence with the place, and the remedy.
+
+    The command line prints both and exits with 2; nobody sees a traceback.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message
+
+
+class GateClosed(UserError):
+    """A required gate is closed, or its evidence is missing: exit code 3."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""What runs: a verb a stage, a folder for the parts."""

@@ -1,0 +1,1 @@
+"""Reading, auditing and splitting examples."""

@@ -1,0 +1,1 @@
+"""Measuring candidates on held-out examples."""

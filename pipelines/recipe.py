@@ -1,0 +1,352 @@
+"""One recipe: everything that a run depends on, and nothing else.
+
+Sections are frozen and refuse unknown keys. The text under each field is the one description of it:
+`sluice schema`, `sluice init` and the panel's labels show it.
+"""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+PowerOfTwo = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        lower = 2 ** int(math.log2(value))
+        raise ValueError(f"must be a power of two: {lower} or {2 * lower}")
+    return value
+
+
+class Provenance(Section):
+    """Who made the examples, for columns that the data lacks; recorded as declared."""
+
+    source: str | None = None
+    """Where the examples come from."""
+    collector: str | None = None
+    """Who gathered them."""
+    annotator: str | None = None
+    """Who wrote or approved the answers; `model:NAME` for a machine, which never counts as a person."""
+
+
+class Dataset(Section):
+    """The examples to learn from."""
+
+    source: str | tuple[str, ...]
+    """Files (glob), URIs (s3://, gs://) or package://NAME#READER; paths are relative to the recipe."""
+    format: Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt"] = "auto"
+    """How a row holds its conversation; `auto` decides by the columns."""
+    columns: dict[str, str] = {}
+    """Sluice's name -> the data's name, where they differ, as in {prompt: question, completion: answer}."""
+    group_by: str | None = None
+    """Column whose equal values must stay on one side of the split: a customer, a document, a module."""
+    provenance: Provenance = Provenance()
+    """Declared origin for what the columns do not say."""
+    instruction: str = ""
+    """Text put before every prompt (a blank line between)."""
+    on_bad_row: Literal["quarantine", "raise"] = "quarantine"
+    """A row that cannot be read: kept aside with its reason, or the stage fails."""
+    max_examples: Annotated[int, Field(ge=1)] | None = None
+    """Keep the examples with the smallest seeded hashes (whole groups while they fit), up to this many."""
+
+
+class Audit(Section):
+    """What the data must satisfy before anything else happens."""
+
+    min_examples: Annotated[int, Field(ge=1)] = 1000
+    """Unique examples annotated by people."""
+    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Jaccard similarity of word shingles from which two examples are near-duplicates."""
+    max_duplicate_share: Fraction = 0.3
+    """Largest share of rows that repeat another row exactly or nearly."""
+
+
+class Split(Section):
+    """Shares of the three sides; clusters of near-duplicates and groups stay whole."""
+
+    train: Fraction = 0.8
+    """Share to learn from."""
+    validation: Fraction = 0.1
+    """Share that decides when to stop, and which trial wins."""
+    test: Fraction = 0.1
+    """Share for the final comparison, read by nothing else."""
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> "Split":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        if min(self.train, self.validation, self.test) == 0:
+            raise ValueError("each of train, validation and test needs a share above 0")
+        return self
+
+
+class BaseModelChoice(Section):
+    """A base model to start from."""
+
+    base: Annotated[str, Field(min_length=1, max_length=200)]
+    """Hub name or local folder (safetensors only)."""
+    revision: str | None = None
+    """Hub commit or tag; without it, the present one is looked up and recorded."""
+
+    @field_validator("base")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if ".." in value.split("/") or not re.fullmatch(r"[\w./~-]+", value, re.ASCII):
+            raise ValueError("must be a hub name such as owner/model or a folder, without '..' or other characters")
+        return value
+
+
+class DeepSpeed(Section):
+    """What DeepSpeed shards over the workers."""
+
+    stage: Literal[0, 1, 2, 3] = 0
+    """ZeRO stage: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters."""
+    offload_optimizer: Literal["none", "cpu"] = "none"
+    """Where the optimiser state lives; `cpu` needs stage 1 or above."""
+
+    @model_validator(mode="after")
+    def _offload_needs_sharding(self) -> "DeepSpeed":
+        if self.offload_optimizer != "none" and self.stage == 0:
+            raise ValueError("offload_optimizer needs stage 1 or above")
+        return self
+
+
+class Train(Section):
+    """How the model learns. Names are Hugging Face's; batch sizes are powers of two."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains adapters (usual learning rates 1e-4 to 1e-3), `full` every weight (1e-5 to 5e-5)."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate; without it 2e-4 for LoRA and 2e-5 for full fine-tuning."""
+    num_train_epochs: PositiveFloat = 3.0
+    """Passes over the training side."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many optimiser steps, whatever the epochs."""
+    global_batch_size: PowerOfTwo = 16
+    """Sequences (packed bins) per optimiser step over all workers; accumulation follows from it."""
+    per_device_train_batch_size: PowerOfTwo = 1
+    """Sequences per forward pass on one worker."""
+    max_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
+    """Tokens in a sequence: of a packed bin, and the most an example may have."""
+    packing: bool = True
+    """Put several examples into one sequence; they never see each other."""
+    on_overlong: Literal["drop", "truncate", "raise"] = "drop"
+    """An example longer than max_length: left out, cut at the end, or an error; always counted."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
+    """Steps to the peak; below 1: a share of all steps."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """AdamW's decay."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's first moment."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's second moment."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """AdamW's denominator."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the model; optimiser state stays in 32 bits."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    lora_r: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the adapters."""
+    lora_alpha: PositiveFloat = 32
+    """Scale of the adapters: alpha / r."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Module names that get adapters."""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """ZeRO stage and offload."""
+    eval_steps: PositiveFloat = 0.1
+    """Steps between validations (and checkpoints); below 1: a share of all steps."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] = 3
+    """Validations without improvement before training stops."""
+    early_stopping_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Improvement of the validation loss (nats per token) that counts as one."""
+
+    _sizes = field_validator("global_batch_size", "per_device_train_batch_size")(_power_of_two)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Train":
+        if self.per_device_train_batch_size > self.global_batch_size:
+            raise ValueError(
+                f"per_device_train_batch_size {self.per_device_train_batch_size} is above "
+                f"global_batch_size {self.global_batch_size}"
+            )
+        return self
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate, or the method's usual one (LoRA 2e-4: Hu et al. 2021; full 2e-5)."""
+        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
+
+
+SearchSpace = dict[str, dict[Literal["choice", "loguniform", "uniform", "randint"], list[Any]]]
+
+
+class Sweep(Section):
+    """A search over hyper-parameters; `sluice train` then trains the winner."""
+
+    num_samples: Annotated[int, Field(ge=1, le=512)] = 8
+    """Trials."""
+    scheduler: Literal["asha", "fifo"] = "asha"
+    """`asha` stops the worse half early; `fifo` runs each to its end."""
+    max_steps: Annotated[int, Field(ge=2)] = 32
+    """Optimiser steps of a trial that is never stopped."""
+    grace_steps: Annotated[int, Field(ge=1)] = 8
+    """Steps before a trial may be stopped."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    """One in this many trials goes on past each rung."""
+    space: SearchSpace
+    """Key of `train` -> {choice: [...]}, {loguniform: [low, high]}, {uniform: [low, high]} or {randint: [low, high]}."""
+
+    @model_validator(mode="after")
+    def _space_names_train_keys(self) -> "Sweep":
+        if not self.space:
+            raise ValueError("space is empty: name at least one key of train")
+        for key, domain in self.space.items():
+            if key not in Train.model_fields or key == "deepspeed":
+                raise ValueError(f"space.{key} is no key of train{nearest(key, Train.model_fields)}")
+            if len(domain) != 1:
+                raise ValueError(f"space.{key} needs exactly one of choice, loguniform, uniform, randint")
+            ((kind, values),) = domain.items()
+            self._check_domain(key, kind, values)
+        if self.grace_steps > self.max_steps:
+            raise ValueError(f"grace_steps {self.grace_steps} is above max_steps {self.max_steps}")
+        return self
+
+    @staticmethod
+    def _check_domain(key: str, kind: str, values: list[Any]) -> None:
+        if kind == "choice":
+            if not values:
+                raise ValueError(f"space.{key}.choice is empty")
+            trials = values
+        else:
+            if len(values) != 2 or not all(isinstance(v, int | float) for v in values) or values[0] >= values[1]:
+                raise ValueError(f"space.{key}.{kind} needs two numbers, low below high")
+            if kind == "loguniform" and values[0] <= 0:
+                raise ValueError(f"space.{key}.loguniform needs a low above 0")
+            if kind == "randint" and not all(isinstance(v, int) for v in values):
+                raise ValueError(f"space.{key}.randint needs whole numbers")
+            # Ray Tune's randint leaves out the upper end; ours does too, as its name says elsewhere.
+            trials = [values[0], values[1] - 1] if kind == "randint" else values
+        for value in trials:
+            # A bound that the section itself refuses would fail a trial hours later.
+            Train.model_validate({key: value})
+
+
+Metric = Literal["loss", "rouge1", "rouge2", "rougeL", "bleu", "meteor"]
+
+
+class Evaluate(Section):
+    """How candidates are compared on the test side."""
+
+    primary: Metric = "rougeL"
+    """The metric that decides, paired per example."""
+    max_examples: Annotated[int, Field(ge=8)] | None = None
+    """Test examples to generate for (seeded choice); all of them without it."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 256
+    """Longest generated answer, in tokens."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Prompts that are generated together."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
+    """Bootstrap resamples."""
+    non_inferiority_margin: Fraction = 0.02
+    """How much worse a score other than the primary may be (score points, 0 to 1; nats for loss)."""
+
+
+class Serve(Section):
+    """How the candidates are hosted."""
+
+    engine: Literal["auto", "transformers"] = "auto"
+    """What generates; `auto` takes the transformers engine."""
+    weights: dict[Literal["base", "tuned"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
+        "base": 1.0,
+        "tuned": 1.0,
+    }
+    """Relative share of users whose sticky arm is each candidate."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
+    """The most tokens a request may ask for."""
+    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 16
+    """Requests that generate at the same time; more wait."""
+    max_queued_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Requests that may wait; more are answered 429 with Retry-After."""
+    log_prompts: bool = True
+    """Keep prompts and answers of interactions, not only their figures."""
+
+    @model_validator(mode="after")
+    def _someone_answers(self) -> "Serve":
+        if sum(self.weights.values()) <= 0:
+            raise ValueError("weights: at least one arm needs a weight above 0")
+        return self
+
+
+class Cluster(Section):
+    """Where the work runs, not what it is: no fingerprint covers this section."""
+
+    num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Training workers; one GPU each where there are GPUs."""
+    use_gpu: bool | Literal["auto"] = "auto"
+    """`auto`: when the Ray cluster has GPUs."""
+    accelerator_type: str | None = None
+    """Ray's name of the GPU that each worker asks for, such as A100."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """Logical CPUs that each training worker reserves."""
+    max_concurrent_trials: Annotated[int, Field(ge=1)] = 1
+    """Trials of a sweep that run at the same time."""
+
+
+class Recipe(Section):
+    """A recipe, resolved."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    """Lower-case letters, digits and hyphens: it names runs, tables and models."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
+    """Of everything random."""
+    dataset: Dataset
+    audit: Audit = Audit()
+    split: Split = Split()
+    models: Annotated[tuple[BaseModelChoice, ...], Field(min_length=1, max_length=1)]
+    """The base model to fine-tune: one."""
+    train: Train = Train()
+    sweep: Sweep | None = None
+    evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Recipe":
+        per_step = self.train.per_device_train_batch_size * self.cluster.num_workers
+        if self.train.global_batch_size % per_step:
+            raise ValueError(
+                f"train.global_batch_size {self.train.global_batch_size} is not divisible by "
+                f"per_device_train_batch_size x cluster.num_workers = {per_step}"
+            )
+        return self
+
+    @property
+    def base(self) -> BaseModelChoice:
+        """The base model to fine-tune."""
+        return self.models[0]
+
+
+def nearest(word: str, known: Any) -> str:
+    """`; did you mean X?` for the known word nearest to `word`, or nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""

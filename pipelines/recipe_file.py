@@ -1,0 +1,154 @@
+"""Recipe files: YAML in, one message with every problem out."""
+
+import re
+import types
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cluster.errors import UserError
+from pipelines.recipe import Recipe, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with 1e-5 as a number and a repeated key as an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, list | dict):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-5 (no dot) as text, and people write learning rates that way.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe in `path` with dotted `key=value` overrides applied.
+
+    Relative paths in it are taken from the recipe's folder. Raises UserError that lists every problem.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe.", "Name a recipe file, or write one with `sluice init`.")
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}.", "Save the recipe as UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {_yaml_problem(error)}", "Correct the YAML at that place.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections.", "Start from `sluice init`.")
+    for override in overrides:
+        apply_override(content, override)
+    return resolve(content, str(path), path.absolute().parent)
+
+
+def parse_yaml(text: str) -> Any:
+    """What `text` holds, by safe loading only: no tags that build objects."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def resolve(content: dict[str, Any], place: str, folder: Path) -> Recipe:
+    """A Recipe from plain values; sources become absolute. Raises UserError with all problems."""
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        # A list whose items are wrong is also reported as too short: that says nothing new.
+        inner = {item["loc"][0] for item in error.errors() if len(item["loc"]) > 1}
+        problems = [
+            _problem(item) for item in error.errors() if not (item["type"] == "too_short" and item["loc"][0] in inner)
+        ]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UserError(
+            f"{place}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems),
+            "Correct them; `sluice schema` lists every key.",
+        ) from None
+    sources = [recipe.dataset.source] if isinstance(recipe.dataset.source, str) else list(recipe.dataset.source)
+    absolute = tuple(s if "://" in s else str(folder / Path(s).expanduser()) for s in sources)
+    dataset = recipe.dataset.model_copy(update={"source": absolute[0] if len(absolute) == 1 else absolute})
+    base = recipe.base
+    if (folder / base.base).is_dir():
+        base = base.model_copy(update={"base": str((folder / base.base).absolute())})
+    return recipe.model_copy(update={"dataset": dataset, "models": (base,)})
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in `content`; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r} is no override.", "Write key=value, as in train.learning_rate=2e-4.")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: {_yaml_problem(error)}", "Quote the value as YAML wants it.") from None
+    *parents, last = key.split(".")
+    place = content
+    for parent in parents:
+        inner = place.get(parent)
+        if inner is None:
+            inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{key}: {parent} is not a section.", "`sluice schema` lists every key.")
+        place = inner
+    place[last] = value
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that loads to the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or "not valid YAML"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}." if mark else f"{problem}."
+
+
+def _problem(item: Any) -> str:
+    place = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        section = _section_at(place[:-1])
+        known = section.model_fields if section else {}
+        return f"{'.'.join(place)}: unknown key{nearest(place[-1], known)}"
+    if item["type"] == "missing":
+        return f"{'.'.join(place)}: missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = item.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{'.'.join(place) or 'recipe'}: {message}{shown}"
+
+
+def _section_at(place: list[str]) -> type[BaseModel] | None:
+    section: Any = Recipe
+    for part in place:
+        if part.isdigit():
+            continue
+        field = section.model_fields.get(part) if section else None
+        section = _model_in(field.annotation) if field else None
+    return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        return next((model for arg in get_args(annotation) if (model := _model_in(arg))), None)
+    return None

@@ -1,0 +1,158 @@
+"""The tables. Alembic's migrations in `pipelines/migrations/` create them; a test holds the two together."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC on every database (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """To UTC; a naive time is our own mistake."""
+        assert value is None or value.tzinfo is not None, "a time without a zone"
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """From UTC."""
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def now() -> datetime:
+    """The present time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of the tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcDateTime, str: String(255)}
+
+
+class ReportRow(Table):
+    """A stage's report; the newest row of a key counts."""
+
+    __tablename__ = "reports"
+    __table_args__ = (Index("reports_by_key", "stage", "key"), Index("reports_by_recipe", "recipe_name", "stage"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    stage: Mapped[str]
+    recipe_name: Mapped[str]
+    verdict: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class WaiverRow(Table):
+    """A person's decision to pass a closed gate."""
+
+    __tablename__ = "waivers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    gate: Mapped[str]
+    report: Mapped[str] = mapped_column(index=True)
+    by: Mapped[str]
+    because: Mapped[str] = mapped_column(Text)
+    until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class QuarantineRow(Table):
+    """A row that could not be read, kept with its reason."""
+
+    __tablename__ = "quarantine"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset: Mapped[str] = mapped_column(index=True)
+    """Fingerprint of the data that it stood in."""
+    source: Mapped[str] = mapped_column(Text)
+    """File it stood in."""
+    position: Mapped[int]
+    """Row or line in the file, from 1."""
+    reason: Mapped[str] = mapped_column(Text)
+    content: Mapped[str] = mapped_column(Text)
+    """The row as text, cut at 2,000 characters."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class SubmissionRow(Table):
+    """A stage that was submitted as a Ray job; an attempt each."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (UniqueConstraint("idempotency_key", "attempt"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(index=True)
+    attempt: Mapped[int]
+    submission_id: Mapped[str] = mapped_column(unique=True)
+    address: Mapped[str]
+    stage: Mapped[str]
+    recipe_name: Mapped[str]
+    stop_requested_at: Mapped[datetime | None]
+    """Set by `sluice stop`; the stage reads it at step boundaries."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class DeploymentRow(Table):
+    """Append-only: what is in production from when, by whom, on what evidence. The newest row counts."""
+
+    __tablename__ = "deployments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str] = mapped_column(index=True)
+    action: Mapped[str]
+    """promote or rollback."""
+    model_name: Mapped[str]
+    model_version: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    """Lineage: addresses, fingerprints, report keys, waivers."""
+    by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class InteractionRow(Table):
+    """A request and its answer."""
+
+    __tablename__ = "interactions"
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str] = mapped_column(index=True)
+    unit: Mapped[str] = mapped_column(index=True)
+    """Hash of the user that was assigned."""
+    arm: Mapped[str]
+    model: Mapped[str]
+    messages: Mapped[dict[str, Any] | None]
+    """{"messages": [...]}, or nothing where prompts are not kept."""
+    answer: Mapped[str | None] = mapped_column(Text)
+    finish_reason: Mapped[str | None]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    first_token_ms: Mapped[float | None]
+    total_ms: Mapped[float]
+    status: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ExposureRow(Table):
+    """The first time that a unit met an arm."""
+
+    __tablename__ = "exposures"
+    __table_args__ = (UniqueConstraint("recipe_name", "unit"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str]
+    unit: Mapped[str]
+    arm: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class FeedbackRow(Table):
+    """What a person said of an answer."""
+
+    __tablename__ = "feedback"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    """thumb_up, thumb_down, flag or correction."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    correction: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)

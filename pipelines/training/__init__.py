@@ -1,0 +1,1 @@
+"""Supervised fine-tuning with Ray Train and DeepSpeed."""

@@ -1,0 +1,160 @@
+"""The workspace: storage, database and tracking behind one door."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.errors import UserError
+from cluster.settings import Settings
+from pipelines.gates import Report, Waiver
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+
+class Workspace:
+    """Where things are kept. Opening one creates its folders and brings its tables up to date."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.from_environment()
+
+    def uri(self, *parts: str) -> str:
+        """Address of something in storage: a path for local storage, a URI otherwise."""
+        return "/".join([self.settings.storage.rstrip("/"), *parts])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether storage is a folder of this machine."""
+        return "://" not in self.settings.storage
+
+    def fetch(self, uri: str) -> Path:
+        """A local folder or file with the content at `uri`: itself when local, else a cached copy."""
+        if "://" not in uri:
+            return Path(uri)
+        from pyarrow import fs
+
+        from pipelines.fingerprint import fingerprint, short
+
+        target = Path.home() / ".sluice" / "fetched" / short(fingerprint(uri)) / uri.rstrip("/").rpartition("/")[2]
+        if not target.exists():
+            partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            fs.copy_files(uri, str(partial))
+            partial.rename(target)
+        return target
+
+    def keep(self, folder: Path, *parts: str) -> str:
+        """Copy a local folder into storage under `parts`, complete or not at all; its address."""
+        address = self.uri(*parts)
+        if self.is_local:
+            target = Path(address)
+            partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder, partial)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        else:
+            from pyarrow import fs
+
+            fs.copy_files(str(folder), address)
+        return address
+
+    @cached_property
+    def database(self) -> "Engine":
+        """The engine, its tables migrated to the newest version."""
+        from pipelines.database import open_database
+
+        return open_database(self.settings.database_url)
+
+    @contextmanager
+    def session(self) -> "Iterator[Session]":
+        """A session that commits at the end, or rolls back on an error."""
+        from sqlalchemy.orm import Session
+
+        with Session(self.database, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def save_report(self, report: Report) -> None:
+        """Store a report."""
+        from pipelines.records import ReportRow
+
+        with self.session() as session:
+            session.add(
+                ReportRow(
+                    key=report.key,
+                    stage=report.stage,
+                    recipe_name=report.recipe_name,
+                    verdict=str(report.verdict),
+                    content=report.model_dump(mode="json"),
+                    created_at=report.created_at,
+                )
+            )
+
+    def find_report(self, stage: str, key: str) -> Report | None:
+        """The newest report of `stage` on exactly these inputs, waivers applied; or None."""
+        found = self.reports(stage=stage, key=key, limit=1)
+        return found[0] if found else None
+
+    def reports(
+        self, *, stage: str | None = None, key: str | None = None, recipe_name: str | None = None, limit: int = 100
+    ) -> list[Report]:
+        """Stored reports, newest first, waivers applied."""
+        from sqlalchemy import select
+
+        from pipelines.records import ReportRow
+
+        query = select(ReportRow).order_by(ReportRow.id.desc()).limit(limit)
+        for column, value in ((ReportRow.stage, stage), (ReportRow.key, key), (ReportRow.recipe_name, recipe_name)):
+            if value is not None:
+                query = query.where(column == value)
+        with self.session() as session:
+            reports = [Report.model_validate(row.content) for row in session.scalars(query)]
+        waivers = self.waivers([report.key for report in reports])
+        return [report.with_waivers(waivers) for report in reports]
+
+    def save_waiver(self, waiver: Waiver) -> None:
+        """Record a person's decision."""
+        from pipelines.records import WaiverRow
+
+        with self.session() as session:
+            session.add(WaiverRow(**waiver.model_dump()))
+
+    def waivers(self, reports: list[str]) -> tuple[Waiver, ...]:
+        """The waivers of these report keys, oldest first."""
+        from sqlalchemy import select
+
+        from pipelines.records import WaiverRow
+
+        if not reports:
+            return ()
+        with self.session() as session:
+            rows = session.scalars(select(WaiverRow).where(WaiverRow.report.in_(set(reports))).order_by(WaiverRow.id))
+            return tuple(
+                Waiver(
+                    gate=row.gate,
+                    report=row.report,
+                    by=row.by,
+                    because=row.because,
+                    until=row.until,
+                    created_at=row.created_at,
+                )
+                for row in rows
+            )
+
+    def check_storage(self) -> None:
+        """Raise UserError when storage cannot be written."""
+        if not self.is_local:
+            return
+        try:
+            Path(self.settings.storage).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"The workspace {self.settings.storage} cannot be written: {error.strerror}.",
+                "Set SLUICE_STORAGE to a folder that can.",
+            ) from None

@@ -1,0 +1,1 @@
+"""Hosting: the gateway, sticky assignment, the client."""

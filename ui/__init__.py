@@ -1,0 +1,1 @@
+"""How people reach Sluice: the command line and the panel."""
