@@ -1,0 +1,168 @@
+"""What tests share: fresh workspaces, a recipe, a tiny real model, one embedded Ray."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+import yaml
+
+from cluster.settings import Settings
+
+# Workers of the tests share few cores; set before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The quick part first, then what starts Ray, then the browser."""
+
+    def weight(item):
+        return (
+            3 * bool(item.get_closest_marker("drill"))
+            or 2 * bool(item.get_closest_marker("browser"))
+            or 1 * bool(item.get_closest_marker("cluster"))
+        )
+
+    items.sort(key=weight)
+
+
+@pytest.fixture(scope="session")
+def models_folder():
+    """The folder of base models: converted once on this machine, shared by every workspace of the tests."""
+    return Settings.from_environment().models
+
+
+def _point_environment_at(folder, models, monkeypatch):
+    monkeypatch.setenv("SLUICE_STORAGE", str(folder))
+    monkeypatch.setenv("SLUICE_MODELS", str(models))
+    for name in ("SLUICE_DATABASE", "SLUICE_TRACKING", "SLUICE_SUBMISSION_ID", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def workspace(tmp_path, models_folder, monkeypatch):
+    """A fresh workspace, named by the environment too."""
+    from pipelines.workspace import Workspace
+
+    _point_environment_at(tmp_path / "workspace", models_folder, monkeypatch)
+    return Workspace()
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """`recipe_file(name=..., train={...}, ...) -> Path`: a small valid recipe with these sections over it.
+
+    It learns from `examples.jsonl` beside it, which the test writes if it is to be read.
+    """
+
+    def write(path="recipe.yaml", **sections):
+        content = {
+            "name": "small",
+            "dataset": {"source": "examples.jsonl"},
+            "models": [{"base": SMOLLM2}],
+        } | sections
+        target = tmp_path / path
+        target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return target
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a random two-layer Llama with a trained BPE tokenizer and a ChatML template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=640, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    bpe.train_from_iterator(_some_english(), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        model_max_length=1024,
+        chat_template=CHAT_TEMPLATE,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config).to(torch.float32)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _some_english():
+    """Words to learn pieces from: descriptions in the standard library."""
+    import argparse
+    import json
+    import pathlib
+    import statistics
+
+    for module in (argparse, json, pathlib, statistics):
+        yield module.__doc__ or ""
+        yield from (value.__doc__ or "" for value in vars(module).values() if isinstance(value, type))
+
+
+@pytest.fixture(scope="session")
+def smollm2(models_folder):
+    """Folder of SmolLM2-135M-Instruct as safetensors."""
+    from pipelines.models.load import find_base
+    from pipelines.recipe import BaseModelChoice
+
+    return find_base(BaseModelChoice(base=SMOLLM2), Settings.from_environment()).folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory, models_folder):
+    """The embedded Ray of this test session, shut down at its end; the value is its workspace.
+
+    Workers see this session's workspace in their environment: hand other addresses over as arguments.
+    """
+    import ray
+
+    from cluster.connect import connect
+    from pipelines.workspace import Workspace
+
+    # Unix sockets allow 107 characters: the folder must be short.
+    scratch = tempfile.mkdtemp(prefix="sl", dir="/tmp")
+    storage = tmp_path_factory.mktemp("cluster")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _point_environment_at(storage, models_folder, monkeypatch)
+        if "RAY_TMPDIR" not in os.environ:
+            monkeypatch.setenv("RAY_TMPDIR", scratch)
+        workspace = Workspace()
+        connect(workspace.settings)
+        yield workspace
+        ray.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
