@@ -90,7 +90,7 @@ def has_gpu() -> bool:
     """Whether the joined Ray cluster has a GPU."""
     import ray
 
-    return bool(ray.cluster_resources().get("GPU"))
+    return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
 
 
 def _has_gpu() -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from cluster.connect import prepare_environment
 from cluster.errors import UserError
+from pipelines.dry_run import dry_run
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
-from pipelines.dry_run import dry_run
 from pipelines.recipe_file import load_recipe
 from pipelines.stage import Stage
 from pipelines.workspace import Workspace

@@ -212,7 +212,7 @@ class Sweep(Section):
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """One in this many trials goes on past each rung."""
     space: SearchSpace
-    """Key of `train` -> {choice: [...]}, {loguniform: [low, high]}, {uniform: [low, high]} or {randint: [low, high]}."""
+    """Key of `train` -> {choice: [...]}, or {loguniform: ...}, {uniform: ...} or {randint: ...} of [low, high]."""
 
     @model_validator(mode="after")
     def _space_names_train_keys(self) -> "Sweep":

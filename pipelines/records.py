@@ -1,7 +1,7 @@
 """The tables. Alembic's migrations in `pipelines/migrations/` create them; a test holds the two together."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -31,7 +31,7 @@ def now() -> datetime:
 class Table(DeclarativeBase):
     """Base of the tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcDateTime, str: String(255)}
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: UtcDateTime, str: String(255)}
 
 
 class ReportRow(Table):
