@@ -92,6 +92,12 @@ class SubmissionRow(Table):
     recipe_name: Mapped[str]
     stop_requested_at: Mapped[datetime | None]
     """Set by `sluice stop`; the stage reads it at step boundaries."""
+    state: Mapped[str | None]
+    """Ray's state of the job when it was last asked: what is shown while the cluster is away."""
+    exit_code: Mapped[int | None]
+    """The stage's own exit code, once it has ended."""
+    seen_at: Mapped[datetime | None]
+    """When Ray was last asked."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
