@@ -20,6 +20,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_heading_is_default(cls, value: Any) -> Any:
+        """A section whose keys are all commented out reads as null in YAML: it has its defaults."""
+        if not isinstance(value, dict):
+            return value
+        headings = {key for key, field in cls.model_fields.items() if isinstance(field.default, Section)}
+        return {key: inner for key, inner in value.items() if not (inner is None and key in headings)}
+
 
 def _power_of_two(value: int) -> int:
     if value & (value - 1):

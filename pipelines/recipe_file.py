@@ -141,7 +141,7 @@ def _problem(item: Any) -> str:
 
 
 def _section_at(place: list[str]) -> type[BaseModel] | None:
-    section: Any = Recipe
+    section: type[BaseModel] | None = Recipe
     for part in place:
         if part.isdigit():
             continue
