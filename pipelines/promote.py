@@ -1,0 +1,107 @@
+"""Promote: register the tuned model with its whole lineage, and write it into the deployment log."""
+
+import sys
+
+from pipelines import stage
+from pipelines.gates import Verdict
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe
+from pipelines.stage import Outcome, Stage, require
+from pipelines.workspace import Workspace
+
+
+def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """The evaluation that passed, the waivers on the way to it, and the last rollback.
+
+    A rollback is read because promoting the same model after one is a new decision, not the old report.
+    """
+    from pipelines.fingerprint import fingerprint
+    from pipelines.stages import load_stage
+    from pipelines.tracking import deployments
+    from pipelines.tracking.lineage import ancestors
+
+    evaluation = require(load_stage("evaluate"), recipe, workspace)
+    reports = ancestors(recipe, workspace)
+    waivers = [(w.report, w.gate, w.by, w.because) for report in reports.values() if report for w in report.waivers]
+    rollbacks = [row.id for row in deployments.history(workspace, recipe.name) if row.action == deployments.ROLLBACK]
+    return {
+        "evaluate": evaluation.key,
+        "waivers": fingerprint(waivers),
+        "rollback": fingerprint(rollbacks[:1]),
+    }
+
+
+def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
+    """Check the lineage; when it holds, register, move the alias, append to the log."""
+    from pipelines.tracking import deployments, registry
+    from pipelines.tracking.lineage import ancestors, lineage, lineage_gate
+
+    found = ancestors(recipe, workspace)
+    gate = lineage_gate(found, workspace)
+    if gate.verdict is Verdict.CLOSED:
+        return Outcome(gates=(gate,))
+    reports = {name: report for name, report in found.items() if report is not None}
+    content = lineage(recipe, reports)
+    version = registry.register(workspace.settings, recipe.name, content)
+    registry.set_champion(workspace.settings, recipe.name, version)
+    before = deployments.current(workspace, recipe.name)
+    # Started again after a crash between the log and the report: the deployment stands already.
+    if before is None or before.model_version != version:
+        row = deployments.append(
+            workspace,
+            recipe_name=recipe.name,
+            action=deployments.PROMOTE,
+            model_name=recipe.name,
+            model_version=version,
+            content=content,
+            by=promoter(),
+        )
+    else:
+        row = before
+    progress.say(f"promote: {recipe.name} version {version} is the champion (deployment {row.id}, by {row.by}).")
+    return Outcome(
+        gates=(gate,),
+        figures={
+            "version": version,
+            "replaces": before.model_version if before is not None and before.id != row.id else None,
+            "waivers": content["waivers"],
+        },
+        produced={
+            "registered_model": recipe.name,
+            "model_version": version,
+            "deployment": str(row.id),
+            "model": content["train"]["model"],
+        },
+    )
+
+
+def promoter() -> str:
+    """Who acts: SLUICE_BY, else the user of this process."""
+    import getpass
+    import os
+
+    try:
+        return os.environ.get("SLUICE_BY") or getpass.getuser()
+    except (OSError, KeyError):
+        # A container's user may have no name.
+        return f"uid {os.getuid()}"
+
+
+STAGE = Stage(
+    name="promote",
+    summary="Register the tuned model with its lineage and write it into the deployment log.",
+    gates=("registry.lineage",),
+    reads=reads,
+    work=work,
+)
+
+
+def main() -> int:
+    """`python -m pipelines.promote recipe.yaml`; the exit code."""
+    return stage.main(STAGE)
+
+
+if __name__ == "__main__":
+    from pipelines import promote
+
+    sys.exit(promote.main())

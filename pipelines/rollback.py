@@ -1,0 +1,70 @@
+"""Rollback: put an earlier deployment back, as a new row of the log."""
+
+from cluster.errors import UserError
+from pipelines.records import DeploymentRow
+from pipelines.tracking import deployments
+from pipelines.workspace import Workspace
+
+
+def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, because: str) -> DeploymentRow:
+    """Restore deployment `to`, or the one before the present one; the new row of the log.
+
+    Raises UserError when there is nothing earlier, `to` is unknown, or its model's files are gone or changed.
+    """
+    from pipelines.tracking import registry
+    from pipelines.tracking.lineage import model_problem
+
+    if not by.strip() or not because.strip():
+        raise UserError("A rollback needs who decided it and why.", 'Give --by NAME and --because "...".')
+    rows = deployments.history(workspace, recipe_name)
+    if not rows:
+        raise UserError(f"{recipe_name} was never deployed.", "`sluice promote RECIPE` deploys it.")
+    target = _previous(rows) if to is None else _named(rows, to)
+    if problem := model_problem(workspace, target.content["train"]):
+        raise UserError(
+            f"Deployment {target.id} (version {target.model_version}) cannot be restored: {problem}.",
+            "Restore the files, or name another deployment with --to ID.",
+        )
+    registry.set_champion(workspace.settings, target.model_name, target.model_version)
+    note = {"restores": _origin(target), "replaces": rows[0].id, "because": because}
+    return deployments.append(
+        workspace,
+        recipe_name=recipe_name,
+        action=deployments.ROLLBACK,
+        model_name=target.model_name,
+        model_version=target.model_version,
+        content=target.content | {"rollback": note},
+        by=by,
+    )
+
+
+def _origin(row: DeploymentRow) -> int:
+    """The promotion whose content a row holds: a rollback's row points to an earlier one."""
+    note = row.content.get("rollback")
+    return int(note["restores"]) if note else row.id
+
+
+def _previous(rows: list[DeploymentRow]) -> DeploymentRow:
+    """The promotion before the one in production; a second rollback goes further back, never forth again."""
+    present = rows[0]
+    for row in rows:
+        earlier = row.action == deployments.PROMOTE and row.id < _origin(present)
+        if earlier and row.model_version != present.model_version:
+            return row
+    raise UserError(
+        f"{present.recipe_name}: there is nothing before version {present.model_version} to go back to.",
+        "Name a deployment with --to ID, or promote another model.",
+    )
+
+
+def _named(rows: list[DeploymentRow], to: int) -> DeploymentRow:
+    for row in rows:
+        if row.id == to:
+            if row.id == rows[0].id or row.model_version == rows[0].model_version:
+                raise UserError(
+                    f"Deployment {to} (version {row.model_version}) is the one in production.",
+                    "Name another one with --to ID.",
+                )
+            return row
+    known = ", ".join(f"{row.id} (version {row.model_version}, {row.action})" for row in rows[:10])
+    raise UserError(f"{rows[0].recipe_name} has no deployment {to}.", f"There are: {known}.")
