@@ -1,89 +1,177 @@
 """Joining Ray: an existing cluster where one is named, else an embedded one with token authentication."""
 
+import functools
+import json
+import logging
 import os
 import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+import psutil
+
+from cluster.errors import UserError
+from cluster.packages import ROOT as ROOT
 from cluster.settings import Settings
 
 EMBEDDED_CPUS = 8
 """Logical CPUs of the embedded Ray. Data tasks, workers and controllers each reserve one, and what
 cannot be placed waits for ever: more than the laptop's cores, so that everything is placed."""
 
-ROOT = Path(__file__).resolve().parent.parent
-"""Folder that holds the four packages."""
+
+PROCESS_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's bundled HAProxy is GPL: never started.
+    "RAY_SERVE_ENABLE_HA_PROXY": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTHONHASHSEED": "0",
+}
+"""What every process of ours starts with, here and on the nodes, unless its environment says otherwise."""
 
 
 def prepare_environment() -> None:
     """Set what must stand in the environment before Ray, DeepSpeed or MLflow are imported."""
-    defaults = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        # Ray's bundled HAProxy is GPL: never started.
-        "RAY_SERVE_ENABLE_HA_PROXY": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"),
-    }
-    for name, value in defaults.items():
+    for name, value in PROCESS_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not _has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     protect_token()
 
 
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Environment of drivers and workers on a cluster that was started without us."""
+    return {name: os.environ.get(name, value) for name, value in PROCESS_DEFAULTS.items()} | settings.environment()
+
+
 def protect_token() -> Path:
-    """Ray's token file, made if missing, readable by its owner alone (Ray itself writes it 0644)."""
+    """Ray's token file, readable by its owner alone (Ray itself writes it 0644).
+
+    Made when it is missing, unless a cluster is named: that one has a token already, and another would be wrong.
+    """
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if "RAY_AUTH_TOKEN" in os.environ:
+    if "RAY_AUTH_TOKEN" in os.environ or os.environ.get("RAY_AUTH_MODE", "token") != "token":
         return path
     if not path.exists():
+        if "RAY_ADDRESS" in os.environ or inside_job():
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # Two processes may start at once: the token is written beside, and the first link to it stays.
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_hex(32))
-    path.chmod(0o600)
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        os.unlink(partial)
+    # A secret that a platform mounts read-only is the platform's to protect.
+    with suppress(OSError):
+        path.chmod(0o600)
     return path
 
 
 def connect(settings: Settings) -> None:
     """Join the cluster that the settings name, or start the embedded Ray; nothing when already joined.
 
-    Workers get the same workspace settings and import our packages from this folder.
+    Workers get the same workspace settings and our packages. Raises UserError when the cluster is away.
     """
     prepare_environment()
     import ray
 
     if ray.is_initialized():
         return
-    # Inside a Ray job the code came with the job's working_dir, and the address is set.
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    environment: dict[str, Any] = {"env_vars": settings.environment()}
-    if settings.ray_address or inside_job:
-        if not inside_job:
-            environment |= {"working_dir": str(ROOT), "excludes": EXCLUDES}
-        ray.init(address=settings.ray_address or "auto", runtime_env=environment, log_to_driver=False)
-        return
-    environment["env_vars"]["PYTHONPATH"] = str(ROOT)
-    ray.init(
-        # Without "local" Ray would join whatever cluster was last started on this machine.
-        address="local",
-        num_cpus=EMBEDDED_CPUS,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        object_store_memory=512 * 2**20,
-        runtime_env=environment,
-        log_to_driver=False,
+    if inside_job():
+        # The code came with the job's working_dir; what the job's environment says already may not be said again.
+        said = _job_environment()
+        missing = {name: value for name, value in worker_environment(settings).items() if name not in said}
+        ray.init(address="auto", runtime_env={"env_vars": missing}, log_to_driver=False, logging_level=logging.WARNING)
+    elif settings.ray_address:
+        _join(settings, settings.ray_address)
+    else:
+        _start_embedded(settings)
+
+
+def inside_job() -> bool:
+    """Whether this process is the driver of a Ray job: Ray hands it the job's configuration and address."""
+    return JOB_CONFIG in os.environ
+
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray's job supervisor for the entrypoint alone (ray._private.runtime_env.constants)."""
+
+
+def _job_environment() -> dict[str, str]:
+    job = json.loads(os.environ[JOB_CONFIG])
+    return dict((job.get("runtime_env") or {}).get("env_vars") or {})
+
+
+def _join(settings: Settings, address: str) -> None:
+    import ray
+
+    from cluster.jobs import away, check_reachable
+    from cluster.packages import copy_packages
+
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS={address} takes jobs, and a stage cannot join a cluster through it.",
+            "`sluice submit STAGE RECIPE` runs the stage there; unset RAY_ADDRESS to run it here.",
+        )
+    check_reachable(address)
+    with tempfile.TemporaryDirectory(prefix="sluice-packages-") as folder:
+        copy_packages(Path(folder))
+        environment = {"working_dir": folder, "env_vars": worker_environment(settings)}
+        try:
+            # Ray packs and uploads the folder before init returns.
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise away(address) from error
+
+
+def _start_embedded(settings: Settings) -> None:
+    import ray
+
+    with _agent_port_of_its_own():
+        ray.init(
+            # Without "local" Ray would join whatever cluster was last started on this machine.
+            address="local",
+            num_cpus=max(EMBEDDED_CPUS, os.cpu_count() or 1),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            object_store_memory=object_store_bytes(psutil.virtual_memory().total),
+            runtime_env={"env_vars": settings.environment() | {"PYTHONPATH": str(ROOT)}},
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+
+
+def object_store_bytes(memory_bytes: int) -> int:
+    """Room for shared objects: a thirty-second of the memory, which streaming data fit in, within sane bounds."""
+    return min(max(memory_bytes // 32, 256 * 2**20), 4 * 2**30)
+
+
+@contextmanager
+def _agent_port_of_its_own() -> Iterator[None]:
+    """Let the node's agent listen on a free port.
+
+    `ray.init` gives every instance the same one and has no argument for it; where two share a host, the second
+    has no agent, and a `ray start --head` beside us would take no jobs.
+    """
+    from ray._private.parameter import RayParams
+
+    original = RayParams.__init__
+    RayParams.__init__ = functools.partialmethod(  # type: ignore[assignment, method-assign]
+        original, dashboard_agent_listen_port=0
     )
-
-
-EXCLUDES = [".venv/", ".git/", "tests/", "docs/", "*.db", ".sluice/"]
-"""What of the folder never travels to a cluster."""
+    try:
+        yield
+    finally:
+        RayParams.__init__ = original  # type: ignore[method-assign]
 
 
 def has_gpu() -> bool:
