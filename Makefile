@@ -1,0 +1,92 @@
+# Sluice. `make help` is the map; every target sets up what it needs.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := requirements.lock requirements-nodeps.lock pyproject.toml
+# The environment is made anew when a lock changes, and only then.
+STAMP := $(VENV)/.ready-$(shell cat $(LOCKS) | cksum | cut -d' ' -f1)
+GPU := $(wildcard /proc/driver/nvidia/version /dev/nvidia0)
+# Address of an index of torch's CPU builds, for machines whose own index has none.
+TORCH_INDEX ?=
+TORCH := $(shell grep '^torch==' requirements.lock)
+BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
+RECIPE ?= pipelines/recipes/demo.yaml
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit up check format bench lock doctor clean
+
+help:  ## this map
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@echo "  variables      PYTHON, TORCH_INDEX (CPU builds of torch), RECIPE (for up), ARGS (for test, unit)"
+
+setup: $(STAMP)  ## environment in .venv, DeepSpeed's operator, the base model
+
+$(STAMP): $(LOCKS)
+	@test -n "$(PYTHON)" || { echo "setup: needs Python 3.11 or 3.12 with venv; name it with PYTHON=..." >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+		{ echo "setup: needs a C++ compiler for DeepSpeed's CPU operators; install g++" >&2; exit 1; }
+	@echo "setup: 1/6 environment in $(VENV) with $(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.ready-*
+ifneq ($(GPU),)
+	@echo "setup: 2/6 $(TORCH) for this machine's GPU"
+	@$(PIP) "$(TORCH)"
+else ifneq ($(TORCH_INDEX),)
+	@echo "setup: 2/6 $(TORCH), CPU build from TORCH_INDEX"
+	@$(PIP) --index-url "$(TORCH_INDEX)" "$(TORCH)"
+else
+	@echo "setup: 2/6 $(TORCH), CPU build (there is no GPU)"
+	@$(PIP) "$(TORCH)+cpu" 2>/dev/null || { \
+		echo "setup:     the index has no CPU build: taking its default one, which may be several GB (see TORCH_INDEX)"; \
+		$(PIP) "$(TORCH)"; }
+endif
+	@echo "setup: 3/6 $$(grep -c '==' requirements.lock) packages of requirements.lock (minutes, the first time)"
+	@DS_BUILD_OPS=0 $(PIP) -r requirements.lock
+	@$(PIP) --no-deps -r requirements-nodeps.lock
+	@echo "setup: 4/6 sluice itself"
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
+	@$(BIN)/python -m cluster.operators
+	@echo "setup: 6/6 base model $(BASE_MODEL)"
+	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL)
+	@touch $@
+	@echo "setup: done; $(BIN)/sluice --help"
+
+demo: $(STAMP)  ## real examples to a tuned model that answers: audit, split, sweep, train, evaluate, promote, serve
+	@$(BIN)/sluice demo
+
+up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
+	@$(BIN)/sluice serve $(RECIPE) & server=$$!; trap "kill $$server 2>/dev/null; wait $$server" EXIT INT TERM; \
+		$(BIN)/sluice panel
+
+test: $(STAMP)  ## every test: the quick part first, then Ray and real models, then the browser
+	@$(PYTEST) -m "not vllm" --durations=15 $(ARGS)
+
+unit: $(STAMP)  ## the quick part alone
+	@$(PYTEST) -m "not cluster and not browser and not drill and not vllm" --durations=10 $(ARGS)
+
+check: $(STAMP)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## write what check wants of the format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## how fast the parts are on this machine
+	@$(BIN)/python -m tests.benchmarks.house
+
+doctor: $(STAMP)  ## what this machine has, what it lacks, what to do
+	@$(BIN)/sluice doctor
+
+lock: $(STAMP)  ## write requirements.lock from the environment as it is
+	@$(BIN)/python -m tests.tools.lock
+
+clean:  ## caches and build leftovers (the environment and the workspace stay)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+"""DeepSpeed's CPU communication operator, compiled ahead so that no training worker waits for a compiler.
+
+`python -m cluster.operators` builds it and says what it did.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from cluster.connect import prepare_environment
+from cluster.errors import UserError
+
+OPERATOR = "deepspeed_shm_comm"
+"""What `deepspeed.comm` loads in every CPU worker; without it the first worker compiles for a minute."""
+
+STALE_LOCK_S = 600
+"""Age (seconds) from which a lock is left over from a build that died: torch itself waits for it for ever."""
+
+
+def operator_folder() -> Path:
+    """Where torch keeps the compiled operator."""
+    import torch
+
+    root = os.environ.get("TORCH_EXTENSIONS_DIR")
+    if root is None:
+        from torch.utils.cpp_extension import get_default_build_root
+
+        kind = f"cu{torch.version.cuda.replace('.', '')}" if torch.version.cuda else "cpu"
+        root = f"{get_default_build_root()}/py{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}_{kind}"
+    return Path(root) / OPERATOR
+
+
+def built() -> bool:
+    """Whether the compiled operator is there and loads."""
+    import importlib.util
+
+    library = operator_folder() / f"{OPERATOR}.so"
+    specification = importlib.util.spec_from_file_location(OPERATOR, library)
+    if not library.is_file() or specification is None or specification.loader is None:
+        return False
+    try:
+        specification.loader.exec_module(importlib.util.module_from_spec(specification))
+    except ImportError:
+        # Compiled against another torch.
+        return False
+    return True
+
+
+def clear_stale_lock(folder: Path, now: float) -> bool:
+    """Remove the lock of a build that died; whether there was one."""
+    lock = folder / "lock"
+    if not lock.exists() or now - lock.stat().st_mtime < STALE_LOCK_S:
+        return False
+    lock.unlink(missing_ok=True)
+    return True
+
+
+def build() -> float:
+    """Compile the operator where it is missing; the seconds it took. Raises UserError when it cannot be."""
+    prepare_environment()
+    started = time.monotonic()
+    clear_stale_lock(operator_folder(), time.time())
+    try:
+        from deepspeed.ops.op_builder import ShareMemCommBuilder
+
+        ShareMemCommBuilder().load(verbose=False)
+    except Exception as error:
+        # Builders raise RuntimeError, CalledProcessError and ImportError alike.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"DeepSpeed's CPU operator cannot be built: {reason}", "Install a C++ compiler (g++) and ninja."
+        ) from error
+    return time.monotonic() - started
+
+
+def main() -> int:
+    """Build; the exit code."""
+    try:
+        seconds = build()
+    except UserError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{OPERATOR}: ready in {operator_folder()} ({seconds:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    from cluster import operators
+
+    sys.exit(operators.main())

@@ -1,0 +1,1 @@
+"""The verbs that are not stages, by what they are about."""
