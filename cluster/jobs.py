@@ -166,6 +166,15 @@ class Jobs:
                 return job
             time.sleep(POLL_S)
 
+    def wait_until_known(self, submission_id: str, timeout_s: float) -> bool:
+        """Whether the cluster knows the job, at the latest after `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while self.find(submission_id) is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
     @property
     def is_here(self) -> bool:
         """Whether every node of the cluster is this machine: then paths of this machine hold there too."""

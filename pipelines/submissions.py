@@ -1,0 +1,214 @@
+"""Stages as Ray jobs: the same request is one job, and `sluice stop` ends it at a good moment."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.connect import worker_environment
+from cluster.errors import UserError
+from cluster.jobs import Job, Jobs
+from cluster.settings import Settings
+from pipelines.fingerprint import fingerprint
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe, nearest
+from pipelines.records import SubmissionRow
+from pipelines.stages import STAGES
+from pipelines.tracking import submission_log
+from pipelines.tracking.submission_log import Request, Submission
+from pipelines.workspace import Workspace
+
+MODULES = STAGES | {"run": "pipelines.run"}
+"""What can be submitted: a stage, or the whole pipeline."""
+
+SUBMISSION_VARIABLE = "SLUICE_SUBMISSION_ID"
+"""Names the submission inside its job."""
+
+
+def submit_stage(
+    stage: str, recipe_path: str | Path, overrides: list[str], workspace: Workspace, *, fresh: bool = False
+) -> Submission:
+    """Submit a stage as a Ray job, or return the job of the same request that is under way or has succeeded.
+
+    `fresh` passes --fresh on, and repeats what has succeeded. Raises UserError when the recipe is wrong,
+    the cluster is away, or it could not see what the stage needs.
+    """
+    from pipelines.recipe_file import load_recipe
+
+    if stage not in MODULES:
+        raise UserError(f"{stage!r} is no stage{nearest(stage, MODULES)}", f"The stages: {', '.join(MODULES)}.")
+    recipe = load_recipe(recipe_path, overrides)
+    jobs = Jobs()
+    check_shared(jobs, workspace.settings)
+    key = request_key(stage, recipe, jobs.address)
+    submission = submission_log.claim(workspace, jobs, Request(key, stage, recipe.name, fresh))
+    if not submission.created:
+        return submission
+    try:
+        _start(jobs, submission, recipe, workspace.settings, fresh)
+    except BaseException:
+        # Interrupted after Ray took it: then it runs, and stays in the table.
+        if jobs.find(submission.submission_id) is None:
+            submission_log.forget(workspace, submission.submission_id)
+        raise
+    return submission
+
+
+def request_key(stage: str, recipe: Recipe, address: str) -> str:
+    """What makes two requests the same: stage, resolved recipe, the data's content, and the cluster."""
+    from pipelines.data.read import dataset_fingerprint
+
+    return fingerprint(stage, recipe.model_dump(mode="json"), dataset_fingerprint(recipe), address)
+
+
+def check_shared(jobs: Jobs, settings: Settings) -> None:
+    """Raise UserError when the cluster is elsewhere and the records lie in a file of this machine."""
+    urls = {"SLUICE_DATABASE": settings.database_url, "SLUICE_TRACKING": settings.tracking_uri}
+    local = [name for name, url in urls.items() if url.startswith(("sqlite", "file", "/"))]
+    if local and not jobs.is_here:
+        raise UserError(
+            f"The cluster at {jobs.address} is another machine, and {' and '.join(local)} would be a file of this one.",
+            "Set SLUICE_STORAGE to a bucket, SLUICE_DATABASE to a PostgreSQL URL and SLUICE_TRACKING to a server.",
+        )
+
+
+def follow(submission: Submission, workspace: Workspace, write: Callable[[str], None] | None = None) -> Submission:
+    """Hand the job's log to `write` (standard error without one) until it has ended; how it ended."""
+    jobs = Jobs(submission.address)
+    # Another process may be just about to start it.
+    patience_s = (submission.created_at + submission_log.STARTUP - datetime.now(UTC)).total_seconds()
+    jobs.wait_until_known(submission.submission_id, patience_s)
+    return _note(workspace, submission.submission_id, jobs.follow(submission.submission_id, write or _show))
+
+
+def submissions(workspace: Workspace, *, limit: int = 100) -> list[Submission]:
+    """What was submitted, newest first, with Ray's states; with the last known ones when the cluster is away."""
+    rows = submission_log.newest(workspace, limit)
+    if any(submission_log.is_open(row) for row in rows):
+        try:
+            jobs = Jobs()
+            known: dict[str, Job | None] = dict(jobs.list())
+        except UserError:
+            # Away: `seen_at` says how old the states are.
+            pass
+        else:
+            submission_log.refresh(workspace, [row for row in rows if row.address == jobs.address], known)
+    return [submission_log.as_submission(row) for row in rows]
+
+
+def find_submission(workspace: Workspace, submission_id: str) -> Submission:
+    """One submission as last known. Raises UserError that suggests the nearest id."""
+    return submission_log.as_submission(submission_log.find(workspace, submission_id))
+
+
+def stop(workspace: Workspace, submission_id: str, grace_s: float = 60, progress: Progress | None = None) -> Submission:
+    """Ask a job to stop at its next step, wait `grace_s` seconds for it, then end it.
+
+    Ray kills a job three seconds after its stop signal, which is no time for a checkpoint: hence the asking.
+    """
+    progress = progress or Progress(quiet=True)
+    submission = find_submission(workspace, submission_id)
+    jobs = Jobs(submission.address)
+    job = jobs.find(submission_id)
+    if job is None or job.state.ended:
+        return _note(workspace, submission_id, job)
+    submission_log.request_stop(workspace, submission_id)
+    progress.say(f"{submission_id}: asked to stop at its next step; it has {grace_s:g} s.")
+    job = jobs.wait(submission_id, grace_s)
+    if job is not None and not job.state.ended:
+        progress.say(f"{submission_id}: still at work; ended now.")
+        jobs.stop(submission_id)
+        job = jobs.wait(submission_id, 30)
+    return _note(workspace, submission_id, job)
+
+
+def stop_requested(workspace: Workspace) -> bool:
+    """Whether `sluice stop` was called on the job that this process belongs to; False outside of a job."""
+    from sqlalchemy import select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    submission_id = os.environ.get(SUBMISSION_VARIABLE)
+    if not submission_id:
+        return False
+    query = select(SubmissionRow.stop_requested_at).where(SubmissionRow.submission_id == submission_id)
+    try:
+        with workspace.session() as session:
+            return session.scalar(query) is not None
+    except (SQLAlchemyError, UserError):
+        # A database that is away for a moment stops no training.
+        return False
+
+
+def job_environment(settings: Settings, submission_id: str, *, here: bool) -> dict[str, str]:
+    """Environment of a job: our settings, without what only this machine has, and without secrets.
+
+    Ray shows a job's environment to whoever may list jobs: a URL with a password stays out, and the nodes'
+    own environment must hold it.
+    """
+    from pipelines.promote import promoter
+
+    environment = worker_environment(settings)
+    for name in ("SLUICE_DATABASE", "SLUICE_TRACKING", "SLUICE_STORAGE"):
+        if urlsplit(environment[name]).password:
+            del environment[name]
+    if not here:
+        # A folder of this machine is none over there.
+        del environment["SLUICE_MODELS"]
+    return environment | {SUBMISSION_VARIABLE: submission_id, "SLUICE_BY": promoter()}
+
+
+def show_submissions(listed: list[Submission]) -> None:
+    """The submissions for people, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not listed:
+        print("Nothing was submitted yet. `sluice submit STAGE RECIPE` does it.")
+        return
+    colours = {"succeeded": "green", "failed": "bold red", "lost": "red", "stopped": "yellow", "running": "cyan"}
+    table = Table("submission", "recipe", "stage", "attempt", "state", "exit", "submitted (UTC)", "seen")
+    for each in listed:
+        state = f"{each.state}, stop asked" if each.stop_requested_at and not each.state.ended else str(each.state)
+        table.add_row(
+            # An id that is cut off is of no use to `sluice stop`.
+            Text(each.submission_id, no_wrap=True),
+            each.recipe_name,
+            each.stage,
+            str(each.attempt),
+            Text(state, style=colours.get(each.state, "")),
+            "" if each.exit_code is None else str(each.exit_code),
+            f"{each.created_at:%Y-%m-%d %H:%M}",
+            _age(each.seen_at),
+        )
+    Console(highlight=False).print(table)
+
+
+def _start(jobs: Jobs, submission: Submission, recipe: Recipe, settings: Settings, fresh: bool) -> None:
+    from pipelines import job_folder
+
+    options = ("--fresh",) if fresh else ()
+    with tempfile.TemporaryDirectory(prefix="sluice-job-") as name:
+        job_folder.fill(Path(name), recipe, shared_files=jobs.is_here)
+        environment = job_environment(settings, submission.submission_id, here=jobs.is_here)
+        jobs.submit(submission.submission_id, MODULES[submission.stage], Path(name), environment, options)
+
+
+def _note(workspace: Workspace, submission_id: str, job: Job | None) -> Submission:
+    row = submission_log.find(workspace, submission_id)
+    submission_log.refresh(workspace, [row], {submission_id: job})
+    return submission_log.as_submission(row)
+
+
+def _show(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+def _age(seen_at: datetime | None) -> str:
+    if seen_at is None:
+        return "never"
+    minutes = (datetime.now(UTC) - seen_at).total_seconds() / 60
+    return "now" if minutes < 1 else f"{minutes:.0f} min ago" if minutes < 60 else f"{minutes / 60:.0f} h ago"
