@@ -52,8 +52,8 @@ def _migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         # Two processes may open a new workspace at once: the second waits here and finds it done.
         if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("CREATE TABLE migration_lock (taken INTEGER)")
-            connection.exec_driver_sql("DROP TABLE migration_lock")
+            # The driver itself begins no transaction before DDL.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(5382011)")
         config.attributes["connection"] = connection

@@ -121,7 +121,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    problem = getattr(error, "problem", None) or "not valid YAML"
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error) or "not valid YAML"
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}." if mark else f"{problem}."
 
 

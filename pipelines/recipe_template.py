@@ -23,7 +23,7 @@ def commented_recipe(name: str, source: str, base: str) -> str:
         if key == "sweep":
             lines += ["", *_comment(_describe(Sweep, field), 0), *_sweep()]
         elif isinstance(field.default, Section) or key == "dataset":
-            section = field.default if isinstance(field.default, Section) else field.annotation
+            section = type(field.default) if isinstance(field.default, Section) else field.annotation
             lines += ["", *_comment(_describe(section, field), 0), f"{key}:", *_section(section, 1, f"{key}.", chosen)]
         else:
             before = [""] if key == "models" else []
@@ -37,7 +37,7 @@ def _section(section: Any, depth: int, path: str, chosen: dict[str, Any]) -> lis
         lines += _comment(_describe(None, field), depth)
         default = chosen.get(path + key, field.default)
         if isinstance(default, Section):
-            lines += [f"{'  ' * depth}{key}:", *_section(default, depth + 1, f"{path}{key}.", chosen)]
+            lines += [f"{'  ' * depth}{key}:", *_section(type(default), depth + 1, f"{path}{key}.", chosen)]
         elif default is None:
             lines.append(f"{'  ' * depth}# {key}:")
         else:
