@@ -1,0 +1,66 @@
+"""A real Chromium and a real panel for the browser tests."""
+
+import contextlib
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what, timeout_s=60):
+    """The first true value of `condition()`, asked again until the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come about within {timeout_s} s")
+
+
+def answers(address):
+    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(address, timeout=2) as reply:
+        return reply.status == 200
+
+
+@contextlib.contextmanager
+def serving(log: Path, **variables):
+    """A panel in a process of its own, as `sluice panel` starts it; yields its address."""
+    from ui.panel.launch import command, environment
+
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command("127.0.0.1", port), env=environment() | variables, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            until(
+                lambda: process.poll() is not None or answers(f"{address}/_stcore/health"), "the panel's health check"
+            )
+            assert process.poll() is None, log.read_text()
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def settled(page, timeout_s=60):
+    """Wait until Streamlit has drawn the page and runs no script any more."""
+    page.wait_for_selector(".st-key-header", timeout=timeout_s * 1000)
+    page.wait_for_function(
+        "() => document.querySelector('.stApp')?.getAttribute('data-test-script-state') === 'notRunning'"
+        " && !document.querySelector('[data-stale=true]')",
+        timeout=timeout_s * 1000,
+    )

@@ -1,0 +1,20 @@
+"""The panel: navigation, looks and the choice of a recipe. Start it with `sluice panel`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ui.panel import frame
+
+st.set_page_config(page_title="Sluice", layout="wide", initial_sidebar_state="collapsed")
+st.html(Path(__file__).parent / "panel.css")
+page = st.navigation(
+    [
+        st.Page("pages/overview.py", title="Overview", default=True),
+        st.Page("pages/runs.py", title="Runs", url_path="runs"),
+        st.Page("pages/try_it.py", title="Try it", url_path="try"),
+    ],
+    position="hidden",
+)
+frame.header(page.title)
+page.run()

@@ -1,0 +1,105 @@
+"""What was last read, and when: a source that is away leaves its last known state on the page, with its age."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from cluster.errors import UserError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why the present state could not be read, and what to do."""
+
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Known(Generic[T]):
+    """A value with the time it was read at, and the problem that keeps it from being newer."""
+
+    value: T | None
+    """None: never read successfully."""
+    read_at: datetime | None
+    problem: Problem | None = None
+
+
+class LastKnown:
+    """Reads with a deadline and remembers; one per process, so that a reload or a second tab finds the same.
+
+    A read that is late goes on in its thread, and nobody starts a second one of the same key beside it.
+    """
+
+    def __init__(self, *, deadline_s: float = 10.0, capacity: int = 256) -> None:
+        self._deadline_s = deadline_s
+        self._capacity = capacity
+        self._values: OrderedDict[Hashable, tuple[Any, datetime]] = OrderedDict()
+        self._running: dict[Hashable, Future[Any]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, key: Hashable, what: str, remedy: str, read: Callable[[], T]) -> Known[T]:
+        """What `read` returns, or what it last returned under `key` with the problem beside it."""
+        future = self._start(key, read)
+        try:
+            value: T = future.result(timeout=self._deadline_s)
+        except FutureTimeoutError:
+            return self._stale(key, Problem(f"{what} did not answer within {self._deadline_s:g} s.", remedy))
+        except UserError as error:
+            return self._stale(key, Problem(error.message, error.remedy or remedy))
+        except Exception as error:
+            # Whatever a library raises when its server is away: a sentence on the page, the rest in the log.
+            log.warning("%s could not be read", what, exc_info=error)
+            return self._stale(key, Problem(f"{what} cannot be read: {_reason(error)}", remedy))
+        now = datetime.now(UTC)
+        with self._lock:
+            self._values[key] = (value, now)
+            self._values.move_to_end(key)
+            while len(self._values) > self._capacity:
+                self._values.popitem(last=False)
+        return Known(value, now)
+
+    def _start(self, key: Hashable, read: Callable[[], T]) -> "Future[T]":
+        with self._lock:
+            running = self._running.get(key)
+            if running is not None:
+                return running
+            future: Future[T] = Future()
+            self._running[key] = future
+        # A daemon thread, not a pool: a read that hangs must keep neither the process nor the next read waiting.
+        threading.Thread(target=self._run, args=(key, future, read), daemon=True).start()
+        return future
+
+    def _run(self, key: Hashable, future: "Future[T]", read: Callable[[], T]) -> None:
+        try:
+            value = read()
+        except BaseException as error:
+            self._forget_running(key)
+            future.set_exception(error)
+        else:
+            self._forget_running(key)
+            future.set_result(value)
+
+    def _forget_running(self, key: Hashable) -> None:
+        with self._lock:
+            self._running.pop(key, None)
+
+    def _stale(self, key: Hashable, problem: Problem) -> Known[Any]:
+        with self._lock:
+            value, read_at = self._values.get(key, (None, None))
+        return Known(value, read_at, problem)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, short enough for a notice."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first if len(first) <= 200 else f"{first[:199]}…"

@@ -1,0 +1,70 @@
+"""HTML from data, safe by construction: templates are literals, every value is escaped, controls are shown.
+
+`st.html` sanitises once more in the browser; nothing here relies on it.
+"""
+
+import re
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+_HIDDEN = re.compile(
+    # Control characters (ANSI codes start with one) and those that reorder or hide the text around them.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+def visible(text: object) -> str:
+    r"""`text` with control, reordering and zero-width characters made visible: ESC becomes \x1b."""
+    return _HIDDEN.sub(_show, str(text).replace("\r\n", "\n"))
+
+
+def _show(match: re.Match[str]) -> str:
+    point = ord(match[0])
+    return f"\\x{point:02x}" if point <= 0xFF else f"\\u{point:04x}"
+
+
+def html(template: str, **values: object) -> Markup:
+    """`template` (a literal) with `values` escaped and made visible; numbers and Markup go in as they are."""
+    safe = {n: value if isinstance(value, Markup | int | float) else visible(value) for n, value in values.items()}
+    return Markup(template).format(**safe)
+
+
+def joined(parts: list[Markup]) -> Markup:
+    """The parts one after the other."""
+    return Markup("").join(parts)
+
+
+def age(moment: datetime, now: datetime | None = None) -> str:
+    """How long ago, for people: `12 s ago`, `3 min ago`, `2 h ago`, `5 days ago`."""
+    seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {'day' if unit == 'days' and count == 1 else unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `0.4 s`, `48 s`, `7 min 12 s`, `3 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def number(value: float | int, digits: int = 4) -> str:
+    """A figure for people: thousands apart, at most `digits` significant decimals."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
+        return f"{int(value):,}"
+    if value != value or value in (float("inf"), float("-inf")):
+        return str(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
