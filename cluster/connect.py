@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,9 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not _has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if os.access(sys.prefix, os.W_OK):
+        # Compiled operators belong to one environment: in torch's common folder two of them overwrite each other's.
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/.torch_extensions")
     protect_token()
 
 

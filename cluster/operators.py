@@ -35,6 +35,7 @@ def built() -> bool:
     """Whether the compiled operator is there and loads."""
     import importlib.util
 
+    prepare_environment()
     library = operator_folder() / f"{OPERATOR}.so"
     specification = importlib.util.spec_from_file_location(OPERATOR, library)
     if not library.is_file() or specification is None or specification.loader is None:
