@@ -1,0 +1,260 @@
+"""The engine over transformers: one thread steps a batch that requests join and leave while it runs."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from pipelines.engines.batch import Batch, Row
+from pipelines.engines.protocol import (
+    Chunk,
+    EngineFailed,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    Overloaded,
+    PromptTooLong,
+)
+from pipelines.engines.sampling import Sampler
+from pipelines.engines.shared_base import SharedBase
+from pipelines.engines.text import TextStream
+
+PREFILL_TOKENS = 4096
+"""Prompt tokens, padding included, that are read between two steps: a crowd of newcomers must not stop the others."""
+
+
+class Running:
+    """A request from its arrival to its last chunk; also the ticket that its owner holds."""
+
+    def __init__(self, request: GenerationRequest, deliver: Callable[[Chunk], None], text: TextStream) -> None:
+        self.request, self.text = request, text
+        self.row = Row(request.prompt, request.adapter, Sampler.of(request.temperature, request.top_p, request.seed))
+        self.cancelled = False
+        self.tokens = 0
+        self._deliver, self._reported = deliver, 0
+
+    def cancel(self) -> None:
+        """Leave the batch (or the queue) at the next step."""
+        self.cancelled = True
+
+    def tell(self, text: str, finish_reason: FinishReason | None = None, error: str = "") -> None:
+        """Deliver a chunk; a listener that fails has gone away."""
+        chunk = Chunk(text, self.tokens - self._reported, finish_reason, error)
+        self._reported = self.tokens
+        try:
+            self._deliver(chunk)
+        except Exception:
+            self.cancelled = True
+
+
+class TransformersEngine:
+    """Generates with one base and several adapters; see `pipelines.engines.protocol.Engine`."""
+
+    def __init__(
+        self,
+        base_folder: str | Path,
+        adapters: Mapping[str, str | Path] | None = None,
+        dtype: str = "bfloat16",
+        max_batch_size: int = 16,
+        max_queued_requests: int = 64,
+    ) -> None:
+        # Ray sets one thread for an actor of one logical CPU; the cores are shared with nobody who computes.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self.base = SharedBase(base_folder, adapters, dtype)
+        self._end_tokens = self.base.end_tokens
+        self.max_batch_size, self.max_queued_requests = max_batch_size, max_queued_requests
+        self.generated_tokens = 0
+        self._batch, self._running = Batch(self.base), list[Running]()
+        self._waiting: deque[Running] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, deliver: Callable[[Chunk], None]) -> Running:
+        """Take a request on; chunks come from the engine's thread. Raises Overloaded or PromptTooLong."""
+        return self._enqueue(request, deliver, bounded=True)
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], on_done: Callable[[int, Generation], None] | None = None
+    ) -> list[Generation]:
+        """All answers in the order of `requests`. Raises EngineFailed when one of them breaks."""
+        results: list[Generation | None] = [None] * len(requests)
+        errors: list[str] = []
+        left = threading.Semaphore(0)
+        tickets = []
+        for index, request in enumerate(requests):
+            collect = _Collector(index, results, errors, left, on_done)
+            tickets.append(self._enqueue(request, collect, bounded=False))
+        for _ in requests:
+            left.acquire()
+            if errors:
+                for ticket in tickets:
+                    ticket.cancel()
+                raise EngineFailed(errors[0])
+        return [result for result in results if result is not None]
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests that generate, and requests that wait."""
+        with self._changed:
+            return len(self._running), len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that generates still runs."""
+        return self._thread.is_alive() and not self._closed
+
+    def close(self) -> None:
+        """Cancel everything and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=60)
+
+    def _enqueue(self, request: GenerationRequest, deliver: Callable[[Chunk], None], *, bounded: bool) -> Running:
+        if not request.prompt or len(request.prompt) >= self.base.context:
+            raise PromptTooLong(
+                f"The prompt has {len(request.prompt)} tokens and the model's context {self.base.context}; "
+                "at least one token must be left for the answer."
+            )
+        if request.adapter is not None and request.adapter not in self.base.adapters:
+            raise KeyError(f"no adapter {request.adapter!r}; there are {self.base.adapters}")
+        running = Running(request, deliver, TextStream(self._decode, request.stop))
+        with self._changed:
+            if self._closed:
+                raise EngineFailed("The engine is closed.")
+            if bounded and self._free_slots() + self.max_queued_requests <= len(self._waiting):
+                raise Overloaded(f"{len(self._waiting)} requests wait already.")
+            self._waiting.append(running)
+            self._changed.notify_all()
+        return running
+
+    def _free_slots(self) -> int:
+        return max(0, self.max_batch_size - len(self._running))
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self.base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._waiting or self._running)
+                if self._closed:
+                    leaving = [*self._running, *self._waiting]
+                    self._running, self._waiting = [], deque()
+                    break
+            try:
+                self._drop_cancelled()
+                self._admit()
+                if self._running:
+                    self._advance(self._running, self._batch.step())
+            except Exception as error:  # whatever broke, the requests must hear of it and the thread must go on
+                self._fail(f"{type(error).__name__}: {error}")
+        for running in leaving:
+            running.tell("", "cancelled")
+
+    def _admit(self) -> None:
+        """Move waiting requests into free slots, as many as one prefill may hold."""
+        newcomers: list[Running] = []
+        with self._changed:
+            width = 0
+            while self._waiting and len(newcomers) < self._free_slots():
+                width = max(width, len(self._waiting[0].request.prompt))
+                if newcomers and width * (len(newcomers) + 1) > PREFILL_TOKENS:
+                    break
+                newcomers.append(self._waiting.popleft())
+            self._running = [*self._running, *newcomers]
+        if newcomers:
+            self._advance(newcomers, self._batch.join([running.row for running in newcomers]))
+
+    def _advance(self, rows: list[Running], tokens: list[int | None]) -> None:
+        """Tell each of `rows` its new token; those that end leave, and hear so once their slot is free."""
+        last = {}
+        for running, token in zip(rows, tokens, strict=True):
+            piece, reason, error = self._take(running, token)
+            if reason is not None:
+                last[id(running)] = (running, piece, reason, error)
+            elif piece:
+                running.tell(piece)
+        self._keep(lambda running: id(running) not in last)
+        for running, piece, reason, error in last.values():
+            running.tell(piece, reason, error)
+
+    def _take(self, running: Running, token: int | None) -> tuple[str, FinishReason | None, str]:
+        """The text that a new token adds, why the answer ends with it (if it does), and what went wrong."""
+        if token is None:
+            return "", "error", "the model's output is not a number"
+        running.tokens += 1
+        self.generated_tokens += 1
+        if token in self._end_tokens:
+            return running.text.flush(), "stop", ""
+        piece = running.text.push(token)
+        if running.text.stopped:
+            return piece, "stop", ""
+        length = len(running.request.prompt) + running.tokens
+        if running.tokens >= running.request.max_new_tokens or length >= self.base.context:
+            piece += running.text.flush()
+            return piece, "stop" if running.text.stopped else "length", ""
+        return piece, None, ""
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            gone = [running for running in (*self._waiting, *self._running) if running.cancelled]
+            if gone:
+                self._waiting = deque(running for running in self._waiting if not running.cancelled)
+        if gone:
+            self._keep(lambda running: not running.cancelled)
+        for running in gone:
+            running.tell("", "cancelled")
+
+    def _keep(self, stays: Callable[[Running], bool]) -> None:
+        kept = [index for index, running in enumerate(self._running) if stays(running)]
+        self._batch.keep(kept)
+        with self._changed:
+            self._running = [self._running[index] for index in kept]
+
+    def _fail(self, error: str) -> None:
+        with self._changed:
+            failed, self._running = self._running, []
+        self._batch = Batch(self.base)
+        for running in failed:
+            running.tell("", "error", error)
+
+
+class _Collector:
+    """Gathers the chunks of one request of a batch."""
+
+    def __init__(
+        self,
+        index: int,
+        results: list[Generation | None],
+        errors: list[str],
+        left: threading.Semaphore,
+        on_done: Callable[[int, Generation], None] | None,
+    ) -> None:
+        self._index, self._results, self._errors, self._left = index, results, errors, left
+        self._on_done = on_done
+        self._pieces: list[str] = []
+        self._tokens = 0
+
+    def __call__(self, chunk: Chunk) -> None:
+        self._pieces.append(chunk.text)
+        self._tokens += chunk.tokens
+        if chunk.finish_reason is None:
+            return
+        try:
+            if chunk.finish_reason == "error":
+                self._errors.append(chunk.error)
+                return
+            done = Generation("".join(self._pieces), self._tokens, chunk.finish_reason)
+            self._results[self._index] = done
+            if self._on_done:
+                self._on_done(self._index, done)
+        except Exception as error:
+            self._errors.append(f"the listener failed: {error!r}")
+        finally:
+            self._left.release()
