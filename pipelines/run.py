@@ -1,0 +1,89 @@
+"""The whole pipeline, from audit to promote, gate by gate."""
+
+import argparse
+import json
+import sys
+
+from cluster.connect import prepare_environment
+from pipelines.commands import EXIT_DONE, EXIT_GATE_CLOSED, own_standard_output, user_errors
+from pipelines.gates import Report, Verdict
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe
+from pipelines.stages import STAGES, load_stage
+from pipelines.workspace import Workspace
+
+
+def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool = False) -> list[Report]:
+    """The reports of the stages in their order; the last one is closed where a gate kept the rest from starting."""
+    names = stages_of(recipe)
+    reports: list[Report] = []
+    for number, name in enumerate(names, start=1):
+        stage = load_stage(name)
+        progress.say(f"\n== {number}/{len(names)} {name} == {stage.summary}")
+        report = stage.perform(recipe, workspace, progress, fresh=fresh)
+        reports.append(report)
+        for gate in report.gates:
+            progress.say(f"   {gate.gate}: {gate.verdict}. {gate.evidence}")
+        progress.say(f"   {name}: {report.verdict} after {report.seconds:.1f} s")
+        if report.verdict is Verdict.CLOSED:
+            break
+    return reports
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that the recipe goes through: a sweep only where it has one."""
+    return [name for name in STAGES if name != "sweep" or recipe.sweep is not None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m pipelines.run recipe.yaml [key=value ...] [--json] [--fresh] [--dry-run]`; the exit code."""
+    from pipelines.recipe_file import load_recipe
+
+    parser = argparse.ArgumentParser(prog="sluice run", description="Audit to promote, gate by gate.")
+    parser.add_argument("recipe", help="recipe file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in train.learning_rate=2e-4")
+    parser.add_argument("--json", action="store_true", help="print the reports alone, as JSON")
+    parser.add_argument("--fresh", action="store_true", help="do the work again, whatever was stored")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan, and stop")
+    options = parser.parse_intermixed_args(arguments)
+    prepare_environment()
+    with user_errors(options.json) as outcome:
+        recipe = load_recipe(options.recipe, options.overrides)
+        if options.dry_run:
+            print(plan(recipe))
+            return EXIT_DONE
+        with own_standard_output(options.json):
+            reports = run_pipeline(recipe, Workspace(), Progress(), fresh=options.fresh)
+        show_outcome(recipe, reports, options.recipe, as_json=options.json)
+        outcome.code = exit_code(reports)
+    return outcome.code
+
+
+def plan(recipe: Recipe) -> str:
+    """The resolved recipe and the stages that it goes through, as YAML."""
+    from pipelines.recipe_file import dump_recipe
+
+    gates = [f"#   {name}: {', '.join(load_stage(name).gates)}" for name in stages_of(recipe)]
+    return "\n".join([dump_recipe(recipe), "# plan of run", *gates])
+
+
+def exit_code(reports: list[Report]) -> int:
+    """Done, or a required gate is closed."""
+    return EXIT_GATE_CLOSED if reports[-1].verdict is Verdict.CLOSED else EXIT_DONE
+
+
+def show_outcome(recipe: Recipe, reports: list[Report], recipe_path: str, *, as_json: bool) -> None:
+    """The run on standard output: tables for people, or one JSON object."""
+    from pipelines.summary import show_summary
+
+    if as_json:
+        content = {"verdict": str(reports[-1].verdict), "reports": [report.as_json() for report in reports]}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        show_summary(recipe, reports, recipe_path)
+
+
+if __name__ == "__main__":
+    from pipelines import run
+
+    sys.exit(run.main())
