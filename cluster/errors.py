@@ -22,3 +22,9 @@ class GateClosed(UserError):
     """A required gate is closed, or its evidence is missing: exit code 3."""
 
     exit_code = 3
+
+
+class StageFailed(UserError):
+    """The request was right and the work failed, or was stopped, for a reason that a person can act on: exit code 1."""
+
+    exit_code = 1

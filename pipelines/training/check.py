@@ -1,0 +1,50 @@
+"""What can be known to fail before any worker starts."""
+
+from pathlib import Path
+
+import torch
+
+from cluster.errors import UserError
+from pipelines.models.files import read_json
+from pipelines.models.load import BaseFiles, quiet_transformers
+from pipelines.recipe import Cluster, Train, nearest
+
+
+def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:
+    """Raise UserError when the base lacks a LoRA target or positions, or the batch does not divide."""
+    per_step = train.per_device_train_batch_size * cluster.num_workers
+    if train.global_batch_size % per_step:
+        raise UserError(
+            f"train.global_batch_size {train.global_batch_size} is not divisible by per_device_train_batch_size x "
+            f"cluster.num_workers = {per_step}.",
+            "Choose sizes that divide; a sweep's values count too.",
+        )
+    limit = read_json(base.folder / "config.json").get("max_position_embeddings")
+    if isinstance(limit, int) and train.max_length > limit:
+        raise UserError(
+            f"train.max_length {train.max_length} is beyond the {limit} positions of {base.name}.", "Lower it."
+        )
+    if train.method == "lora" and train.target_modules != "all-linear":
+        _check_targets(train.target_modules, base)
+
+
+def _check_targets(targets: tuple[str, ...], base: BaseFiles) -> None:
+    paths = module_paths(base.folder)
+    known = sorted({path.rpartition(".")[2] for path in paths})
+    missing = [name for name in targets if not any(path == name or path.endswith(f".{name}") for path in paths)]
+    if missing:
+        raise UserError(
+            f"train.target_modules: {base.name} has no {', '.join(missing)}{nearest(missing[0], known)}",
+            f"Its modules: {', '.join(known)}; or `all-linear`.",
+        )
+
+
+def module_paths(base_folder: Path) -> list[str]:
+    """Paths of the modules that can carry adapters, from the model's configuration alone: no weights are read."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
+    with torch.device("meta"), quiet_transformers():
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    kinds = (torch.nn.Linear, torch.nn.Embedding)
+    return sorted(path for path, module in model.named_modules() if isinstance(module, kinds))

@@ -1,0 +1,125 @@
+"""The model, its optimiser and DeepSpeed around them; what goes out at the end."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.models.files import RECORD
+from pipelines.models.load import load_causal_lm, load_tokenizer, quiet_transformers
+from pipelines.recipe import Train
+from pipelines.training.losses import SupervisedLoss
+
+
+def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
+    zero: dict[str, Any] = {"stage": train.deepspeed.stage, "overlap_comm": False, "contiguous_gradients": True}
+    if train.deepspeed.offload_optimizer != "none":
+        zero["offload_optimizer"] = {"device": train.deepspeed.offload_optimizer}
+    return {
+        "train_batch_size": train.global_batch_size,
+        "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
+        "gradient_accumulation_steps": train.global_batch_size // (train.per_device_train_batch_size * world),
+        "gradient_clipping": train.max_grad_norm,
+        "zero_optimization": zero,
+        "bf16": {"enabled": train.dtype == "bfloat16"},
+        # Gradients of many micro-batches are summed: in 16 bits the small ones would be lost.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        # torch's AdamW, the same at every stage and on every device.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+
+
+def prepare_process(device: str, seed: int) -> None:
+    """Threads, seeds and silence of a training process."""
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    if device == "cpu":
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
+    torch.manual_seed(seed)
+
+
+def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
+    """The base with adapters over it, or all of it trainable, in training mode."""
+    model: Any = load_causal_lm(base_folder, train.dtype)
+    model.config.use_cache = False
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if train.method == "lora":
+            # Frozen embeddings give activations without gradients, and recomputing would stop there.
+            model.enable_input_require_grads()
+    if train.method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(seed)
+        targets = train.target_modules if train.target_modules == "all-linear" else list(train.target_modules)
+        config = LoraConfig(
+            r=train.lora_r,
+            lora_alpha=train.lora_alpha,
+            lora_dropout=train.lora_dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
+        model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    model.train()
+    return SupervisedLoss(model)
+
+
+def start_engine(module: SupervisedLoss, train: Train, world: int) -> Any:
+    """DeepSpeed's engine around the module and torch's AdamW; the process group exists already."""
+    import deepspeed
+
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=train.peak_learning_rate,
+        betas=(train.adam_beta1, train.adam_beta2),
+        eps=train.adam_epsilon,
+        weight_decay=train.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=module, optimizer=optimizer, config=deepspeed_config(train, world), dist_init_required=False
+    )
+    return engine
+
+
+def export(engine: Any, train: Train, base_folder: Path, base: dict[str, str], target: Path, rank: int) -> None:
+    """Write what was trained into `target`: a PEFT adapter, or the whole model; every rank must call it.
+
+    `base` names the base and its fingerprint: an adapter is refused over any other.
+    """
+    import deepspeed
+
+    model = engine.module.model
+    state: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if train.method == "lora" and not parameter.requires_grad:
+            continue
+        # One at a time: under ZeRO-3 a worker holds a part of each, and all of them may not fit.
+        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+            if rank == 0:
+                state[name] = parameter.detach().to("cpu", copy=True)
+    if rank != 0:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        if train.method == "lora":
+            model.peft_config["default"].base_model_name_or_path = base["name"]
+            model.save_pretrained(target, state_dict=state, safe_serialization=True, save_embedding_layers=False)
+        else:
+            model.config.use_cache = True
+            kept = set(model.state_dict())
+            state |= {name: value.cpu() for name, value in model.named_buffers() if name in kept}
+            model.save_pretrained(target, state_dict=state)
+            load_tokenizer(base_folder).save_pretrained(target)
+    note = {"method": train.method, "base": base["name"], "base_fingerprint": base["fingerprint"]}
+    (target / RECORD).write_text(json.dumps(note, indent=2), encoding="utf-8")

@@ -1,0 +1,193 @@
+"""The driver's side of training: starts the workers, shows what they do, keeps the metrics."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.connect import connect, has_gpu
+from cluster.errors import StageFailed, UserError
+from pipelines.progress import Bar, Progress
+from pipelines.recipe import Cluster
+from pipelines.training.channel import open_mailbox
+from pipelines.training.checkpoints import CheckpointStore
+from pipelines.training.worker import Job, train_worker
+from pipelines.workspace import Workspace
+
+POLL_S = 0.5
+STOP_POLL_S = 2.0
+MAX_FAILURES = 2
+"""Restarts after a worker dies; each goes on from the last complete checkpoint."""
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where training runs."""
+
+    num_workers: int
+    use_gpu: bool
+    accelerator_type: str | None
+    cpus_per_worker: float
+
+    @property
+    def device(self) -> str:
+        """Of each worker."""
+        return "cuda" if self.use_gpu else "cpu"
+
+
+def find_place(cluster: Cluster, workspace: Workspace) -> Place:
+    """The workers that the recipe asks for, on what the cluster has; joins the cluster."""
+    connect(workspace.settings)
+    use_gpu = has_gpu() if cluster.use_gpu == "auto" else cluster.use_gpu
+    return Place(cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker)
+
+
+def check_resumable(job: Job, place: Place) -> None:
+    """Raise UserError when the run's checkpoints were written by another number of workers."""
+    store = CheckpointStore(job.checkpoints)
+    worlds = {store.world(step) for step in store.complete()}
+    if worlds and worlds != {place.num_workers}:
+        raise UserError(
+            f"This run was begun with {worlds.pop()} workers, and cluster.num_workers is {place.num_workers} now.",
+            "Go on with as many workers as before, or start over with --fresh.",
+        )
+
+
+def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any, **run_options: Any) -> Any:
+    """Ray Train's trainer for the job; `name` is stable, so that a rerun is the same run."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources: dict[str, float] = {"CPU": place.cpus_per_worker} | ({"GPU": 1.0} if place.use_gpu else {})
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if place.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=place.num_workers,
+            use_gpu=place.use_gpu,
+            resources_per_worker=resources,
+            accelerator_type=place.accelerator_type if place.use_gpu else None,
+        ),
+        run_config=RunConfig(
+            name=name, storage_path=storage, failure_config=FailureConfig(max_failures=MAX_FAILURES), **run_options
+        ),
+    )
+
+
+def fit(
+    job: Job, place: Place, name: str, workspace: Workspace, progress: Progress, on_event: Callable[[Event], None]
+) -> dict[str, Any]:
+    """Run the job to its end; `on_event` gets each event as it comes. The outcome of rank 0.
+
+    Raises StageFailed when a worker failed beyond recovery, training diverged, or a stop was asked for.
+    """
+    mailbox = open_mailbox()
+    trainer = torch_trainer(job, place, name, workspace.uri("runs"), mailbox)
+    ended: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            ended["result"] = trainer.fit()
+        except BaseException as error:
+            ended["error"] = error
+
+    # In a thread: the main one shows progress, and Ctrl-C ends the stage instead of Ray's own exit with 0.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    with progress.bar("training", job.plan.steps) as bar:
+        follow(thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, on_event))
+    if "error" in ended:
+        raise StageFailed(f"Training failed: {_cause(ended['error'])}", f"The workers' logs: {_logs()}")
+    outcome: dict[str, Any] = ended["result"].return_value or {}
+    if outcome.get("status") == "failed":
+        raise StageFailed(outcome["message"], outcome["remedy"])
+    if outcome.get("status") == "stopped":
+        raise StageFailed(
+            f"Training stopped at step {outcome['step']} of {job.plan.steps}: stop requested.",
+            "Its checkpoint is kept: run the same command again to go on from there.",
+        )
+    return outcome
+
+
+def follow(thread: threading.Thread, mailbox: Any, workspace: Workspace, show: Callable[[Event], None]) -> None:
+    """Hand on events and the wish to stop until the thread ends and the mailbox is empty."""
+    import ray
+
+    polled, running = 0.0, True
+    while running:
+        running = thread.is_alive()
+        for event in ray.get(mailbox.take.remote()):
+            show(event)
+        if running and time.monotonic() - polled > STOP_POLL_S:
+            polled = time.monotonic()
+            if stop_requested(workspace):
+                ray.get(mailbox.ask_stop.remote())
+        thread.join(POLL_S)
+
+
+def stop_requested(workspace: Workspace) -> bool:
+    """Whether `sluice stop` was called for the submission that this process belongs to."""
+    from pipelines.submissions import stop_requested as asked
+
+    return asked(workspace)
+
+
+class _Shown:
+    """Events on the terminal."""
+
+    def __init__(self, bar: Bar, progress: Progress, steps: int, on_event: Callable[[Event], None]) -> None:
+        self._bar, self._progress, self._steps, self._on_event = bar, progress, steps, on_event
+        self._validation = ""
+        self._begun: tuple[float, int] | None = None
+
+    def __call__(self, event: Event) -> None:
+        import math
+
+        kind = event["kind"]
+        if kind == "started":
+            self._begun = (event["time"], event["step"])
+        elif kind == "resumed":
+            self._progress.say(f"resumed from the checkpoint of step {event['step']}.")
+        elif kind == "damaged":
+            self._progress.say(f"the checkpoint of step {event['step']} is damaged ({event['problem']}): set aside.")
+        elif kind in ("baseline", "validation"):
+            loss = event["loss"]
+            self._validation = f"validation {loss:.3f}, perplexity {math.exp(min(loss, 50)):.1f}"
+            where = "before training" if kind == "baseline" else f"step {event['step']}"
+            self._progress.say(f"{where}: {self._validation}")
+        elif kind == "step":
+            note = f"loss {event['loss']:.3f}  {self._validation}  {event['tokens_per_second']:.0f} tokens/s"
+            self._bar.update(event["step"], f"{note}  {self._left(event)}")
+        self._on_event(event)
+
+    def _left(self, event: Event) -> str:
+        if not self._begun or event["step"] <= self._begun[1]:
+            return ""
+        took = (event["time"] - self._begun[0]) / (event["step"] - self._begun[1])
+        minutes, seconds = divmod(round(took * (self._steps - event["step"])), 60)
+        return f"{minutes}:{seconds:02d} left"
+
+
+def _cause(error: BaseException) -> str:
+    """The first worker's own words, without Ray's traceback."""
+    failures = getattr(error, "worker_failures", None) or {}
+    inner: BaseException = next(iter(failures.values()), error)
+    inner = getattr(inner, "cause", None) or inner
+    lines = [line for line in str(inner).strip().splitlines() if line.strip()] or [type(inner).__name__]
+    return f"{type(inner).__name__}: {lines[-1].strip()}"[:500]
+
+
+def _logs() -> str:
+    return str(Path(_session_folder(), "logs"))
+
+
+def _session_folder() -> str:
+    import ray
+
+    node = ray._private.worker.global_worker.node
+    return str(node.get_session_dir_path()) if node else "the Ray session's folder"
