@@ -5,6 +5,7 @@ what a person wrote travels in the job's folder, settings in its environment.
 """
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -77,6 +78,13 @@ class Jobs:
         with self._errors():
             from ray.job_submission import JobSubmissionClient
 
+            for name in (
+                "dashboard.modules.dashboard_sdk",
+                "dashboard.modules.job.sdk",
+                "_private.runtime_env.packaging",
+            ):
+                # Uploads and closed connections are no news among a job's own lines.
+                logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
             self._client = JobSubmissionClient(self.address)
 
     def submit(
@@ -177,15 +185,26 @@ class Jobs:
 
     @property
     def is_here(self) -> bool:
-        """Whether every node of the cluster is this machine: then paths of this machine hold there too."""
+        """Whether every node of the cluster is this machine: then paths of this machine hold there too.
+
+        The address does not tell: `ray dashboard cluster.yaml` brings a cloud's head to 127.0.0.1.
+        """
         if not hasattr(self, "_is_here"):
-            with self._errors():
-                answer = self._client._do_request("GET", "/nodes?view=summary")
-                answer.raise_for_status()
-                nodes = answer.json()["data"]["summary"]
-            alive = {node["ip"] for node in nodes if node["raylet"]["state"] == "ALIVE"}
-            self._is_here = bool(alive) and alive <= _own_addresses()
+            self._is_here = self._node_addresses() <= _own_addresses()
         return self._is_here
+
+    def _node_addresses(self) -> set[str]:
+        deadline = time.monotonic() + 30
+        while True:
+            with self._errors():
+                answer = self._client._do_request("GET", "/api/v0/nodes?detail=False&limit=10000")
+                answer.raise_for_status()
+                nodes = answer.json()["data"]["result"]["result"]
+            alive = {node["node_ip"] for node in nodes if node["state"] == "ALIVE"}
+            # A head that has just started knows no node yet, not even itself.
+            if alive or time.monotonic() > deadline:
+                return alive or {"unknown"}
+            time.sleep(POLL_S)
 
     @contextmanager
     def _errors(self) -> "Iterator[None]":

@@ -170,20 +170,16 @@ def show_submissions(listed: list[Submission]) -> None:
         print("Nothing was submitted yet. `sluice submit STAGE RECIPE` does it.")
         return
     colours = {"succeeded": "green", "failed": "bold red", "lost": "red", "stopped": "yellow", "running": "cyan"}
-    table = Table("submission", "recipe", "stage", "attempt", "state", "exit", "submitted (UTC)", "seen")
+    table = Table()
+    # An id that is cut off is of no use to `sluice stop`; the stage and the attempt stand in it.
+    table.add_column("submission", no_wrap=True)
+    for column in ("recipe", "state", "exit", "seen"):
+        table.add_column(column, overflow="fold")
     for each in listed:
         state = f"{each.state}, stop asked" if each.stop_requested_at and not each.state.ended else str(each.state)
-        table.add_row(
-            # An id that is cut off is of no use to `sluice stop`.
-            Text(each.submission_id, no_wrap=True),
-            each.recipe_name,
-            each.stage,
-            str(each.attempt),
-            Text(state, style=colours.get(each.state, "")),
-            "" if each.exit_code is None else str(each.exit_code),
-            f"{each.created_at:%Y-%m-%d %H:%M}",
-            _age(each.seen_at),
-        )
+        exit_code = "" if each.exit_code is None else str(each.exit_code)
+        coloured = Text(state, style=colours.get(each.state, ""))
+        table.add_row(Text(each.submission_id), each.recipe_name, coloured, exit_code, _age(each.seen_at))
     Console(highlight=False).print(table)
 
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 METRICS = {
-    "loss": "loss (nats/token, lower is better)",
-    "perplexity": "perplexity (lower is better)",
+    "loss": "loss, nats/token",
+    "perplexity": "perplexity",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
@@ -63,22 +63,26 @@ def comparison_table(figures: dict[str, Any]) -> "Table":
     from rich.text import Text
 
     candidates, comparisons = figures["candidates"], figures.get("comparisons", {})
-    table = Table(title="Base against tuned, test side", title_justify="left")
-    for column in ("metric", "base", "tuned", "tuned - base", "95 % interval", "examples"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+    caption = "Loss and perplexity: lower is better. Bold: the interval excludes zero."
+    table = Table(title="Base against tuned, test side", title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("metric")
+    for column in ("base", "tuned", "tuned - base [95 %]", "examples"):
+        # A figure that is broken over two lines is misread.
+        table.add_column(column, justify="right", no_wrap=True)
     for metric, label in METRICS.items():
         base, tuned = (candidates.get(name, {}).get(metric) for name in ("base", "tuned"))
         if base is None or tuned is None:
             continue
         compared = comparisons.get(metric)
         if compared is None:
-            table.add_row(label, f"{base:.4g}", f"{tuned:.4g}", f"{tuned - base:+.4g}", "", "")
+            table.add_row(label, f"{base:.4g}", f"{tuned:.4g}", f"{tuned - base:+.3g}", "")
             continue
         low, high = compared["low"], compared["high"]
-        sure = low > 0 or high < 0
-        interval = Text(f"{low:+.4g} to {high:+.4g}", style="bold" if sure else "dim")
-        difference = f"{compared['difference']:+.4g}"
-        table.add_row(label, f"{base:.4g}", f"{tuned:.4g}", difference, interval, str(compared["n"]))
+        interval = Text(
+            f"{compared['difference']:+.3g} [{low:+.3g}, {high:+.3g}]",
+            style="bold" if low > 0 or high < 0 else "dim",
+        )
+        table.add_row(label, f"{base:.4g}", f"{tuned:.4g}", interval, str(compared["n"]))
     return table
 
 

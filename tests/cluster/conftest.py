@@ -95,8 +95,8 @@ def ray_head():
 
 
 @pytest.fixture
-def at_head(ray_head, forget_token, monkeypatch):
-    """This process as a client of the head."""
+def at_head(ray_head, forget_token, workspace, monkeypatch):
+    """This process as a client of the head, with a workspace of its own."""
     monkeypatch.setenv("RAY_ADDRESS", ray_head.jobs_address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(ray_head.token_path))

@@ -1,0 +1,189 @@
+"""Submissions: one request is one job, followed to its end and stopped at a good moment."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import yaml
+
+from cluster.errors import UserError
+from cluster.jobs import Job, JobState
+from cluster.settings import Settings
+from pipelines import job_folder, submissions
+from pipelines.recipe_file import load_recipe
+from pipelines.records import SubmissionRow, now
+from pipelines.tracking import submission_log
+from pipelines.tracking.submission_log import Request
+from pipelines.workspace import Workspace
+
+
+def write_examples(folder, count=12):
+    rows = [
+        {
+            "prompt": f"What is {n} times {n + 3}?",
+            "completion": f"It is {n * (n + 3)}.",
+            "annotator": "jane",
+            "source": "sums",
+        }
+        for n in range(count)
+    ]
+    path = folder / "examples.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+class KnownJobs:
+    """What Ray would tell of jobs, without a Ray: the table's side is what is tried here."""
+
+    address = "http://127.0.0.1:8265"
+
+    def __init__(self, **states):
+        self.states = states
+
+    def find(self, submission_id):
+        state = self.states.get("every")
+        return Job(submission_id, state, None, "", None, None) if state else None
+
+
+REQUEST = Request("k" * 64, "audit", "small", fresh=False)
+
+
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED])
+def test_a_request_under_way_or_done_is_the_same_submission(workspace, state):
+    first = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    again = submission_log.claim(workspace, KnownJobs(every=state), REQUEST)
+    assert (first.created, again.created) == (True, False)
+    assert again.submission_id == first.submission_id
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.STOPPED])
+def test_what_failed_or_was_stopped_is_tried_again(workspace, state):
+    first = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    again = submission_log.claim(workspace, KnownJobs(every=state), REQUEST)
+    assert (again.created, again.attempt) == (True, 2)
+    assert again.submission_id != first.submission_id
+
+
+def test_fresh_repeats_what_succeeded_and_joins_what_runs(workspace):
+    fresh = Request(REQUEST.key, "audit", "small", fresh=True)
+    submission_log.claim(workspace, KnownJobs(), REQUEST)
+    assert not submission_log.claim(workspace, KnownJobs(every=JobState.RUNNING), fresh).created
+    assert submission_log.claim(workspace, KnownJobs(every=JobState.SUCCEEDED), fresh).attempt == 2
+
+
+def test_of_many_that_submit_at_once_one_starts_the_job(workspace):
+    _ = workspace.database
+    barrier = threading.Barrier(8)
+
+    def claim(_):
+        barrier.wait()
+        return submission_log.claim(Workspace(workspace.settings), KnownJobs(), REQUEST)
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(claim, range(8)))
+    assert sum(each.created for each in claimed) == 1
+    assert len({each.submission_id for each in claimed}) == 1
+
+
+def test_a_submission_that_never_reached_ray_is_lost_after_a_while_and_tried_again(workspace):
+    first = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    assert not submission_log.claim(workspace, KnownJobs(), REQUEST).created, "it may be about to start"
+    with workspace.session() as session:
+        row = session.get(SubmissionRow, 1)
+        row.created_at = now() - submission_log.STARTUP - timedelta(seconds=1)
+    again = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    assert again.attempt == 2
+    assert submissions.find_submission(workspace, first.submission_id).state is JobState.LOST
+
+
+def test_an_unknown_submission_suggests_the_nearest(workspace):
+    made = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    with pytest.raises(UserError, match=f"did you mean {made.submission_id}"):
+        submissions.find_submission(workspace, made.submission_id[:-1] + "z")
+
+
+def test_a_cluster_that_is_away_leaves_the_last_known_states(workspace, monkeypatch):
+    submission_log.claim(workspace, KnownJobs(), REQUEST)
+    submission_log.claim(workspace, KnownJobs(every=JobState.RUNNING), REQUEST)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    (listed,) = submissions.submissions(workspace)
+    assert listed.state is JobState.RUNNING
+    assert listed.seen_at is not None
+
+
+def test_a_stop_is_read_inside_its_job_alone(workspace, monkeypatch):
+    made = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    submission_log.request_stop(workspace, made.submission_id)
+    assert not submissions.stop_requested(workspace), "outside of a job"
+    monkeypatch.setenv("SLUICE_SUBMISSION_ID", "another")
+    assert not submissions.stop_requested(workspace)
+    monkeypatch.setenv("SLUICE_SUBMISSION_ID", made.submission_id)
+    assert submissions.stop_requested(workspace)
+
+
+def test_the_job_folder_holds_the_resolved_recipe_and_points_to_shared_files(recipe_file, tmp_path):
+    data = write_examples(tmp_path)
+    recipe = load_recipe(recipe_file(), ["train.learning_rate=3e-4"])
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job_folder.fill(folder, recipe, shared_files=True)
+    assert load_recipe(folder / "recipe.yaml") == recipe
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["dataset"]["source"] == str(data)
+
+
+def test_data_travel_to_a_cluster_elsewhere_and_keep_their_fingerprint(recipe_file, tmp_path):
+    from pipelines.data.read import dataset_fingerprint
+
+    write_examples(tmp_path)
+    (tmp_path / ".gitignore").write_text("*.jsonl")
+    recipe = load_recipe(recipe_file(dataset={"source": "*.jsonl"}))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job_folder.fill(folder, recipe, shared_files=False)
+    sent = load_recipe(folder / "recipe.yaml")
+    assert sent.dataset.source == str(folder / "data" / "0" / "examples.jsonl")
+    assert dataset_fingerprint(sent) == dataset_fingerprint(recipe)
+    assert not list(folder.rglob(".gitignore"))
+
+
+def test_large_data_do_not_travel(recipe_file, tmp_path, monkeypatch):
+    write_examples(tmp_path)
+    monkeypatch.setattr(job_folder, "MAX_DATA_BYTES", 10)
+    with pytest.raises(UserError, match="travel with a job") as caught:
+        job_folder.fill(tmp_path / "job", load_recipe(recipe_file()), shared_files=False)
+    assert "workspace's storage" in caught.value.remedy
+
+
+def test_a_base_model_in_a_folder_of_this_machine_does_not_travel(recipe_file, tmp_path):
+    write_examples(tmp_path)
+    (tmp_path / "base").mkdir()
+    recipe = load_recipe(recipe_file(models=[{"base": "base"}]))
+    with pytest.raises(UserError, match="folder of this machine"):
+        job_folder.fill(tmp_path / "job", recipe, shared_files=False)
+
+
+def test_no_password_travels_in_a_jobs_environment(monkeypatch):
+    monkeypatch.setenv("SLUICE_STORAGE", "s3://bucket/sluice")
+    monkeypatch.setenv("SLUICE_DATABASE", "postgresql+pg8000://sluice:hunter2@db/sluice")
+    monkeypatch.setenv("SLUICE_TRACKING", "http://mlflow.internal:5000")
+    environment = submissions.job_environment(Settings.from_environment(), "s-1", here=False)
+    assert "hunter2" not in str(environment)
+    assert environment["SLUICE_STORAGE"] == "s3://bucket/sluice"
+    assert environment["SLUICE_TRACKING"] == "http://mlflow.internal:5000"
+    assert environment["SLUICE_SUBMISSION_ID"] == "s-1"
+    assert "SLUICE_MODELS" not in environment, "a folder of this machine"
+
+
+def test_a_wrong_stage_is_named_with_the_nearest(workspace, recipe_file):
+    with pytest.raises(UserError, match="did you mean train"):
+        submissions.submit_stage("trian", recipe_file(), [], workspace)
+
+
+def test_submissions_are_shown_with_whole_ids(workspace, capsys):
+    submissions.show_submissions([])
+    assert "sluice submit" in capsys.readouterr().out
+    made = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    submissions.show_submissions([made])
+    assert made.submission_id in capsys.readouterr().out
