@@ -143,12 +143,14 @@ def _candidates(signatures: "NDArray[np.uint32]", bands: int, rows: int) -> Iter
     import numpy as np
 
     pairs: set[tuple[int, int]] = set()
+    if not len(signatures):
+        return []
     for band in range(bands):
         part = np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows])
         keys = part.view(np.dtype((np.void, part.dtype.itemsize * rows))).ravel()
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(keys) else np.array([])
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
         ends = np.append(starts[1:], len(keys))
         for start, end in zip(starts, ends, strict=True):
             if end - start > 1:
