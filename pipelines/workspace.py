@@ -62,6 +62,10 @@ class Workspace:
         else:
             from pyarrow import fs
 
+            there, path = fs.FileSystem.from_uri(address)
+            there.create_dir(path, recursive=True)
+            # Files of an earlier copy must not stand among the new ones.
+            there.delete_dir_contents(path)
             fs.copy_files(str(folder), address)
         return address
 

@@ -68,7 +68,9 @@ def locked_versions(text: str) -> dict[str, str]:
 def _packages(_: Settings) -> Iterator[Check]:
     lock = ROOT / "requirements.lock"
     if not lock.is_file():
-        yield Check("packages", "warn", "no requirements.lock beside the code", "Run from a checkout to compare versions.")
+        yield Check(
+            "packages", "warn", "no requirements.lock beside the code", "Run from a checkout to compare versions."
+        )
         return
     missing, other = [], []
     locked = locked_versions(lock.read_text(encoding="utf-8"))
@@ -141,7 +143,9 @@ def _disk(settings: Settings) -> Iterator[Check]:
         free = shutil.disk_usage(_existing(place)).free / GIB
         found = f"{free:.1f} GiB free for {name} in {place}"
         if free < NEEDED_DISK_GIB:
-            yield Check("disk", "fail", found, f"Free some, or move it (SLUICE_{'MODELS' if name == 'models' else 'STORAGE'}).")
+            yield Check(
+                "disk", "fail", found, f"Free some, or move it (SLUICE_{'MODELS' if name == 'models' else 'STORAGE'})."
+            )
         else:
             remedy = "" if free >= WANTED_DISK_GIB else "Enough for the demo; a 7B model wants 60 GiB and more."
             yield Check("disk", "ok" if free >= WANTED_DISK_GIB else "warn", found, remedy)
@@ -157,7 +161,9 @@ def _memory(_: Settings) -> Iterator[Check]:
     available = psutil.virtual_memory().available / GIB
     found = f"{available:.1f} GiB available"
     if available < NEEDED_MEMORY_GIB:
-        yield Check("memory", "fail", found, f"Training the demo's model takes {NEEDED_MEMORY_GIB} GiB: close something.")
+        yield Check(
+            "memory", "fail", found, f"Training the demo's model takes {NEEDED_MEMORY_GIB} GiB: close something."
+        )
     elif available < WANTED_MEMORY_GIB:
         yield Check("memory", "warn", found, "Enough for one worker of the demo's model; more workers need more.")
     else:
@@ -200,7 +206,9 @@ def _workspace(settings: Settings) -> Iterator[Check]:
     if present == newest:
         yield Check("database", "ok", f"schema {present}")
     else:
-        yield Check("database", "fail", f"schema {present}, the code has {newest}", "Use the newest code on this workspace.")
+        yield Check(
+            "database", "fail", f"schema {present}, the code has {newest}", "Use the newest code on this workspace."
+        )
 
 
 def _base_model(settings: Settings) -> Iterator[Check]:
@@ -209,7 +217,9 @@ def _base_model(settings: Settings) -> Iterator[Check]:
         yield Check("base models", "ok", _some(found))
     else:
         get = f"{sys.executable} -m pipelines.models.load HuggingFaceTB/SmolLM2-135M-Instruct"
-        yield Check("base models", "warn", f"none yet in {settings.models}", f"Fetched when first needed, or now: {get}")
+        yield Check(
+            "base models", "warn", f"none yet in {settings.models}", f"Fetched when first needed, or now: {get}"
+        )
 
 
 def _browser(_: Settings) -> Iterator[Check]:

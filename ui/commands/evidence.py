@@ -43,7 +43,7 @@ def waive(
     recipe: Annotated[str, typer.Argument(help="Recipe file.")],
     gate: Annotated[str, typer.Argument(help="The closed gate, such as data.size.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Those that the stage ran with.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Those that the stage ran with.")
     ] = None,
     because: Annotated[str, typer.Option(help="Why it may pass.")] = "",
     by: Annotated[str, typer.Option(help="Who decides.")] = "",

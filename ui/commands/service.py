@@ -1,0 +1,83 @@
+"""`sluice run`, `demo`, `serve`, `panel` and `rollback`: the whole pipeline, and what comes after it."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.progress import Progress
+from pipelines.workspace import Workspace
+
+app = typer.Typer()
+PANEL, SERVICE = "The pipeline", "In service"
+Recipe = Annotated[str, typer.Argument(help="Recipe file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As in train.lora_r=8.")]
+
+
+@app.command(rich_help_panel=PANEL)
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports alone, as JSON.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do the work again, whatever was stored.")] = False,
+    plan_only: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan.")] = False,
+) -> None:
+    """Go from audit to promote, gate by gate; stop at the first closed one."""
+    from pipelines import run as pipeline
+
+    options = {"--json": as_json, "--fresh": fresh, "--dry-run": plan_only}
+    flags = (option for option, given in options.items() if given)
+    raise typer.Exit(pipeline.main([recipe, *(overrides or []), *flags]))
+
+
+@app.command(rich_help_panel=PANEL)
+def demo(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the served models.")] = 8000,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do all the work again.")] = False,
+) -> None:
+    """Real examples to a tuned model that answers, on this machine."""
+    from ui.demo import run_demo
+
+    raise typer.Exit(run_demo(Workspace(), Progress(), port=port, fresh=fresh))
+
+
+@app.command(rich_help_panel=SERVICE)
+def serve(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+) -> None:
+    """Host base and tuned behind an OpenAI-compatible address, until Ctrl-C."""
+    from pipelines.recipe_file import load_recipe
+    from ui.hosting import serve_until_stopped
+
+    serve_until_stopped(load_recipe(recipe, overrides or []), Workspace(), Progress(), host, port)
+
+
+@app.command(rich_help_panel=SERVICE)
+def panel(
+    host: Annotated[str, typer.Option(help="Address to listen on; the panel asks nobody who they are.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+) -> None:
+    """Open the panel: gates with their evidence, live runs, both models side by side; until Ctrl-C."""
+    from ui.panel.launch import launch
+
+    Progress().say(f"The panel is at http://{host}:{port} (Ctrl-C ends it).")
+    raise typer.Exit(launch(host, port))
+
+
+@app.command(rich_help_panel=SERVICE)
+def rollback(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    by: Annotated[str, typer.Option(help="Who decides.")] = "",
+    because: Annotated[str, typer.Option(help="Why.")] = "",
+    to: Annotated[int | None, typer.Option(help="Deployment to restore; without it, the one before.")] = None,
+) -> None:
+    """Put an earlier deployment back; the log keeps both."""
+    from pipelines.recipe_file import load_recipe
+    from pipelines.rollback import rollback
+
+    row = rollback(Workspace(), load_recipe(recipe, overrides or []).name, to, by, because)
+    print(f"{row.recipe_name}: version {row.model_version} is back (deployment {row.id}, by {row.by}).")
+    print(f"Restart `sluice serve {recipe}` to host it.")
