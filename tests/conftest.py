@@ -149,8 +149,6 @@ def ray_cluster(tmp_path_factory, models_folder):
 
     Workers see this session's workspace in their environment: hand other addresses over as arguments.
     """
-    import ray
-
     from cluster.connect import connect
     from pipelines.workspace import Workspace
 
@@ -163,6 +161,9 @@ def ray_cluster(tmp_path_factory, models_folder):
             monkeypatch.setenv("RAY_TMPDIR", scratch)
         workspace = Workspace()
         connect(workspace.settings)
+        # Only now: Ray reads its authentication mode when it is imported.
+        import ray
+
         yield workspace
         ray.shutdown()
     shutil.rmtree(scratch, ignore_errors=True)

@@ -84,6 +84,8 @@ def make_example(
     provenance = {name: _text_or_none(row.get(name), name) for name in ("source", "collector", "annotator")}
     filled = [name for name, value in provenance.items() if value is None and getattr(declared, name)]
     provenance |= {name: getattr(declared, name) for name in filled}
+    # Where nobody says more, the file is where it comes from.
+    provenance["source"] = provenance["source"] or place[0]
     meta = {"declared": filled, "columns": row.get("meta") or {}}
     try:
         meta_text = json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str)

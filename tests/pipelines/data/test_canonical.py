@@ -124,7 +124,7 @@ def test_declared_provenance_fills_what_is_missing_and_is_recorded_as_declared(d
     rows = [{"prompt": "a", "completion": "b", "annotator": "ann"}, {"prompt": "c", "completion": "d", "annotator": ""}]
     declared = {"annotator": "jane", "collector": "ops"}
     first, second = read_examples(dataset("a.jsonl", rows, provenance=declared)).examples
-    assert (first.annotator, first.collector, first.source) == ("ann", "ops", None)
+    assert (first.annotator, first.collector, first.source) == ("ann", "ops", "a.jsonl")
     assert json.loads(first.meta)["declared"] == ["collector"]
     assert second.annotator == "jane"
     assert json.loads(second.meta)["declared"] == ["collector", "annotator"]
