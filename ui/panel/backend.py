@@ -241,7 +241,7 @@ def submissions(recipe_name: str) -> "Known[list[Submission]]":
     return known.read(("submissions", workspace().settings, recipe_name), "Ray", RAY_REMEDY, read)
 
 
-def runs(recipe_name: str | None) -> "Known[list[RunSummary]]":
+def runs(recipe_name: str | None, *, deadline_s: float | None = None) -> "Known[list[RunSummary]]":
     """Tracked runs (training, sweeps and their trials), newest first."""
 
     def read() -> "list[RunSummary]":
@@ -249,7 +249,8 @@ def runs(recipe_name: str | None) -> "Known[list[RunSummary]]":
 
         return list_runs(workspace().settings, recipe_name)
 
-    return known.read(("runs", workspace().settings, recipe_name), "Tracking", TRACKING_REMEDY, read)
+    key = ("runs", workspace().settings, recipe_name)
+    return known.read(key, "Tracking", TRACKING_REMEDY, read, deadline_s=deadline_s)
 
 
 def run(run_id: str) -> Known[RunView | None]:
@@ -258,9 +259,9 @@ def run(run_id: str) -> Known[RunView | None]:
 
 
 def _run(run_id: str) -> RunView | None:
-    from pipelines.tracking.runs import list_runs, metric_history
+    from pipelines.tracking.runs import find_run, metric_history
 
-    found = next((run for run in list_runs(workspace().settings) if run.run_id == run_id), None)
+    found = find_run(workspace().settings, run_id)
     if found is None:
         return None
     return RunView(found, metric_history(workspace().settings, run_id), _report_of(found))
@@ -278,5 +279,6 @@ def _report_of(run: "RunSummary") -> Report | None:
 def running_stages(recipe_name: str) -> set[str]:
     """Stages of this recipe at work now, as far as their jobs and tracked runs tell."""
     at_work = {s.stage for s in submissions(recipe_name).value or [] if s.state == "running"}
-    tracked = {run.stage for run in runs(recipe_name).value or [] if run.status == "RUNNING"}
+    # The pipeline waits for no tracking server: what is known by now is enough.
+    tracked = {run.stage for run in runs(recipe_name, deadline_s=0.2).value or [] if run.status == "RUNNING"}
     return at_work | {"sweep" if stage == "trial" else stage for stage in tracked}

@@ -23,6 +23,14 @@ def address(**parameters: str | None) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if value}
 
 
+def go(label: str, key: str, **parameters: str | None) -> None:
+    """A link within this page: it changes the address, and the address decides what is shown.
+
+    `st.page_link` to the page one is on runs it with new parameters, but leaves the old address standing.
+    """
+    st.button(label, key=key, type="tertiary", on_click=st.query_params.from_dict, args=(address(**parameters),))
+
+
 def header(active: str) -> None:
     """The name, the pages and the choice of a recipe; the address is the one place that remembers it."""
     found = backend.recipes()
@@ -48,8 +56,8 @@ def _recipe_choice(names: list[str], chosen: str | None) -> None:
     key = f"recipe:{chosen}"
 
     def follow() -> None:
-        st.query_params.clear()
-        st.query_params["recipe"] = st.session_state[key]
+        # In one go: each change is an entry of the browser's history.
+        st.query_params.from_dict({"recipe": st.session_state[key]})
 
     st.selectbox(
         "Recipe",

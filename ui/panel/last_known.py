@@ -47,26 +47,29 @@ class LastKnown:
         self._running: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
 
-    def read(self, key: Hashable, what: str, remedy: str, read: Callable[[], T]) -> Known[T]:
+    def read(
+        self, key: Hashable, what: str, remedy: str, read: Callable[[], T], *, deadline_s: float | None = None
+    ) -> Known[T]:
         """What `read` returns, or what it last returned under `key` with the problem beside it."""
+        patience = self._deadline_s if deadline_s is None else deadline_s
         future = self._start(key, read)
         try:
-            value: T = future.result(timeout=self._deadline_s)
+            value: T = future.result(timeout=patience)
         except FutureTimeoutError:
-            return self._stale(key, Problem(f"{what} did not answer within {self._deadline_s:g} s.", remedy))
+            return self._stale(key, Problem(f"{what} did not answer within {patience:g} s.", remedy))
         except UserError as error:
             return self._stale(key, Problem(error.message, error.remedy or remedy))
         except Exception as error:
             # Whatever a library raises when its server is away: a sentence on the page, the rest in the log.
             log.warning("%s could not be read", what, exc_info=error)
             return self._stale(key, Problem(f"{what} cannot be read: {_reason(error)}", remedy))
-        now = datetime.now(UTC)
         with self._lock:
-            self._values[key] = (value, now)
-            self._values.move_to_end(key)
-            while len(self._values) > self._capacity:
-                self._values.popitem(last=False)
-        return Known(value, now)
+            return Known(value, self._values[key][1] if key in self._values else datetime.now(UTC))
+
+    def clear(self) -> None:
+        """Forget what was read."""
+        with self._lock:
+            self._values.clear()
 
     def _start(self, key: Hashable, read: Callable[[], T]) -> "Future[T]":
         with self._lock:
@@ -86,6 +89,12 @@ class LastKnown:
             self._forget_running(key)
             future.set_exception(error)
         else:
+            # Kept even when nobody waits any longer: the next look finds it.
+            with self._lock:
+                self._values[key] = (value, datetime.now(UTC))
+                self._values.move_to_end(key)
+                while len(self._values) > self._capacity:
+                    self._values.popitem(last=False)
             self._forget_running(key)
             future.set_result(value)
 

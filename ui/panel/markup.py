@@ -3,6 +3,7 @@
 `st.html` sanitises once more in the browser; nothing here relies on it.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -61,10 +62,10 @@ def number(value: float | int, digits: int = 4) -> str:
     """A figure for people: thousands apart, at most `digits` significant decimals."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"

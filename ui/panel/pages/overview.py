@@ -15,29 +15,27 @@ from ui.panel.report_view import verdict
 REFRESH_S = 5
 
 
+@st.fragment(run_every=REFRESH_S)
 def overview() -> None:
     """The page; it follows what happens by itself."""
-    recipes = backend.recipes()
-    recipe_name = frame.in_address("recipe")
-    key = frame.in_address("report")
+    recipe_name, key = frame.in_address("recipe"), frame.in_address("report")
     if key:
         _one_report(key)
-    elif recipe_name is None:
-        _wait_for_a_recipe(had=recipes.value is not None)
-    else:
+    elif recipe_name:
         _pipeline(recipe_name)
+    else:
+        _wait_for_a_recipe()
 
 
-@st.fragment(run_every=REFRESH_S)
-def _wait_for_a_recipe(had: bool) -> None:
+def _wait_for_a_recipe() -> None:
     found = backend.recipes()
     if found.value:
+        # The header puts the first recipe into the address.
         st.rerun()
-    if had or found.value is not None:
+    if found.value is not None:
         frame.empty_workspace()
 
 
-@st.fragment(run_every=REFRESH_S)
 def _pipeline(recipe_name: str) -> None:
     found = backend.pipeline(recipe_name)
     frame.notice(found)
@@ -100,11 +98,8 @@ def _cards(pipeline: Pipeline, selected: StageView, running: set[str]) -> None:
             state = "running" if stage.name in running else stage.state
             here = "-here" if stage is selected else ""
             with st.container(key=f"stage-{stage.name}-{state}{here}"):
-                st.page_link(
-                    frame.PAGES["Overview"],
-                    label=stage.name.capitalize(),
-                    query_params=frame.address(recipe=pipeline.recipe_name, stage=stage.name),
-                )
+                title = stage.name.capitalize()
+                frame.go(title, f"to-{stage.name}", recipe=pipeline.recipe_name, stage=stage.name)
                 st.html(_card(stage, state))
 
 
@@ -151,11 +146,7 @@ def _stage(stage: StageView, pipeline: Pipeline) -> None:
             ),
             "warning",
         )
-    st.page_link(
-        frame.PAGES["Overview"],
-        label=f"Report `{short(report.key)}`",
-        query_params=frame.address(recipe=pipeline.recipe_name, report=report.key),
-    )
+    frame.go(f"Report `{short(report.key)}`", "to-report", recipe=pipeline.recipe_name, report=report.key)
     report_view.show_report(report)
 
 
@@ -167,11 +158,7 @@ def _one_report(key: str) -> None:
         if not found.problem:
             frame.not_found("report", key)
         return
-    st.page_link(
-        frame.PAGES["Overview"],
-        label="Back to the pipeline",
-        query_params=frame.address(recipe=report.recipe_name, stage=report.stage),
-    )
+    frame.go("Back to the pipeline", "to-pipeline", recipe=report.recipe_name, stage=report.stage)
     st.html(
         html(
             '<div class="line"><b>{stage} of {recipe}</b>{verdict}<span class="quiet">{stamp}</span>'
