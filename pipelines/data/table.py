@@ -145,7 +145,7 @@ def read_past(uri: str, policy: str) -> Past:
 
     if not DeltaTable.is_deltatable(uri):
         return Past()
-    commits = DeltaTable(uri, without_files=True).history()
+    commits = DeltaTable(uri).history()
     present: dict[str, Place] | None = None
     groups: dict[str, str | None] = {}
     gone: dict[str, Place] = {}

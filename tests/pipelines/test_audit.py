@@ -1,0 +1,171 @@
+"""`sluice audit`: what opens its gates, what closes them, and what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from cluster.errors import GateClosed, UserError
+from pipelines import audit
+from pipelines.commands import run_stage
+from pipelines.gates import Verdict
+from pipelines.recipe_file import load_recipe
+from pipelines.records import QuarantineRow
+from pipelines.stage import require
+
+TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
+
+PEOPLE = {"collector": "ops", "annotator": "jane"}
+
+
+def rows(count, **columns):
+    return [
+        {"prompt": f"how many legs have {i} spiders", "completion": f"they have {i * 8} legs"} | columns
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def audited(tmp_path, recipe_file, workspace):
+    """`audited(rows, **recipe sections) -> Report` on a file with these rows."""
+
+    def perform(content, dataset=None, **sections):
+        lines = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / "examples.jsonl").write_text(lines, encoding="utf-8")
+        sections["dataset"] = {"source": "examples.jsonl", "provenance": PEOPLE} | (dataset or {})
+        # Numbers alone tell these rows apart, which short texts of one pattern hardly do.
+        sections.setdefault("audit", {"min_examples": 10, "near_duplicate_threshold": 0.99})
+        return audit.STAGE.perform(load_recipe(recipe_file(**sections)), workspace)
+
+    return perform
+
+
+def gate(report, name):
+    return next(gate for gate in report.gates if gate.gate == name)
+
+
+def finding(report, code):
+    return next(finding for finding in report.findings if finding.code == code)
+
+
+def test_the_trap_is_refused_and_says_why_at_one_look(workspace, capfd):
+    assert run_stage(audit.STAGE, [str(TRAP)]) == 3
+    shown = " ".join(capfd.readouterr().out.replace("│", " ").split())
+    assert "2,026 rows, 899 unique" in shown
+    report = workspace.reports(stage="audit")[0]
+    figures = report.figures
+    assert (figures["rows"], figures["unique_rows"]) == (2026, 899)
+    assert figures["most_common_answer"]["count"] > 100
+    assert f"One answer stands in {figures['most_common_answer']['count']} of" in shown
+    assert 0.4 < figures["random_split_leak_share"] < 0.8
+    assert f"random split would have leaked {figures['random_split_leak_share']:.1%} of its" in shown
+    assert {g.gate for g in report.closed_gates} == {"data.size", "data.duplicates"}
+
+
+def test_the_trap_as_json_is_the_report_alone(workspace, capfd):
+    assert run_stage(audit.STAGE, [str(TRAP), "--json"]) == 3
+    report = json.loads(capfd.readouterr().out)
+    assert report["stage"] == "audit" and report["verdict"] == "closed"
+    assert report["figures"]["unique_rows"] == 899
+
+
+def test_good_examples_by_people_open_every_gate(audited):
+    report = audited(rows(50))
+    assert report.verdict is Verdict.OPEN
+    assert report.figures["human_annotated"] == report.figures["rows"] == 50
+    assert report.figures["annotators"] == [{"name": "jane", "rows": 50}]
+    assert sum(bar["count"] for bar in report.figures["prompt_words"]["histogram"]) == 50
+
+
+def test_rows_by_a_model_count_for_nobody(audited):
+    report = audited(rows(9) + rows(30, annotator="model:gpt")[9:])
+    assert gate(report, "data.size").verdict is Verdict.CLOSED
+    assert report.figures["human_annotated"] == 9
+    assert finding(report, "data.size.by_machines").count == 21
+    assert finding(report, "data.size.too_few").count == 1
+
+
+def test_repeats_count_once_towards_the_size(audited):
+    report = audited(rows(9) * 5)
+    assert gate(report, "data.size").verdict is Verdict.CLOSED
+    assert gate(report, "data.duplicates").verdict is Verdict.CLOSED
+    assert (report.figures["unique_rows"], report.figures["duplicate_rows"]) == (9, 36)
+    assert finding(report, "data.duplicates.exact").samples[0]["times"] == 5
+
+
+def test_an_unnamed_annotator_closes_provenance_and_an_unnamed_collector_is_a_warning(audited):
+    report = audited(rows(20), dataset={"provenance": {}})
+    assert gate(report, "data.provenance").verdict is Verdict.CLOSED
+    assert finding(report, "data.provenance.annotator").severity == "error"
+    assert finding(report, "data.provenance.collector").severity == "warning"
+    report = audited(rows(20), dataset={"provenance": {"annotator": "jane"}})
+    assert gate(report, "data.provenance").verdict is Verdict.OPEN
+    assert "20 of them partly as the recipe declares" in gate(report, "data.provenance").evidence
+
+
+def test_bad_rows_are_counted_by_reason_and_kept_in_the_quarantine(audited, workspace):
+    bad = [{"prompt": "", "completion": "b"}, {"prompt": 5, "completion": "b"}]
+    report = audited(rows(50) + bad)
+    assert gate(report, "data.schema").verdict is Verdict.OPEN
+    assert report.figures["quarantined"] == {"empty": 1, "type": 1}
+    mixed = finding(report, "data.schema.type")
+    assert "examples.jsonl, row 52: prompt is a number (5), not text" in mixed.message
+    assert "50 rows can be read, such as examples.jsonl, row 1" in mixed.message
+    with workspace.session() as session:
+        kept = [(row.position, row.reason) for row in session.scalars(select(QuarantineRow))]
+        dataset = {row.dataset for row in session.scalars(select(QuarantineRow))}
+    assert kept == [(51, "prompt is empty"), (52, "prompt is a number (5), not text")]
+    assert dataset == {report.fingerprints["dataset"]}
+
+
+def test_the_quarantine_holds_a_row_once_however_often_it_is_audited(audited, workspace, recipe_file):
+    report = audited([*rows(50), {"prompt": "", "completion": "b"}])
+    recipe = load_recipe(recipe_file(**{k: report.recipe[k] for k in ("dataset", "audit")}))
+    audit.STAGE.perform(recipe, workspace, fresh=True)
+    with workspace.session() as session:
+        assert len(session.scalars(select(QuarantineRow)).all()) == 1
+
+
+def test_many_bad_rows_close_the_schema(audited):
+    report = audited("".join(json.dumps(row) + "\n" for row in rows(20)) + "{\n" * 2)
+    assert gate(report, "data.schema").verdict is Verdict.CLOSED
+    assert "20 of 22 rows are readable; 2 kept aside" in gate(report, "data.schema").evidence
+
+
+def test_bad_rows_fail_the_stage_where_the_recipe_says_so(audited):
+    with pytest.raises(UserError, match="row 21"):
+        audited("".join(json.dumps(row) + "\n" for row in rows(20)) + "{\n", dataset={"on_bad_row": "raise"})
+
+
+def test_near_duplicates_are_counted_and_shown_in_pairs(audited):
+    text = "the quick brown fox jumps over the lazy dog and runs away into the dark wood at night"
+    content = rows(30) + [{"prompt": text, "completion": f"so it does {i}"} for i in ("today", "again")]
+    report = audited(content, audit={"min_examples": 10, "near_duplicate_threshold": 0.7, "max_duplicate_share": 1})
+    samples = finding(report, "data.duplicates.near").samples
+    assert report.figures["near_duplicate_rows"] >= 1
+    assert all(sample["similarity"] >= 0.7 for sample in samples)
+
+
+def test_an_instruction_before_every_prompt_makes_no_near_duplicates(audited):
+    words = [f"word{i}" for i in range(400)]
+    content = [{"prompt": " ".join(words[i * 10 : i * 10 + 10]), "completion": f"answer {i}"} for i in range(40)]
+    told = {"instruction": " ".join(["Read what follows with great care and say in one line what it is about."] * 3)}
+    report = audited(content, dataset=told, audit={"min_examples": 10, "near_duplicate_threshold": 0.5})
+    assert report.figures["near_duplicate_rows"] == 0
+
+
+def test_the_same_data_give_the_stored_report_and_one_changed_byte_another(audited, tmp_path, recipe_file, workspace):
+    first = audited(rows(50))
+    assert audited(rows(50)).created_at == first.created_at
+    path = tmp_path / "examples.jsonl"
+    recipe = load_recipe(recipe_file(**{k: first.recipe[k] for k in ("dataset", "audit")}))
+    assert require(audit.STAGE, recipe, workspace).key == first.key
+    path.write_bytes(path.read_bytes().replace(b"400 legs", b"401 legs").replace(b"8 legs", b"9 legs", 1))
+    with pytest.raises(GateClosed, match=r"other inputs \(dataset changed\).*data\.size"):
+        require(audit.STAGE, recipe, workspace)
+
+
+def test_mail_addresses_are_hidden_in_samples(audited):
+    report = audited([{"prompt": "write to jane.doe@example.org", "completion": "done and sent"}] * 3 + rows(5))
+    assert "jane.doe" not in json.dumps([finding.model_dump() for finding in report.findings])
