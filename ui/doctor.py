@@ -20,6 +20,7 @@ from cluster.settings import Settings
 
 GIB = 2**30
 PORTS = {8000: "sluice serve", 8265: "Ray's dashboard", 8501: "sluice panel"}
+VARIABLE = {"models": "SLUICE_MODELS", "workspace": "SLUICE_STORAGE"}
 NEEDED_DISK_GIB, WANTED_DISK_GIB = 3, 10
 NEEDED_MEMORY_GIB, WANTED_MEMORY_GIB = 4, 8
 WANTED_SHARED_GIB = 0.6
@@ -143,9 +144,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
         free = shutil.disk_usage(_existing(place)).free / GIB
         found = f"{free:.1f} GiB free for {name} in {place}"
         if free < NEEDED_DISK_GIB:
-            yield Check(
-                "disk", "fail", found, f"Free some, or move it (SLUICE_{'MODELS' if name == 'models' else 'STORAGE'})."
-            )
+            yield Check("disk", "fail", found, f"Free some, or set {VARIABLE[name]} elsewhere.")
         else:
             remedy = "" if free >= WANTED_DISK_GIB else "Enough for the demo; a 7B model wants 60 GiB and more."
             yield Check("disk", "ok" if free >= WANTED_DISK_GIB else "warn", found, remedy)
