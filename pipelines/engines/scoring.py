@@ -1,6 +1,7 @@
 """Loss of given answers: what training minimised, on other examples."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -41,17 +42,32 @@ def _batch_losses(
     width = max(len(tokens) for tokens, _ in conversations)
     tokens = torch.zeros(len(conversations), width, dtype=torch.long)
     mask, wanted = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
+    # Padded on the left: answers stand at the end, so the rows agree on where logits are needed.
     for row, (ids, supervised) in enumerate(conversations):
-        tokens[row, : len(ids)] = torch.tensor(ids)
-        mask[row, : len(ids)] = 1
-        wanted[row, : len(ids)] = torch.tensor(supervised)
-    # Nothing comes before the first token that could predict it.
-    wanted[:, 0] = False
-    tokens, mask, wanted = (tensor.to(base.device) for tensor in (tokens, mask, wanted))
+        start = width - len(ids)
+        tokens[row, start:] = torch.tensor(ids)
+        mask[row, start:] = 1
+        wanted[row, start:] = torch.tensor(supervised)
+        # Nothing comes before the first token that could predict it.
+        wanted[row, start] = False
+    if not wanted.any():
+        return [(0.0, 0)] * len(conversations)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    first = int(wanted.any(dim=0).long().argmax())
+    device = base.device
     with torch.inference_mode(), base.answering([adapter] * len(conversations)) as model:
-        # The logits of all positions would be the largest tensor by far: only the supervised ones are made.
-        hidden = model.get_submodule("model")(input_ids=tokens, attention_mask=mask).last_hidden_state
-        logits = model.get_submodule("lm_head")(hidden[:, :-1][wanted[:, 1:]])
-        losses = torch.nn.functional.cross_entropy(logits.float(), tokens[:, 1:][wanted[:, 1:]], reduction="none")
-    counts = wanted.sum(-1).tolist()
-    return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+        output: Any = model(
+            input_ids=tokens.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            use_cache=False,
+            # The logits of all positions would be the largest tensor by far.
+            logits_to_keep=width - first + 1,
+        )
+        predicted = output.logits[:, :-1][wanted[:, first:].to(device)].float()
+        losses = torch.nn.functional.cross_entropy(predicted, tokens[wanted].to(device), reduction="none").tolist()
+    results, place = [], 0
+    for count in wanted.sum(-1).tolist():
+        results.append((sum(losses[place : place + count]), int(count)))
+        place += count
+    return results
