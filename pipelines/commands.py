@@ -34,7 +34,7 @@ def run_stage(stage: Stage, arguments: list[str]) -> int:
     prepare_environment()
     with user_errors(options.json) as outcome:
         with own_standard_output(options.json):
-            recipe = load_recipe(options.recipe, options.overrides)
+            recipe = load_recipe(*in_order([options.recipe, *options.overrides]))
             workspace = Workspace()
             progress = Progress()
             if options.dry_run:
@@ -50,6 +50,14 @@ def run_stage(stage: Stage, arguments: list[str]) -> int:
         if report is not None and report.verdict is Verdict.CLOSED:
             outcome.code = EXIT_GATE_CLOSED
     return outcome.code
+
+
+def in_order(positionals: list[str]) -> tuple[str, list[str]]:
+    """The recipe and the overrides, wherever they stand: the recipe is the first that is a file or holds no `=`."""
+    recipe = next((each for each in positionals if "=" not in each or os.path.isfile(each)), positionals[0])
+    overrides = list(positionals)
+    overrides.remove(recipe)
+    return recipe, overrides
 
 
 class ExitCode:

@@ -23,10 +23,12 @@ def run(
 ) -> None:
     """Go from audit to promote, gate by gate; stop at the first closed one."""
     from pipelines import run as pipeline
+    from pipelines.commands import in_order
 
     options = {"--json": as_json, "--fresh": fresh, "--dry-run": plan_only}
     flags = (option for option, given in options.items() if given)
-    raise typer.Exit(pipeline.main([recipe, *(overrides or []), *flags]))
+    path, changes = in_order([recipe, *(overrides or [])])
+    raise typer.Exit(pipeline.main([path, *changes, *flags]))
 
 
 @app.command(rich_help_panel=PANEL)
