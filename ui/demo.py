@@ -1,142 +1,124 @@
-"""`sluice demo`: real examples to a tuned model that answers, and what it came to."""
+"""`sluice demo`: from real examples to one served answer of base and tuned, with time and memory measured."""
 
-import socket
+import json
+import threading
 import time
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from cluster.connect import prepare_environment
-from cluster.packages import ROOT
+from cluster.connect import ROOT, prepare_environment
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.recipe_file import load_recipe
 from pipelines.workspace import Workspace
-from ui.memory import PeakMemory
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RECIPE = ROOT / "pipelines" / "recipes" / "demo.yaml"
-"""What is shown when no recipe is named."""
+SAMPLE_EVERY_S = 2.0
+GIB = 2**30
+
+INTRODUCTION = """\
+The demonstration: {base} learns to summarise Python's documentation.
+Every step is a real one, on this machine, in {storage}:
+  audit     are the docstrings of the standard library fit to learn from?
+  split     training, validation and test sides that share no example, near-duplicate or module
+  sweep     three short trials over learning rate and adapter rank
+  train     one epoch with DeepSpeed on Ray, stopped by the validation loss
+  evaluate  base against tuned on the test side, paired
+  promote   into the registry, with everything that it came from
+  serve     one answer of each over HTTP
+About a quarter of an hour on two cores; what was done before is not done again (--fresh does).
+"""
 
 
-@dataclass(frozen=True)
-class Answers:
-    """One test example, asked of both models."""
+class MemoryMeter:
+    """Peak memory (bytes) of this process and all that it started, sampled."""
 
-    prompt: str
-    reference: str
-    base: str
-    tuned: str
+    def __init__(self) -> None:
+        self.peak = 0
+
+    @contextmanager
+    def running(self) -> "Iterator[MemoryMeter]":
+        """Sample until the end of the block."""
+        ended = threading.Event()
+
+        def sample() -> None:
+            while not ended.is_set():
+                self.peak = max(self.peak, family_memory())
+                ended.wait(SAMPLE_EVERY_S)
+
+        thread = threading.Thread(target=sample, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            thread.join()
 
 
-def run_demo(
-    workspace: Workspace,
-    progress: Progress,
-    recipe_path: str | Path = RECIPE,
-    overrides: Sequence[str] = (),
-    port: int = 8000,
-    fresh: bool = False,
-) -> int:
-    """Audit to promote, one answer of base and of tuned from the service, and the table; the exit code."""
-    from pipelines.recipe_file import load_recipe
+def family_memory() -> int:
+    """Bytes that this process and its descendants hold; pages that several share count once (PSS, on Linux)."""
+    import psutil
+
+    total = 0
+    present = psutil.Process()
+    for process in [present, *present.children(recursive=True)]:
+        # A process may end while it is looked at.
+        with suppress(psutil.Error):
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+    return total
+
+
+def run_demo(workspace: Workspace, progress: Progress, *, port: int, fresh: bool) -> int:
+    """Run the demonstration and print its tables; the exit code."""
     from pipelines.run import exit_code, run_pipeline
     from pipelines.summary import show_summary
 
     prepare_environment()
-    recipe = load_recipe(recipe_path, list(overrides))
     started = time.monotonic()
-    with PeakMemory() as memory:
-        reports = run_pipeline(recipe, workspace, progress, fresh)
-        answers = None
+    recipe = load_recipe(RECIPE)
+    progress.say(INTRODUCTION.format(base=recipe.base.base, storage=workspace.settings.storage))
+    facts: list[str] = []
+    with MemoryMeter().running() as meter:
+        reports = run_pipeline(recipe, workspace, progress, fresh=fresh)
         if reports[-1].verdict is not Verdict.CLOSED:
-            progress.say("\n== serve == One test example, asked of base and of tuned.")
-            answers = ask_both(recipe, reports, workspace, free_port(port))
+            facts += served_answers(recipe, workspace, progress, reports, port)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    if answers is not None:
-        show_answers(answers)
-    facts = [f"Total time {minutes} min {seconds:02d} s, peak memory {memory.peak_bytes / 2**30:.1f} GiB."]
-    show_summary(recipe, reports, str(recipe_path), facts)
+    facts.append(f"This took {minutes} min {seconds:02d} s and at most {meter.peak / GIB:.1f} GiB of memory.")
+    shown = RECIPE.relative_to(ROOT) if RECIPE.is_relative_to(ROOT) else RECIPE
+    show_summary(recipe, reports, str(shown), facts)
     return exit_code(reports)
 
 
-def ask_both(recipe: Recipe, reports: list[Report], workspace: Workspace, port: int) -> Answers:
-    """The first test example, answered by both candidates through the service's own address."""
-    from openai import OpenAI
-
-    from pipelines.models.candidate import candidates
+def served_answers(
+    recipe: Recipe, workspace: Workspace, progress: Progress, reports: list[Report], port: int
+) -> list[str]:
+    """Host base and tuned, ask both the first prompt of the test side over HTTP, and end the service; what they said."""
     from serve.app import start
+    from serve.client import Client
 
-    train = next(report for report in reports if report.stage == "train")
-    messages = first_test_example(next(report for report in reports if report.stage == "split"))
-    found = candidates(train, workspace)
+    *prompt, reference = first_test_conversation(reports)
+    progress.say("\n== serve == Base and tuned behind an OpenAI-compatible address.")
     handle = start(recipe, workspace, "127.0.0.1", port)
     try:
-        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=300, max_retries=0)
-        answers = {}
-        for name, candidate in found.items():
-            completion = client.chat.completions.create(
-                model=candidate.model_id,
-                messages=messages[:-1],  # type: ignore[arg-type]
-                max_tokens=min(recipe.evaluate.max_new_tokens, recipe.serve.max_new_tokens),
-                temperature=0,
-                user="demo",
-            )
-            answers[name] = completion.choices[0].message.content or ""
+        with Client(handle.url) as client:
+            answers = {arm: client.chat(prompt, user="demo", model=arm).text for arm in ("base", "tuned")}
     finally:
         handle.stop()
-    return Answers(messages[-2]["content"], messages[-1]["content"], answers["base"], answers["tuned"])
+    return [
+        "",
+        f"Asked over HTTP (the first conversation of the test side):\n{prompt[-1]['content']}\n",
+        f"  by its authors: {reference['content']}",
+        *(f"  {arm + ':':<15} {' '.join(text.split())}" for arm, text in answers.items()),
+        "",
+    ]
 
 
-def first_test_example(split: Report) -> list[dict[str, str]]:
-    """The conversation of the test example with the smallest id: not chosen by how well it is answered."""
-    import json
-
+def first_test_conversation(reports: list[Report]) -> list[dict[str, str]]:
+    """The turns of the test side's first row: not chosen by how well it went."""
     from pipelines.data.table import read_side
 
-    messages: list[dict[str, str]] = json.loads(read_side(split, "test").column("messages")[0].as_py())
-    return messages
-
-
-def free_port(wanted: int) -> int:
-    """`wanted` when it is free on this machine, else another one."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
-
-
-def show_answers(answers: Answers) -> None:
-    """Question, reference and both answers, one below the other, on standard output."""
-    from rich.console import Console
-
-    Console(highlight=False).print(answer_table(answers))
-
-
-def answer_table(answers: Answers) -> "Table":
-    """A row each for the prompt, the reference and both answers."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="One test example", title_justify="left", show_header=False, show_lines=True)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = {"prompt": answers.prompt, "reference": answers.reference, "base": answers.base, "tuned": answers.tuned}
-    for name, text in rows.items():
-        table.add_row(name, Text(inert(text)))
-    return table
-
-
-def inert(text: str) -> str:
-    """`text` without the control characters by which a model's answer could steer the terminal."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    split = next(report for report in reports if report.stage == "split")
+    turns: list[dict[str, str]] = json.loads(read_side(split, "test").column("messages")[0].as_py())
+    return turns

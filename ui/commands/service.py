@@ -1,5 +1,6 @@
 """`sluice run`, `demo`, `serve`, `panel` and `rollback`: the whole pipeline, and what comes after it."""
 
+import signal
 from typing import Annotated
 
 import typer
@@ -51,9 +52,21 @@ def serve(
 ) -> None:
     """Host base and tuned behind an OpenAI-compatible address, until Ctrl-C."""
     from pipelines.recipe_file import load_recipe
-    from ui.hosting import serve_until_stopped
+    from serve.app import start
 
-    serve_until_stopped(load_recipe(recipe, overrides or []), Workspace(), Progress(), host, port)
+    progress = Progress()
+    # `make up` and process managers end us with SIGTERM: the service is to end as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    loaded = load_recipe(recipe, overrides or [])
+    progress.say(f"{loaded.name}: starting Ray and loading base and tuned ...")
+    handle = start(loaded, Workspace(), host, port)
+    progress.say(f"{handle.recipe_name} version {handle.model_version} answers at {handle.url}/v1 (Ctrl-C ends it).")
+    try:
+        handle.wait()
+    except KeyboardInterrupt:
+        progress.say("ending ...")
+    finally:
+        handle.stop()
 
 
 @app.command(rich_help_panel=SERVICE)
