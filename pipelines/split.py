@@ -26,7 +26,7 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REPAIRS = 3
+REPAIRS = 10
 """Times that near-duplicates which the sketches missed are added and the newcomers are placed anew."""
 
 

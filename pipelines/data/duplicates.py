@@ -6,7 +6,7 @@ documents" (1997) and Leskovec, Rajaraman and Ullman, "Mining of Massive Dataset
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ SHORT_WORDS = 10
 PERMUTATIONS = 128
 MISSED = 1e-3
 """The most of the pairs just at the threshold that banding may miss."""
+DENSE = 64
+"""Texts of one band among which every pair is looked at. Of more (texts from a template) each is joined with
+the first that it is near instead: the pairs of ten thousand like texts would fill the memory, and say no more."""
 SIGNATURE_VERSION = "rensa-2"
 """Of the signature's algorithm: the library changed it once."""
 
@@ -65,9 +68,10 @@ def similarity(left: str, right: str) -> float:
 
 
 def near_duplicate_pairs(normals: Sequence[str], threshold: float, seed: int = 1) -> list[Pair]:
-    """All pairs of the normalised texts whose similarity is at least `threshold` (but for MISSED of the nearest).
+    """The pairs of the normalised texts whose similarity is at least `threshold`.
 
-    The texts should be distinct: n equal texts are n (n - 1) / 2 pairs.
+    All of them, but for MISSED of those just at the threshold, and of more than DENSE like texts enough
+    to connect them.
     """
     long = [i for i, text in enumerate(normals) if not is_short(text)]
     short = [i for i, text in enumerate(normals) if is_short(text)]
@@ -115,13 +119,27 @@ def banding(threshold: float, permutations: int = PERMUTATIONS) -> tuple[int, in
 def _confirmed(sets: dict[int, set[str]], threshold: float, seed: int) -> list[Pair]:
     """The pairs of `sets` at or above the threshold: candidates from shared bands, then exact Jaccard."""
     keys = list(sets)
-    found = []
-    for a, b in _candidates(_signatures([sets[key] for key in keys], seed), *banding(threshold)):
-        left, right = keys[a], keys[b]
-        value = jaccard(sets[left], sets[right])
-        if value >= threshold:
-            found.append((min(left, right), max(left, right), value))
-    return found
+    values: dict[tuple[int, int], float] = {}
+
+    def is_near(left: int, right: int) -> bool:
+        pair = (left, right)
+        if pair not in values:
+            values[pair] = jaccard(sets[keys[left]], sets[keys[right]])
+        return values[pair] >= threshold
+
+    for bucket in _buckets(_signatures(list(sets.values()), seed), *banding(threshold)):
+        if len(bucket) <= DENSE:
+            for i, left in enumerate(bucket):
+                for right in bucket[i + 1 :]:
+                    is_near(left, right)
+            continue
+        leaders: list[int] = []
+        for member in bucket:
+            if not any(is_near(leader, member) for leader in leaders) and len(leaders) < DENSE:
+                leaders.append(member)
+    return [
+        (min(keys[a], keys[b]), max(keys[a], keys[b]), value) for (a, b), value in values.items() if value >= threshold
+    ]
 
 
 def _signatures(sets: list[set[str]], seed: int) -> "NDArray[np.uint32]":
@@ -138,13 +156,12 @@ def _signatures(sets: list[set[str]], seed: int) -> "NDArray[np.uint32]":
     return np.concatenate(parts)
 
 
-def _candidates(signatures: "NDArray[np.uint32]", bands: int, rows: int) -> Iterable[tuple[int, int]]:
-    """Each pair of rows that agrees in all of some band, once."""
+def _buckets(signatures: "NDArray[np.uint32]", bands: int, rows: int) -> Iterator[list[int]]:
+    """For each band the rows that agree in all of it, ascending, where there are several."""
     import numpy as np
 
-    pairs: set[tuple[int, int]] = set()
     if not len(signatures):
-        return []
+        return
     for band in range(bands):
         part = np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows])
         keys = part.view(np.dtype((np.void, part.dtype.itemsize * rows))).ravel()
@@ -152,8 +169,6 @@ def _candidates(signatures: "NDArray[np.uint32]", bands: int, rows: int) -> Iter
         ordered = keys[order]
         starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
         ends = np.append(starts[1:], len(keys))
-        for start, end in zip(starts, ends, strict=True):
-            if end - start > 1:
-                bucket = sorted(order[start:end].tolist())
-                pairs.update((a, b) for i, a in enumerate(bucket) for b in bucket[i + 1 :])
-    return sorted(pairs)
+        several = ends - starts > 1
+        for start, end in zip(starts[several], ends[several], strict=True):
+            yield sorted(order[start:end].tolist())

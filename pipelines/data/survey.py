@@ -2,7 +2,7 @@
 
 import random
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,16 +84,12 @@ class Survey:
     def random_split(self, train: float, test: float, seed: int) -> dict[str, float]:
         """What a split of the rows at random would leak, averaged over seeded simulations.
 
-        `leak_share`: test rows with their text, or one near it, on the training side; `group_share`: test
+        `leak_share`: test rows with another row of their cluster on the training side; `group_share`: test
         rows with another row of their group there; `test_rows`: the size of the test side.
         """
-        texts = [self.text_of_id[example.id] for example in self.examples]
+        clusters = [self.cluster_of_text[self.text_of_id[example.id]] for example in self.examples]
         groups = [example.group for example in self.examples]
-        near: dict[int, set[int]] = defaultdict(set)
-        for left, right, _ in self.pairs:
-            near[left].add(right)
-            near[right].add(left)
-        size = len(texts)
+        size = len(clusters)
         test_rows = max(1, round(size * test)) if size else 0
         train_rows = min(round(size * train), size - test_rows)
         order, chance = list(range(size)), random.Random(seed)
@@ -102,10 +98,10 @@ class Survey:
         for _ in range(simulations):
             chance.shuffle(order)
             learnt = order[test_rows : test_rows + train_rows]
-            seen = {texts[row] for row in learnt}
+            seen = {clusters[row] for row in learnt}
             seen_groups = {groups[row] for row in learnt if groups[row]}
             for row in order[:test_rows]:
-                leaked += texts[row] in seen or not near[texts[row]].isdisjoint(seen)
+                leaked += clusters[row] in seen
                 grouped += groups[row] in seen_groups
         drawn = simulations * test_rows or 1
         return {"leak_share": leaked / drawn, "group_share": grouped / drawn, "test_rows": test_rows}

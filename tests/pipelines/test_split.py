@@ -219,6 +219,28 @@ def test_coarse_shares_are_told(divided):
     assert report.figures["wanted_shares"] == {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
+def test_rows_from_templates_stay_together_while_they_grow(recipe_file, tmp_path):
+    """Of many like texts not every pair is known to the splitter: the exact search finds what it needs."""
+    from pipelines.data.read import read_examples
+
+    def asked(numbers):
+        return [
+            {"prompt": f"please tell me the status of my order number {n * 7919 % 100_000}", "completion": "on its way"}
+            for n in numbers
+        ]
+
+    history = splitting.History()
+    for wave in (asked(range(100)) + [row(i) for i in range(20)], asked(range(300)) + [row(i) for i in range(20)]):
+        path = tmp_path / "examples.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in wave))
+        recipe = load_recipe(recipe_file())
+        examples = split.once_each(read_examples(recipe).examples, {})
+        division = split.divide(examples, recipe, history)
+        assert split.verify(make_table(examples, division.places), recipe) == []
+        assert division.rows[HELD_OUT] == 0
+        history = splitting.History(division.places)
+
+
 vocabulary = [f"v{i}" for i in range(30)]
 examples = st.builds(
     lambda start, length, tail, topic: {

@@ -115,3 +115,12 @@ def test_two_thousand_texts_take_less_than_two_seconds():
     started = time.process_time()
     near_duplicate_pairs(texts, 0.7)
     assert time.process_time() - started < 2
+
+
+def test_thousands_of_texts_from_one_template_are_one_cluster_in_no_time():
+    texts = [f"please tell me the status of my order number {i * 7919 % 100_000}" for i in range(3000)]
+    started = time.process_time()
+    pairs = near_duplicate_pairs(texts, 0.7)
+    assert time.process_time() - started < 2
+    assert len(set(connected(len(texts), [pair[:2] for pair in pairs]))) == 1
+    assert len(pairs) < 100 * len(texts)
