@@ -74,7 +74,7 @@ def lineage_gate(reports: dict[str, Report | None], workspace: Workspace) -> Gat
     return decide(
         "registry.lineage",
         True,
-        f"{len(reports)} reports from {next(iter(reports))} to evaluate hold, {waived} waived gates among them; "
+        f"{len(reports)} reports from {next(iter(reports))} to evaluate hold ({waived or 'no'} gates waived); "
         f"the model's files are {short(train.produced['model_fingerprint'])}, as trained.",
     )
 

@@ -6,11 +6,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from cluster.jobs import JobState
+from cluster.packages import ROOT
 from pipelines import submissions
+from pipelines.recipe_file import load_recipe
+from pipelines.stages import load_stage
 from pipelines.tracking import submission_log
 from pipelines.workspace import Workspace
 
@@ -170,3 +174,53 @@ def test_a_stage_that_never_looks_is_ended_after_its_grace(at_head, workspace, t
     assert ended.state is JobState.STOPPED
     assert ended.outcome == 1
     assert submissions.stop(workspace, made.submission_id).state is JobState.STOPPED, "twice is once"
+
+
+def sluice(*arguments, cwd):
+    """The command line, as installed: from `cwd`, with this environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "ui.cli", *map(str, arguments)],
+        cwd=cwd,
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.mark.cluster
+def test_training_submitted_from_another_folder_stands_on_evidence_from_here_and_is_followed_to_its_end(
+    at_head, workspace, recipe_file, tiny_model, tmp_path, monkeypatch
+):
+    write_examples(tmp_path, count=80)
+    path = recipe_file(
+        models=[{"base": str(tiny_model)}],
+        audit={"min_examples": 50, "max_duplicate_share": 1.0, "near_duplicate_threshold": 1.0},
+        train={"max_steps": 4, "eval_steps": 2, "global_batch_size": 4, "max_length": 128, "learning_rate": 1e-2}
+        | {"dtype": "float32"},
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    early = sluice("submit", "train", path, cwd=elsewhere)
+    assert early.returncode == 3, early.stderr
+    assert "there is no audit report" in early.stderr
+    recipe = load_recipe(path)
+    for name in ("audit", "split"):
+        load_stage(name).perform(recipe, workspace)
+
+    done = sluice("submit", "train", path, cwd=elsewhere)
+    again = sluice("submit", "train", path, cwd=elsewhere)
+
+    assert done.returncode == 0, done.stderr
+    assert "train.converged" in done.stderr, "the log was followed to the end"
+    report = workspace.reports(stage="train")[0]
+    assert report.figures["steps"] == 4
+    assert Path(report.produced["model"]).is_dir()
+    assert "submitted before, succeeded" in again.stderr
+    assert again.returncode == 0
+    listed = submissions.submissions(workspace)
+    assert [(each.stage, each.attempt, each.state) for each in listed] == [
+        ("train", 2, JobState.SUCCEEDED),
+        ("train", 1, JobState.FAILED),
+    ]
+    assert load_stage("train").perform(recipe, workspace) == report, "the same evidence here"
