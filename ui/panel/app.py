@@ -8,11 +8,12 @@ from ui.panel import frame
 
 st.set_page_config(page_title="Sluice", layout="wide", initial_sidebar_state="collapsed")
 st.html(Path(__file__).parent / "panel.css")
+# Not in a folder called `pages`: Streamlit would serve its files by themselves until this line has run once.
 page = st.navigation(
     [
-        st.Page("pages/overview.py", title="Overview", default=True),
-        st.Page("pages/runs.py", title="Runs", url_path="runs"),
-        st.Page("pages/try_it.py", title="Try it", url_path="try"),
+        st.Page("views/overview.py", title="Overview", default=True),
+        st.Page("views/runs.py", title="Runs", url_path="runs"),
+        st.Page("views/try_it.py", title="Try it", url_path="try"),
     ],
     position="hidden",
 )

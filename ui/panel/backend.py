@@ -173,13 +173,14 @@ def _stage_view(name: str, report: Report | None, recipe: dict[str, Any], earlie
 
 
 def changed_inputs(report: Report, earlier: list[Report]) -> tuple[str, ...]:
-    """Names under which `report` read something else than the reports of earlier stages read or left."""
-    present: dict[str, set[str]] = {}
+    """What `report` read that the reports of earlier stages, which read or left it too, now have otherwise."""
+    names: set[str] = set()
+    present: set[str] = set()
     for before in earlier:
         # A stage names what it read from the one before by that report's key, or by what it left.
-        for name, value in [*before.fingerprints.items(), *before.produced.items(), (before.stage, before.key)]:
-            present.setdefault(name, set()).add(value)
-    return tuple(sorted(n for n, value in report.fingerprints.items() if n in present and value not in present[n]))
+        names |= {before.stage, *before.fingerprints, *before.produced}
+        present |= {before.key, *before.fingerprints.values(), *before.produced.values()}
+    return tuple(sorted(n for n, value in report.fingerprints.items() if n in names and value not in present))
 
 
 def report(key: str) -> Known[Report | None]:

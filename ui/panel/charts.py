@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 Points = list[tuple[int, float, float]]
 """(step, value, unix time)."""
 
+COLOURS = {"train": "#2f8fb0", "validation": "#d97a32"}
+"""Legible on paper and at night alike."""
 POINTS_SHOWN = 2000
 """Points of a curve on the page; a longer one is thinned evenly, its last point kept."""
 
@@ -27,7 +29,7 @@ def curve(title: str, series: dict[str, Points], unit: str) -> "Figure":
                 # Few points (validations) are worth a mark each; one point alone has no line.
                 mode="lines+markers" if len(shown) <= 40 else "lines",
                 marker={"size": 4},
-                line={"width": 1.6},
+                line={"width": 1.6, "color": COLOURS[name] if name in COLOURS else COLOURS["train"]},
                 hovertemplate="%{y:.5g}",
             )
         )
@@ -42,7 +44,7 @@ def curve(title: str, series: dict[str, Points], unit: str) -> "Figure":
         uirevision=title,
     )
     figure.update_xaxes(tickfont={"size": 11}, showgrid=False, automargin=True)
-    figure.update_yaxes(tickfont={"size": 11}, automargin=True, nticks=5)
+    figure.update_yaxes(tickfont={"size": 11}, automargin=True, nticks=5, exponentformat="e", showexponent="all")
     return figure
 
 

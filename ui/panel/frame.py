@@ -10,7 +10,7 @@ from ui.panel import backend
 from ui.panel.last_known import Known, Problem
 from ui.panel.markup import age, html
 
-PAGES = {"Overview": "pages/overview.py", "Runs": "pages/runs.py", "Try it": "pages/try_it.py"}
+PAGES = {"Overview": "views/overview.py", "Runs": "views/runs.py", "Try it": "views/try_it.py"}
 
 
 def in_address(name: str) -> str | None:
@@ -77,7 +77,7 @@ def notice(known: Known[Any]) -> None:
 
 
 def _notice(problem: Problem, read_at: datetime | None) -> Markup:
-    shown = html("Shown below: the state of {age}.", age=age(read_at)) if read_at else Markup("It was never read yet.")
+    shown = html("Shown below: the state of {age}.", age=age(read_at)) if read_at else Markup()
     return html(
         '<div class="notice" role="status"><b>{message}</b> {remedy} <span class="quiet">{shown}</span></div>',
         message=problem.message,

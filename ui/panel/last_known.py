@@ -57,12 +57,9 @@ class LastKnown:
             value: T = future.result(timeout=patience)
         except FutureTimeoutError:
             return self._stale(key, Problem(f"{what} did not answer within {patience:g} s.", remedy))
-        except UserError as error:
-            return self._stale(key, Problem(error.message, error.remedy or remedy))
         except Exception as error:
-            # Whatever a library raises when its server is away: a sentence on the page, the rest in the log.
-            log.warning("%s could not be read", what, exc_info=error)
-            return self._stale(key, Problem(f"{what} cannot be read: {_reason(error)}", remedy))
+            # Whatever a library raises when its server is away.
+            return self._stale(key, problem_of(error, what, remedy))
         with self._lock:
             return Known(value, self._values[key][1] if key in self._values else datetime.now(UTC))
 
@@ -108,7 +105,10 @@ class LastKnown:
         return Known(value, read_at, problem)
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, short enough for a notice."""
+def problem_of(error: Exception, what: str, remedy: str) -> Problem:
+    """An error as a sentence with a remedy for the page; what is unforeseen goes to the log whole."""
+    if isinstance(error, UserError):
+        return Problem(error.message, error.remedy or remedy)
+    log.warning("%s failed", what, exc_info=error)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first if len(first) <= 200 else f"{first[:199]}…"
+    return Problem(f"{what} cannot be read: {first if len(first) <= 200 else first[:199] + '…'}", remedy)

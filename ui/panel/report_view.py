@@ -1,6 +1,7 @@
 """A report on the page: gates with evidence, findings with samples and remedies, figures, waivers, provenance."""
 
 import json
+import re
 from typing import Any
 
 import streamlit as st
@@ -28,6 +29,8 @@ def show_report(report: Report) -> None:
     waivers(report.waivers)
     findings(report.findings)
     figures(report.figures)
+    if isinstance(report.figures.get("example"), dict):
+        example(report.figures["example"])
     provenance(report)
 
 
@@ -140,6 +143,25 @@ def facts(values: dict[str, str], *, large: bool = False) -> Markup:
         for name, value in values.items()
     ]
     return html('<dl class="facts {size}">{pairs}</dl>', size="large" if large else "", pairs=joined(pairs))
+
+
+def example(shown: dict[str, Any]) -> None:
+    """An example as training saw it, with the part that it learns to say marked."""
+    heading("An example as the model saw it", "what it learns to say is marked")
+    st.html(html('<div class="example">{text}</div>', text=masked(shown)))
+
+
+def masked(shown: dict[str, Any]) -> Markup:
+    """The example's text with the supervised spans marked; all of it inert."""
+    text, supervised = str(shown.get("text", "")), str(shown.get("supervised_text", ""))
+    # Every second piece stands between the marks; a text with such marks of its own does not add up.
+    pieces = re.split("[\u27e6\u27e7]", str(shown.get("marked_text", "")))
+    if "".join(pieces[1::2]) != supervised or "".join(pieces) != text:
+        before, found, after = text.rpartition(supervised) if supervised else (text, "", "")
+        pieces = [before, found, after]
+    return joined(
+        [html("<mark>{text}</mark>" if n % 2 else "{text}", text=piece) for n, piece in enumerate(pieces) if piece]
+    )
 
 
 def provenance(report: Report) -> None:

@@ -1,5 +1,6 @@
 """A workspace as the panel meets it: real reports, waivers, deployments and tracked runs, without hours of training."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from pipelines.gates import Finding, Gate, Report, Verdict, Waiver
@@ -76,7 +77,7 @@ def audit_report(**fields):
     return make_report("audit", gates, findings=findings, figures=figures, minutes=95, **fields)
 
 
-def fill_pipeline(workspace):
+def fill_pipeline(workspace, run_id="train"):
     """Every stage up to promotion, the audit waived; returns the reports by stage."""
     recipe = resolved_recipe()
     audit = audit_report(recipe=recipe)
@@ -121,9 +122,11 @@ def fill_pipeline(workspace):
                 "text": "<|im_start|>user\nSummarise: " + HOSTILE + "<|im_end|>\n<|im_start|>assistant\n"
                 "Return the nearest common ancestor.<|im_end|>\n",
                 "supervised_text": "Return the nearest common ancestor.<|im_end|>",
+                "marked_text": "<|im_start|>user\nSummarise: " + HOSTILE + "<|im_end|>\n<|im_start|>assistant\n"
+                "\u27e6Return the nearest common ancestor.<|im_end|>\u27e7\n",
             },
         },
-        produced={"model": "/models/a", "run_id": "train"},
+        produced={"model": "/models/a", "run_id": run_id},
     )
     evaluate = make_report(
         "evaluate",
@@ -172,3 +175,34 @@ def deploy(workspace, version="1", by="jane"):
         content={},
         by=by,
     )
+
+
+def track(workspace, *, name="docstrings-4f3ac21b", stage="train", steps=40, ended="FINISHED", recipe="docstrings"):
+    """A tracked run with the curves of a training; its id."""
+    from pipelines.tracking import runs
+
+    settings = workspace.settings
+    tags = {"sluice.recipe": recipe, "sluice.stage": stage, "sluice.key": name}
+    params = {"method": "lora", "learning_rate": 5e-4, "lora_r": 16, "global_batch_size": 8, "seed": 17}
+    run_id = runs.start_run(settings, name, tags, params)
+    for step in range(1, steps + 1):
+        log_step(workspace, run_id, step, steps)
+    if ended:
+        runs.end_run(settings, run_id, ended)
+    return run_id
+
+
+def log_step(workspace, run_id, step, steps=40):
+    """One optimiser step's metrics, as training leaves them; a validation every eighth step."""
+    from pipelines.tracking import runs
+
+    loss = 2.4 + math.exp(-step / 9) + 0.08 * math.sin(step * 1.7)
+    metrics = {
+        "train/loss": loss,
+        "train/learning_rate": 5e-4 * min(1.0, step / 3) * 0.5 * (1 + math.cos(math.pi * step / steps)),
+        "train/tokens_per_second": 318 + 12 * math.sin(step),
+        "train/grad_norm": 1.4 + 0.5 * math.cos(step * 0.9),
+    }
+    if step % 8 == 0:
+        metrics |= {"validation/loss": loss + 0.06, "validation/perplexity": math.exp(loss + 0.06)}
+    runs.log_metrics(workspace.settings, run_id, metrics, step)

@@ -4,7 +4,6 @@ import time
 from datetime import UTC, datetime
 
 import streamlit as st
-from markupsafe import Markup
 
 from pipelines.fingerprint import fingerprint, short
 from pipelines.tracking.runs import RunSummary
@@ -66,7 +65,7 @@ def _table(listed: list[RunSummary]) -> None:
         on_select="rerun",
         selection_mode="single-row",
         selection_default={"selection": {"rows": rows}},
-        height=min(38 + 32 * len(listed), 38 + 32 * 8),
+        height=35 + 32 * min(len(listed), 8),
         row_height=32,
         hide_index=True,
         column_config={
@@ -102,7 +101,8 @@ def _row(run: RunSummary) -> dict[str, object]:
 
 
 def _seconds(run: RunSummary) -> float:
-    return ((run.ended_at or datetime.now(UTC)) - run.started_at).total_seconds()
+    ended: datetime = run.ended_at or datetime.now(UTC)
+    return (ended - run.started_at).total_seconds()
 
 
 def _run(run_id: str, live: bool) -> None:
@@ -205,19 +205,8 @@ def _curves(view: RunView) -> None:
 
 def _example(view: RunView) -> None:
     example = (view.report.figures if view.report else {}).get("example")
-    if not isinstance(example, dict):
-        return
-    frame.heading("An example as the model saw it", "what it was trained to say is marked")
-    st.html(masked(str(example.get("text", "")), str(example.get("supervised_text", ""))))
-
-
-def masked(text: str, supervised: str) -> Markup:
-    """`text` with the part that was supervised marked; both as inert text."""
-    before, found, after = text.rpartition(supervised) if supervised else (text, "", "")
-    if supervised and not found:
-        before, found, after = text, "", ""
-    mark = html("<mark>{found}</mark>", found=found) if found else Markup()
-    return html('<div class="example">{before}{mark}{after}</div>', before=before, mark=mark, after=after)
+    if example:
+        report_view.example(example)
 
 
 def _parameters(view: RunView) -> None:

@@ -1,0 +1,154 @@
+"""Try it: base and tuned answer the same question side by side, and people say what they think of it."""
+
+import streamlit as st
+from markupsafe import Markup
+
+from ui.panel import frame, gateway
+from ui.panel.gateway import SIDES, Answer, Conversation, Opinion, Round, Side
+from ui.panel.last_known import Known
+from ui.panel.markup import html
+
+WRITING_S = 0.3
+WAITING_S = 5
+
+
+def try_it() -> None:
+    """The page."""
+    hosted = gateway.service()
+    _head(hosted)
+    recipe_name, chat_id = hosted.value or frame.in_address("recipe"), frame.in_address("chat")
+    if recipe_name is None:
+        return
+    conversation = gateway.conversation(recipe_name, chat_id).value if chat_id else None
+    writing = conversation is not None and conversation.writing
+    st.fragment(_rounds, run_every=WRITING_S if writing else None)(recipe_name, chat_id, writing)
+    question = st.chat_input(
+        "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key=f"question-{chat_id}"
+    )
+    if question:
+        _ask(recipe_name, chat_id, question)
+
+
+def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
+    chat_id = chat_id or gateway.new_chat_id()
+    conversation = gateway.conversation(recipe_name, chat_id).value
+    if conversation is not None and not conversation.ask(question):
+        frame.say(Markup("This conversation is at its end, or still being answered: begin a new one, or wait."))
+        return
+    st.query_params["chat"] = chat_id
+    st.rerun()
+
+
+@st.fragment(run_every=WAITING_S)
+def _head(hosted: Known[str]) -> None:
+    """What is hosted; while the service is away, the command that starts it."""
+    present = gateway.service()
+    if (present.problem is None) != (hosted.problem is None):
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if present.problem is None:
+            st.html(
+                html(
+                    '<div class="line"><b>{recipe}</b><span class="verdict open">in service</span>'
+                    '<span class="mono quiet">{address}</span></div>',
+                    recipe=present.value,
+                    address=gateway.address(),
+                )
+            )
+        else:
+            frame.notice(Known(present.value, present.read_at, present.problem))
+        if frame.in_address("chat"):
+            frame.go("New conversation", "to-new", recipe=frame.in_address("recipe"))
+    chosen = frame.in_address("recipe")
+    if present.problem is None and chosen and chosen != present.value:
+        frame.say(html("The service hosts {hosted}, not {chosen}.", hosted=present.value, chosen=chosen), "warning")
+
+
+def _rounds(recipe_name: str, chat_id: str | None, writing: bool) -> None:
+    found = gateway.conversation(recipe_name, chat_id) if chat_id else None
+    conversation = found.value if found else None
+    if found:
+        frame.notice(found)
+    if conversation is None or not conversation.rounds:
+        st.html(
+            '<div class="empty"><h1>The same question to both</h1><p>What you ask goes to the base model and to the '
+            "tuned one at the same time. Say which answer helps, or flag one with your reason: it is kept with the "
+            "request, and retraining learns from it.</p></div>"
+        )
+        return
+    if writing != conversation.writing:
+        # The last piece has come (or the first is on its way): the page follows at the other pace.
+        st.rerun()
+    _conversation(conversation)
+
+
+def _conversation(conversation: Conversation) -> None:
+    ids = [a.request_id for r in conversation.rounds for a in r.answers.values() if a.request_id]
+    said = gateway.opinions(ids)
+    for number, turn in enumerate(conversation.rounds, 1):
+        _round(number, turn, said.value or {})
+    frame.notice(said)
+
+
+def _round(number: int, turn: Round, said: dict[str, Opinion]) -> None:
+    with st.container(key=f"round-{number}", gap="small"):
+        st.html(html('<div class="turn user"><span class="who">you</span>{text}</div>', text=turn.question))
+        for column, side in zip(st.columns(len(SIDES), gap="medium"), SIDES, strict=True):
+            with column, st.container(key=f"answer-{number}-{side}", gap="xsmall"):
+                answer = turn.answers.get(side)
+                if answer is None:
+                    st.html(html('<span class="quiet">{side} was not reached.</span>', side=side))
+                    continue
+                _answer(side, answer)
+                if answer.request_id and answer.state == "done":
+                    _feedback(answer.request_id, said.get(answer.request_id, Opinion()))
+
+
+def _answer(side: Side, answer: Answer) -> None:
+    note = {"writing": "writing", "failed": "broke off"}.get(answer.state) or (
+        f"{answer.tokens} tokens" + (", cut at the limit" if answer.finish_reason == "length" else "")
+    )
+    st.html(
+        html(
+            '<div class="turn"><span class="who">{side}, {note}</span>{text}</div>',
+            side=side,
+            note=html('<span class="verdict running">{n}</span>', n=note) if answer.state == "writing" else note,
+            text=answer.text,
+        )
+    )
+    if answer.problem:
+        frame.notice(Known(None, None, answer.problem))
+
+
+def _feedback(request_id: str, said: Opinion) -> None:
+    problem = None
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+        for kind, icon, label in (("thumb_up", "thumb_up", "Helps"), ("thumb_down", "thumb_down", "Does not help")):
+            chosen = said.thumb == kind
+            if st.button(
+                label,
+                icon=f":material/{icon}:",
+                key=f"{request_id}-{kind}",
+                type="primary" if chosen else "tertiary",
+                disabled=chosen,
+            ):
+                problem = gateway.give_feedback(request_id, "thumb_up" if kind == "thumb_up" else "thumb_down")
+                _shown_again(problem is None)
+        with st.popover("Flagged" if said.flagged else "Flag", icon=":material/flag:", type="tertiary"):
+            if said.flagged:
+                st.html(html('<div class="break">{reason}</div>', reason=said.flagged))
+            reason = st.text_area("What is wrong with it?", max_chars=4000, key=f"{request_id}-reason")
+            if st.button("Flag this answer", key=f"{request_id}-flag", disabled=not reason.strip()):
+                problem = gateway.give_feedback(request_id, "flag", reason.strip())
+                _shown_again(problem is None)
+    if problem:
+        frame.notice(Known(None, None, problem))
+
+
+def _shown_again(stored: bool) -> None:
+    """What is stored is read back from the table: the page holds nothing itself."""
+    if stored:
+        st.rerun(scope="fragment")
+
+
+try_it()
