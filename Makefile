@@ -79,7 +79,7 @@ format: $(STAMP)  ## write what check wants of the format
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## how fast the parts are on this machine
-	@$(BIN)/python -m tests.benchmarks.house
+	@for each in tests/benchmarks/*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$each .py) || exit 1; done
 
 doctor: $(STAMP)  ## what this machine has, what it lacks, what to do
 	@$(BIN)/sluice doctor

@@ -94,7 +94,7 @@ def run_demo(workspace: Workspace, progress: Progress, *, port: int, fresh: bool
 def served_answers(
     recipe: Recipe, workspace: Workspace, progress: Progress, reports: list[Report], port: int
 ) -> list[str]:
-    """Host base and tuned, ask both the first prompt of the test side over HTTP, and end the service; what they said."""
+    """What base and tuned say over HTTP to the first prompt of the test side; hosted for that alone."""
     from serve.app import start
     from serve.client import Client
 
