@@ -71,11 +71,12 @@ class SupervisedLoss(nn.Module):
         if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):
             # Models whose logits are not simply head(hidden): the long way.
             logits = self.model(**inputs).logits[:, :-1][wanted]
-            return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+            return _entropy(logits, labels)
         hidden = backbone(**inputs).last_hidden_state
         chosen = hidden[:, :-1][wanted]
         if not len(labels):
-            return head(hidden[:1, :1]).float().sum() * 0.0
+            nothing: Tensor = head(hidden[:1, :1]).float().sum() * 0.0
+            return nothing
         if len(labels) <= CHUNK:
             return _loss(head, chosen, labels)
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -86,7 +87,11 @@ class SupervisedLoss(nn.Module):
 
 
 def _loss(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(head(hidden).float(), labels, reduction="sum")
+    return _entropy(head(hidden), labels)
+
+
+def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
 
 
 def _alters_logits(config: Any) -> bool:

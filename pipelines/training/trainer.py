@@ -64,7 +64,7 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
 
     resources: dict[str, float] = {"CPU": place.cpus_per_worker} | ({"GPU": 1.0} if place.use_gpu else {})
     return TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]
         train_loop_config={"job": job, "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if place.use_gpu else "gloo"),
         scaling_config=ScalingConfig(

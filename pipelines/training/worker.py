@@ -46,8 +46,12 @@ class Job:
     rungs: tuple[int, ...] = ()
     """Steps at which a trial is validated, instead of the plan's."""
     validation_bins: int | None = None
-    """Validate on the first so many bins only (a trial)."""
+    """Validate on so many bins only (a trial)."""
     device: str = "cpu"
+    label: str = ""
+    """Stands in every event: the trial's name."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What a trial tries; told when it starts."""
 
 
 @dataclass
@@ -138,7 +142,7 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
         self._resume()
-        self._say("started", step=self.state.step, steps=self.plan.steps)
+        self._say("started", step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
             self.state.baseline_loss = self._validate()
             self._say("baseline", step=0, loss=self.state.baseline_loss)
@@ -270,9 +274,10 @@ class Loop:
     def _validate(self) -> float:
         """Mean loss over the supervised tokens of the validation side, all workers together."""
         self.engine.eval()
-        count = min(len(self.validation), self.job.validation_bins or len(self.validation))
+        # A trial's choice is seeded: the first bins hold the longest examples.
+        chosen = shuffled(len(self.validation), self.job.seed, 0)[: self.job.validation_bins]
         # Of like length together; each worker the same number of passes, or ZeRO-3 would wait for ever.
-        order = sorted(range(count), key=lambda i: (-self.validation.sizes[i], i))
+        order = sorted(chosen, key=lambda i: (-self.validation.sizes[i], i))
         width = self.train.per_device_train_batch_size
         fill = -len(order) % (self.world * width)
         numbers: list[int | None] = [*order, *[None] * fill]
@@ -361,4 +366,4 @@ class Loop:
 
     def _say(self, kind: str, **values: Any) -> None:
         if self.rank == 0 and self.mailbox is not None:
-            self.mailbox.put.remote({"kind": kind, "time": time.time(), **values})
+            self.mailbox.put.remote({"kind": kind, "label": self.job.label, "time": time.time(), **values})

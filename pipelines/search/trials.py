@@ -1,0 +1,197 @@
+"""One trial of a sweep, and all of them under Ray Tune."""
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines.recipe import Sweep, Train
+from pipelines.search.schedulers import make_scheduler, rungs
+from pipelines.search.space import tune_space, with_values
+from pipelines.training.bins import BinFile
+from pipelines.training.channel import open_mailbox
+from pipelines.training.schedule import plan_steps
+from pipelines.training.trainer import Event, Place, follow, torch_trainer
+from pipelines.training.worker import Job, run_loop
+from pipelines.workspace import Workspace
+
+VALIDATION_BINS = 16
+"""Validation sequences of a trial (a seeded choice, the same for all): enough to rank, cheap enough to repeat."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What every trial of a sweep shares; plain values, so that it travels."""
+
+    job: Job
+    """Without a trial's values in it."""
+    bins: dict[str, str]
+    """Address of the stored bins by `input_key`."""
+    sweep: Sweep
+    place: Place
+    name: str
+    storage: str
+    max_concurrent: int
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended."""
+
+    trial: str
+    values: dict[str, Any]
+    validation_loss: float | None
+    """At its last step."""
+    steps: int
+    stopped: str
+    """Why it ended."""
+    seconds: float
+
+
+def input_key(train: Train) -> str:
+    """Which stored bins a train section reads."""
+    return f"{train.max_length}/{train.packing}/{train.on_overlong}"
+
+
+def trial_job(shared: Trials, values: dict[str, Any], trial: str) -> Job:
+    """The job of one trial: its values, its steps with a schedule of their own, nothing kept."""
+    train = with_values(Train.model_validate(shared.job.train), values)
+    bins = shared.bins[input_key(train)]
+    count = len(BinFile(Workspace().fetch(bins) / "train.arrow"))
+    limit = shared.sweep.max_steps
+    # Trials are compared after equally many steps, however short the recipe's own training is.
+    plan = plan_steps(train.model_copy(update={"max_steps": limit}), count)
+    return replace(
+        shared.job,
+        train=train.model_dump(mode="json"),
+        plan=plan,
+        bins=bins,
+        checkpoints="",
+        rungs=rungs(shared.sweep),
+        validation_bins=VALIDATION_BINS,
+        label=trial,
+        values=values,
+    )
+
+
+def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
+    """Ray Tune's function: train with these values and report at each rung.
+
+    One worker trains in this very process, which Tune hands on to the next trial: its imports are paid once.
+    More of them are Ray Train's workers, as in `sluice train`.
+    """
+    from ray import tune
+
+    trial = tune.get_context().get_trial_name()
+    job = trial_job(shared, values, trial)
+    if shared.place.num_workers > 1:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        callback = TuneReportCallback()  # type: ignore[no-untyped-call]
+        trainer = torch_trainer(
+            job, shared.place, f"{shared.name}-{trial}", shared.storage, mailbox, callbacks=[callback]
+        )
+        outcome = trainer.fit().return_value
+    else:
+        join_group()
+        try:
+            outcome = run_loop(job, rank=0, world=1, mailbox=mailbox, report=tune.report)
+        finally:
+            gc.collect()
+    if outcome["status"] == "failed":
+        raise RuntimeError(outcome["message"])
+
+
+def join_group() -> None:
+    """Make this process a process group of one, once."""
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    os.environ.setdefault("LOCAL_RANK", "0")
+    place = os.path.join(tempfile.mkdtemp(), "store")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{place}", rank=0, world_size=1)
+
+
+def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callable[[Event], None]) -> list[TrialResult]:
+    """Run the sweep; how each trial ended, in the order they were drawn."""
+    from ray import tune
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    mailbox = open_mailbox()
+    place, sweep = shared.place, shared.sweep
+    # A driver of other workers must ask for nothing, or the drivers keep the workers waiting for ever.
+    resources = {"CPU": 0.0} if place.num_workers > 1 else {"CPU": place.cpus_per_worker}
+    if place.use_gpu and place.num_workers == 1:
+        resources["GPU"] = 1.0
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, shared=shared, mailbox=mailbox), resources),
+        param_space=tune_space(sweep.space),
+        tune_config=tune.TuneConfig(
+            metric="validation_loss",
+            mode="min",
+            num_samples=sweep.num_samples,
+            scheduler=make_scheduler(sweep),
+            search_alg=BasicVariantGenerator(random_state=seed, max_concurrent=shared.max_concurrent),
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(name=shared.name, storage_path=shared.storage, verbose=0),
+    )
+    ended: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            ended["grid"] = tuner.fit()
+        except BaseException as error:
+            ended["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    begun: dict[str, float] = {}
+    last: dict[str, float] = {}
+
+    def note(event: Event) -> None:
+        begun.setdefault(event["label"], event["time"])
+        last[event["label"]] = event["time"]
+        on_event(event)
+
+    started = time.time()
+    follow(thread, mailbox, workspace, note)
+    if "error" in ended:
+        raise ended["error"]
+    results = []
+    for found in ended["grid"]:
+        trial = str((found.metrics or {}).get("trial_id") or os.path.basename(found.path))
+        spent = last.get(trial, started) - begun.get(trial, started)
+        results.append(_result(trial, found, sweep, spent))
+    return results
+
+
+def _result(trial: str, found: Any, sweep: Sweep, seconds: float) -> TrialResult:
+    metrics = found.metrics or {}
+    steps = int(metrics.get("step", 0))
+    if found.error:
+        lines = [line for line in str(found.error).strip().splitlines() if line.strip()]
+        stopped = f"failed: {lines[-1].strip()[:300]}" if lines else "failed"
+    else:
+        stopped = "the last step" if steps >= sweep.max_steps else f"{sweep.scheduler} stopped it at step {steps}"
+    loss = metrics.get("validation_loss")
+    return TrialResult(trial, dict(found.config or {}), loss, steps, stopped, round(seconds, 1))
+
+
+def find_winner(results: list[TrialResult]) -> TrialResult | None:
+    """The lowest validation loss among the trials that went furthest; None when none has one. Pure.
+
+    A loss at an early rung is no rival of one at the end.
+    """
+    whole = [r for r in results if r.validation_loss is not None and not r.stopped.startswith("failed")]
+    furthest = max((r.steps for r in whole), default=0)
+    return min((r for r in whole if r.steps == furthest), key=lambda r: r.validation_loss or 0.0, default=None)
