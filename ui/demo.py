@@ -1,20 +1,29 @@
 """`sluice demo`: from real examples to one served answer of base and tuned, with time and memory measured."""
 
 import json
-import threading
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cluster.connect import ROOT, prepare_environment
+from cluster.connect import prepare_environment
+from cluster.packages import ROOT
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
 from pipelines.workspace import Workspace
+from ui.memory import PeakMemory
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 RECIPE = ROOT / "pipelines" / "recipes" / "demo.yaml"
-SAMPLE_EVERY_S = 2.0
+"""What is shown when no recipe is named."""
+
 GIB = 2**30
 
 INTRODUCTION = """\
@@ -31,88 +40,66 @@ About a quarter of an hour on two cores; what was done before is not done again 
 """
 
 
-class MemoryMeter:
-    """Peak memory (bytes) of this process and all that it started, sampled."""
+@dataclass(frozen=True)
+class Answers:
+    """One test example, asked of both models."""
 
-    def __init__(self) -> None:
-        self.peak = 0
-
-    @contextmanager
-    def running(self) -> "Iterator[MemoryMeter]":
-        """Sample until the end of the block."""
-        ended = threading.Event()
-
-        def sample() -> None:
-            while not ended.is_set():
-                self.peak = max(self.peak, family_memory())
-                ended.wait(SAMPLE_EVERY_S)
-
-        thread = threading.Thread(target=sample, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            ended.set()
-            thread.join()
+    prompt: str
+    reference: str
+    base: str
+    tuned: str
 
 
-def family_memory() -> int:
-    """Bytes that this process and its descendants hold; pages that several share count once (PSS, on Linux)."""
-    import psutil
-
-    total = 0
-    present = psutil.Process()
-    for process in [present, *present.children(recursive=True)]:
-        # A process may end while it is looked at.
-        with suppress(psutil.Error):
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.rss)
-    return total
-
-
-def run_demo(workspace: Workspace, progress: Progress, *, port: int, fresh: bool) -> int:
-    """Run the demonstration and print its tables; the exit code."""
+def run_demo(
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    port: int = 8000,
+    fresh: bool = False,
+    recipe_path: str | Path = RECIPE,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Audit to promote, one answer of base and of tuned from the service, and the tables; the exit code."""
     from pipelines.run import exit_code, run_pipeline
     from pipelines.summary import show_summary
 
     prepare_environment()
     started = time.monotonic()
-    recipe = load_recipe(RECIPE)
-    progress.say(INTRODUCTION.format(base=recipe.base.base, storage=workspace.settings.storage))
-    facts: list[str] = []
-    with MemoryMeter().running() as meter:
+    recipe = load_recipe(recipe_path, list(overrides))
+    if recipe_path == RECIPE:
+        progress.say(INTRODUCTION.format(base=recipe.base.base, storage=workspace.settings.storage))
+    answers = None
+    with PeakMemory() as memory:
         reports = run_pipeline(recipe, workspace, progress, fresh=fresh)
         if reports[-1].verdict is not Verdict.CLOSED:
-            facts += served_answers(recipe, workspace, progress, reports, port)
+            progress.say("\n== serve == One test example, asked of base and of tuned.")
+            answers = ask_both(recipe, reports, workspace, free_port(port))
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    facts.append(f"This took {minutes} min {seconds:02d} s and at most {meter.peak / GIB:.1f} GiB of memory.")
-    shown = RECIPE.relative_to(ROOT) if RECIPE.is_relative_to(ROOT) else RECIPE
-    show_summary(recipe, reports, str(shown), facts)
+    if answers is not None:
+        show_answers(answers)
+    facts = [f"This took {minutes} min {seconds:02d} s and at most {memory.peak_bytes / GIB:.1f} GiB of memory."]
+    path = Path(recipe_path)
+    show_summary(recipe, reports, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path), facts)
     return exit_code(reports)
 
 
-def served_answers(
-    recipe: Recipe, workspace: Workspace, progress: Progress, reports: list[Report], port: int
-) -> list[str]:
-    """What base and tuned say over HTTP to the first prompt of the test side; hosted for that alone."""
+def ask_both(recipe: Recipe, reports: list[Report], workspace: Workspace, port: int) -> Answers:
+    """A test example, answered by both candidates over HTTP; the service is hosted for that alone."""
     from serve.app import start
     from serve.client import Client
 
     *prompt, reference = first_test_conversation(reports)
-    progress.say("\n== serve == Base and tuned behind an OpenAI-compatible address.")
+    most = min(recipe.evaluate.max_new_tokens, recipe.serve.max_new_tokens)
     handle = start(recipe, workspace, "127.0.0.1", port)
     try:
         with Client(handle.url) as client:
-            answers = {arm: client.chat(prompt, user="demo", model=arm).text for arm in ("base", "tuned")}
+            base, tuned = (
+                client.chat(prompt, user="demo", model=arm, max_tokens=most, temperature=0).text
+                for arm in ("base", "tuned")
+            )
     finally:
         handle.stop()
-    return [
-        "",
-        f"Asked over HTTP (the first conversation of the test side):\n{prompt[-1]['content']}\n",
-        f"  by its authors: {reference['content']}",
-        *(f"  {arm + ':':<15} {' '.join(text.split())}" for arm, text in answers.items()),
-        "",
-    ]
+    return Answers(prompt[-1]["content"], reference["content"], base, tuned)
 
 
 def first_test_conversation(reports: list[Report]) -> list[dict[str, str]]:
@@ -122,3 +109,47 @@ def first_test_conversation(reports: list[Report]) -> list[dict[str, str]]:
     split = next(report for report in reports if report.stage == "split")
     turns: list[dict[str, str]] = json.loads(read_side(split, "test").column("messages")[0].as_py())
     return turns
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` when it is free on this machine, else another one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
+
+
+def show_answers(answers: Answers) -> None:
+    """Question, reference and both answers, one below the other, on standard output."""
+    from rich.console import Console
+
+    Console(highlight=False).print(answer_table(answers))
+
+
+def answer_table(answers: Answers) -> "Table":
+    """A row each for the prompt, the reference and both answers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = "Asked over HTTP: the first conversation of the test side"
+    table = Table(title=title, title_justify="left", show_header=False, show_lines=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {"prompt": answers.prompt, "by people": answers.reference, "base": answers.base, "tuned": answers.tuned}
+    for name, text in rows.items():
+        table.add_row(name, Text(inert(text)))
+    return table
+
+
+def inert(text: str) -> str:
+    """`text` without the control characters by which a model's answer could steer the terminal."""
+
+    def harmless(character: str) -> bool:
+        return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
+
+    return "".join(character if harmless(character) else "\N{REPLACEMENT CHARACTER}" for character in text)
