@@ -48,7 +48,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     from pipelines import split, train
     from pipelines.data.table import read_side
     from pipelines.evaluation.generate import Plan, run_candidates
-    from pipelines.models.candidate import Candidate, candidates
+    from pipelines.models.candidate import candidates
 
     examples = choose_examples(
         read_side(require(split.STAGE, recipe, workspace), "test").to_pylist(),
@@ -56,7 +56,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         recipe.seed,
     )
     found = candidates(require(train.STAGE, recipe, workspace), workspace)
-    models: dict[str, Candidate] = {**found}
+    models = {str(arm): candidate for arm, candidate in found.items()}
     connect(workspace.settings)
     plan = Plan(recipe.train.dtype, recipe.evaluate.max_new_tokens, recipe.evaluate.batch_size)
     progress.say(f"evaluate: {len(examples)} test examples, {' and '.join(models)}")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipelines.gates import Report
     from pipelines.workspace import Workspace
 
@@ -25,10 +27,16 @@ class Candidate:
 
 def candidates(train_report: "Report", workspace: "Workspace") -> dict[Literal["base", "tuned"], Candidate]:
     """Base and tuned of a train report; what storage holds remotely is fetched to this machine."""
-    produced = train_report.produced
+    return candidates_of(train_report.produced, train_report.recipe_name, workspace)
+
+
+def candidates_of(
+    produced: "Mapping[str, str]", recipe_name: str, workspace: "Workspace"
+) -> dict[Literal["base", "tuned"], Candidate]:
+    """The same from what a train report left behind, as a deployment keeps it."""
     folder = str(workspace.fetch(produced["model"]))
     full = produced["method"] == "full"
-    name = train_report.recipe_name
+    name = recipe_name
     return {
         "base": Candidate("base", produced["base_folder"], None, produced["base_fingerprint"], f"{name}-base"),
         "tuned": Candidate(

@@ -1,0 +1,225 @@
+"""The Serve application of a recipe: a gateway, and an engine that holds what is promoted beside its base."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import GateClosed, UserError
+from cluster.settings import Settings
+from pipelines.recipe import Recipe
+from pipelines.workspace import Workspace
+from serve.hosting import EngineReplica, Event, Options, Refused
+from serve.service import ChatService, Hosted
+
+if TYPE_CHECKING:
+    from pipelines.models.candidate import Candidate
+    from pipelines.records import DeploymentRow
+
+REPLICA_HEADROOM = 64
+"""Requests above batch and queue that a replica takes on, so that the engine's own bound is the one that refuses."""
+
+
+class ServeEngine:
+    """The engine deployment, as the gateway sees it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._stream, self._call = handle.options(stream=True), handle
+
+    async def answer(self, arm: str, messages: list[dict[str, str]], options: Options) -> AsyncIterator[Event]:
+        """Started and then pieces, or Refused; closing it cancels the request on the replica."""
+        from ray.serve.exceptions import BackPressureError
+
+        events = self._stream.answer.remote(arm, messages, options)
+        try:
+            async for event in events:
+                yield event
+        except BackPressureError as error:
+            yield Refused("overloaded", str(error))
+        finally:
+            events.cancel()
+
+    async def health(self) -> dict[str, Any]:
+        """`generated_tokens`, `running` and `waiting`."""
+        found: dict[str, Any] = await self._call.health.remote()
+        return found
+
+
+class Gateway:
+    """The ingress deployment."""
+
+    def __init__(self, engine: Any, hosted: Hosted, settings: Settings) -> None:
+        self._service = ChatService(hosted, ServeEngine(engine), Workspace(settings))
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Called by Ray Serve on the replica."""
+        from serve.gateway import build_gateway
+
+        return build_gateway(self._service)
+
+
+@dataclass(frozen=True)
+class ServerHandle:
+    """A running service."""
+
+    url: str
+    recipe_name: str
+    model_version: str
+
+    def wait(self) -> None:
+        """Return when the service has ended; raise RuntimeError when it can no longer answer."""
+        from ray import serve as ray_serve
+
+        while True:
+            application = ray_serve.status().applications.get(self.recipe_name)
+            if application is None:
+                return
+            if application.status in ("DEPLOY_FAILED", "NOT_STARTED"):
+                raise RuntimeError(f"The service ended: {application.message}")
+            time.sleep(2)
+
+    def stop(self) -> None:
+        """End the service; Ray goes on."""
+        from ray import serve as ray_serve
+
+        ray_serve.delete(self.recipe_name)
+        if not ray_serve.status().applications:
+            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> ServerHandle:
+    """Serve what is promoted for `recipe`, ready to answer when this returns.
+
+    Raises GateClosed when nothing is promoted, UserError when its files changed or the port is taken.
+    """
+    deployment, arms = promoted(recipe, workspace)
+    from cluster.connect import connect
+
+    connect(workspace.settings)
+    from ray import serve as ray_serve
+
+    _start_proxy(host, port)
+    application = build(recipe, workspace.settings, deployment, arms)
+    try:
+        ray_serve.run(application, name=recipe.name, route_prefix="/")
+    except RuntimeError as error:
+        message = ray_serve.status().applications[recipe.name].message if _deployed(recipe.name) else str(error)
+        ray_serve.delete(recipe.name)
+        raise RuntimeError(f"{recipe.name} could not be served: {message}") from error
+    return ServerHandle(f"http://{_reachable(host)}:{port}", recipe.name, deployment.model_version)
+
+
+def serve_forever(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve until interrupted."""
+    handle = start(recipe, workspace, host, port)
+    try:
+        handle.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        handle.stop()
+
+
+def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
+    """The deployment in force and its candidates. Raises GateClosed or UserError when there is nothing to serve."""
+    from pipelines.models.candidate import candidates_of
+    from pipelines.tracking import deployments
+    from pipelines.tracking.lineage import model_problem
+
+    row = deployments.current(workspace, recipe.name)
+    if row is None:
+        raise GateClosed(
+            f"{recipe.name}: nothing is promoted, so there is nothing to serve.",
+            "Run `sluice promote RECIPE` first.",
+        )
+    produced = row.content["train"]
+    if problem := model_problem(workspace, produced):
+        raise GateClosed(
+            f"{recipe.name}: version {row.model_version} cannot be served: {problem}.",
+            "Run `sluice train RECIPE --fresh` and promote again, or `sluice rollback RECIPE`.",
+        )
+    if not Path(produced["base_folder"]).is_dir():
+        raise UserError(
+            f"{recipe.name}: the base model's folder {produced['base_folder']} is gone.",
+            f"Fetch it again: `python -m pipelines.models.load {recipe.base.base}`.",
+        )
+    return row, {str(arm): one for arm, one in candidates_of(produced, recipe.name, workspace).items()}
+
+
+def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms: "dict[str, Candidate]") -> Any:
+    """The Serve application; Ray has been joined."""
+    from ray import serve as ray_serve
+
+    from cluster.connect import has_gpu
+
+    served, options = recipe.serve, {"num_cpus": 1}
+    accepted = served.max_batch_size + served.max_queued_requests + REPLICA_HEADROOM
+    hosted = Hosted(
+        recipe_name=recipe.name,
+        seed=f"{recipe.name}:{recipe.seed}",
+        models={arm: candidate.model_id for arm, candidate in arms.items()},
+        weights={arm: served.weights.get(arm, 0.0) for arm in ("base", "tuned")},
+        max_new_tokens=served.max_new_tokens,
+        log_prompts=served.log_prompts,
+        created=int(deployment.created_at.timestamp()),
+    )
+    engine: Any = ray_serve.deployment(
+        EngineReplica,
+        name="engine",
+        num_replicas=1,
+        ray_actor_options=options | ({"num_gpus": 1} if has_gpu() else {}),
+        max_ongoing_requests=accepted,
+        max_queued_requests=REPLICA_HEADROOM,
+        health_check_timeout_s=120,
+        graceful_shutdown_timeout_s=10,
+    )
+    gateway: Any = ray_serve.deployment(
+        ray_serve.ingress()(Gateway),
+        name="gateway",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 1},
+        max_ongoing_requests=4 * accepted,
+        graceful_shutdown_timeout_s=10,
+    )
+    dtype = deployment.content["recipe"]["train"]["dtype"]
+    bound = engine.bind(arms, dtype, served.max_batch_size, served.max_queued_requests)
+    return gateway.bind(bound, hosted, settings)
+
+
+def _start_proxy(host: str, port: int) -> None:
+    """Start Serve's HTTP proxy. Raises UserError when another process has the port."""
+    import socket
+
+    from ray import serve as ray_serve
+
+    if not _serving():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise UserError(
+                    f"Port {port} of {host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
+                ) from None
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "keep_alive_timeout_s": 75})
+
+
+def _serving() -> bool:
+    from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return bool(ray_serve.status().proxies)
+    except RayServeException:
+        return False
+
+
+def _deployed(name: str) -> bool:
+    from ray import serve as ray_serve
+
+    return name in ray_serve.status().applications
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

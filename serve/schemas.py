@@ -1,0 +1,122 @@
+"""Requests and answers, in the shape of OpenAI's chat completions."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_BODY_BYTES = 2**20
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(_Closed):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of the conversation."""
+
+    # Clients send back whole assistant messages, with fields that say nothing here.
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def plain(self) -> dict[str, str]:
+        """Role and text; `developer` is today's name of `system`."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(_Closed):
+    """What a stream carries besides text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatRequest(_Closed):
+    """A chat completion to make. A field that would change the answer and is not served here is refused."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    model: Annotated[str, Field(max_length=200)] = "auto"
+    """`auto` or the recipe's name: the user's sticky arm; `base` or `tuned`: that one."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Who asks; the same user always meets the same arm."""
+    # Accepted where they change nothing.
+    n: Literal[1] = 1
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    logprobs: Literal[False] | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "ChatRequest":
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens differ: send one")
+        if self.messages[-1].role == "assistant":
+            raise ValueError("the last message is the assistant's own: end with the user's")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens to generate, if the client set it."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+FeedbackKind = Literal["thumb_up", "thumb_down", "flag", "correction"]
+
+
+class FeedbackRequest(_Closed):
+    """What a person says of an answer."""
+
+    request_id: Annotated[str, Field(min_length=1, max_length=100)]
+    kind: FeedbackKind
+    reason: Annotated[str, Field(max_length=4000)] | None = None
+    correction: Annotated[str, Field(max_length=100_000)] | None = None
+    """The answer as it should have been; for kind `correction`."""
+
+    @model_validator(mode="after")
+    def _corrections_correct(self) -> "FeedbackRequest":
+        if (self.kind == "correction") != (self.correction is not None):
+            raise ValueError("`correction` goes with kind correction, and only with it")
+        return self
+
+
+class Usage(BaseModel):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Answer(BaseModel):
+    """An answer, as the client hands it on."""
+
+    request_id: str
+    arm: str
+    model: str
+    text: str
+    finish_reason: str
+    usage: Usage

@@ -1,0 +1,197 @@
+"""What the gateway does with a request, whatever carries it: arm, answer, log."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.workspace import Workspace
+from serve.errors import RequestError, overloaded
+from serve.exposures import Exposures, unit_of
+from serve.feedback import FeedbackStore
+from serve.hosting import Generator, Options, Piece, Refused, Started
+from serve.interactions import InteractionLog
+from serve.schemas import ChatRequest, FeedbackRequest, Usage
+
+CLIENT_GONE = 499
+"""Status of an interaction whose client left before its end (nginx's convention)."""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """What is served, and how; plain values that travel to the replicas."""
+
+    recipe_name: str
+    seed: str
+    models: Mapping[str, str]
+    """Arm -> model id."""
+    weights: Mapping[str, float]
+    max_new_tokens: int
+    log_prompts: bool
+    created: int
+    """Unix time of the deployment."""
+
+
+@dataclass
+class Turn:
+    """One request on its way."""
+
+    request_id: str
+    unit: str
+    arm: str
+    model: str
+    messages: list[dict[str, str]]
+    options: Options
+    started: float = field(default_factory=time.monotonic)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: float | None = None
+    text: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    status: int = CLIENT_GONE
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self.prompt_tokens + self.completion_tokens,
+        )
+
+
+def new_request_id() -> str:
+    """An id for a request; also the completion's id, so that feedback can name either."""
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+class ChatService:
+    """Assigns arms, passes answers on, keeps interactions, exposures and feedback."""
+
+    def __init__(self, hosted: Hosted, engine: Generator, workspace: Workspace) -> None:
+        self.hosted, self._engine = hosted, engine
+        self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights)
+        self.log = InteractionLog(workspace)
+        self._feedback = FeedbackStore(workspace, hosted.recipe_name)
+
+    async def begin(self, request: ChatRequest, user: str | None, request_id: str) -> Turn:
+        """The request with its arm. Raises RequestError for a model or a length that is not served."""
+        limit = request.limit or self.hosted.max_new_tokens
+        if limit > self.hosted.max_new_tokens:
+            raise RequestError(
+                422,
+                f"max_tokens: {limit} is more than the {self.hosted.max_new_tokens} that one answer may have.",
+                code="invalid_value",
+                param="max_tokens",
+            )
+        unit, arm = await self._arm(request.model, request.user or user, request_id)
+        options = Options(limit, request.temperature, request.top_p, request.stops, request.seed)
+        messages = [message.plain() for message in request.messages]
+        return Turn(request_id, unit, arm, self.hosted.models[arm], messages, options)
+
+    async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
+        """The answer as it is generated. Raises RequestError when it cannot be, before the first piece or later.
+
+        However it ends (done, failed, the client gone), the interaction is kept.
+        """
+        refused = False
+        try:
+            async with aclosing(self._engine.answer(turn.arm, turn.messages, turn.options)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if isinstance(event, Refused):
+                        refused = True
+                        raise _refusal(event)
+                    if isinstance(event, Started):
+                        turn.prompt_tokens = event.prompt_tokens
+                        self._feedback.answered(turn.request_id)
+                        continue
+                    self._note(turn, event)
+                    if event.error:
+                        turn.status = 500
+                        raise RequestError(500, "The answer could not be generated.", code="generation_failed")
+                    yield event
+        finally:
+            if not refused:
+                self._keep(turn)
+
+    async def feedback(self, request: FeedbackRequest) -> int:
+        """The number under which feedback was committed. Raises RequestError for an unknown request."""
+        number = await asyncio.to_thread(self._feedback.add, request)
+        if number is None:
+            raise RequestError(
+                404, f"There was no request {request.request_id}.", code="request_not_found", param="request_id"
+            )
+        return number
+
+    async def health(self) -> dict[str, Any]:
+        """Figures of the engine. Raises RequestError 503 while it has not generated a token."""
+        try:
+            found = await asyncio.wait_for(self._engine.health(), timeout=5)
+        except Exception as error:
+            raise RequestError(503, f"The engine does not answer: {type(error).__name__}.", code="not_ready") from None
+        if not found["generated_tokens"]:
+            raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
+        return {"status": "ok", "recipe": self.hosted.recipe_name, **found, "interactions_lost": self.log.lost}
+
+    def models(self) -> list[dict[str, Any]]:
+        """What `model` may say."""
+        names = [self.hosted.recipe_name, *self.hosted.models]
+        return [
+            {"id": name, "object": "model", "created": self.hosted.created, "owned_by": self.hosted.recipe_name}
+            for name in names
+        ]
+
+    async def _arm(self, model: str, user: str | None, request_id: str) -> tuple[str, str]:
+        # Nobody will come back under a request's own id: such a unit has no exposure to keep.
+        unit = unit_of(user if user is not None else request_id)
+        by_name = {name: arm for arm, identity in self.hosted.models.items() for name in (arm, identity)}
+        if model in by_name:
+            return unit, by_name[model]
+        if model not in ("auto", self.hosted.recipe_name):
+            known = ", ".join(["auto", self.hosted.recipe_name, *self.hosted.models])
+            raise RequestError(
+                404, f"There is no model {model!r}; there are {known}.", code="model_not_found", param="model"
+            )
+        if user is None:
+            return unit, self._exposures.assigned(unit)
+        return unit, await asyncio.to_thread(self._exposures.arm_of, unit)
+
+    def _note(self, turn: Turn, piece: Piece) -> None:
+        turn.text.append(piece.text)
+        turn.completion_tokens += piece.tokens
+        turn.finish_reason = piece.finish_reason
+        if turn.first_token_ms is None:
+            turn.first_token_ms = _milliseconds(turn.started)
+        if piece.finish_reason in ("stop", "length"):
+            turn.status = 200
+
+    def _keep(self, turn: Turn) -> None:
+        self.log.add(
+            request_id=turn.request_id,
+            recipe_name=self.hosted.recipe_name,
+            unit=turn.unit,
+            arm=turn.arm,
+            model=turn.model,
+            messages={"messages": turn.messages} if self.hosted.log_prompts else None,
+            answer="".join(turn.text) if self.hosted.log_prompts else None,
+            finish_reason=turn.finish_reason if turn.status != CLIENT_GONE else "cancelled",
+            prompt_tokens=turn.prompt_tokens,
+            completion_tokens=turn.completion_tokens,
+            first_token_ms=turn.first_token_ms,
+            total_ms=_milliseconds(turn.started),
+            status=turn.status,
+        )
+
+
+def _milliseconds(since: float) -> float:
+    return round(1000 * (time.monotonic() - since), 3)
+
+
+def _refusal(event: Refused) -> RequestError:
+    if event.reason == "overloaded":
+        return overloaded()
+    code = "context_length_exceeded" if event.reason == "too_long" else "invalid_conversation"
+    return RequestError(400, event.message, code=code, param="messages")
