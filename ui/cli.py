@@ -52,8 +52,7 @@ def _add_stage(name: str) -> None:
 
 
 for _name in STAGES:
-    if __import__("importlib.util").util.find_spec(STAGES[_name]):  # until all stand
-        _add_stage(_name)
+    _add_stage(_name)
 for _part in (service, evidence, recipes, jobs, house):
     app.add_typer(_part.app)
 
