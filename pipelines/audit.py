@@ -49,7 +49,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     findings = chain(
         schema_findings(reading),
         size_findings(survey, recipe.audit.min_examples),
-        provenance_findings(reading.examples),
+        provenance_findings(survey),
         duplicate_findings(survey, random_split, duplicates.verdict == "open"),
         answer_findings(survey),
     )

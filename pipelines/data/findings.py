@@ -74,22 +74,24 @@ def size_findings(survey: Survey, least: int) -> Iterator[Finding]:
             severity="warning",
             message=f"{len(machines):,} unique examples were written by a model and count for nothing here.",
             count=len(machines),
-            samples=tuple(_sample(example) | {"annotator": example.annotator} for example in machines[:SAMPLES]),
+            samples=tuple(
+                _sample(example, survey) | {"annotator": example.annotator} for example in machines[:SAMPLES]
+            ),
             remedy="Have a person approve them, and name that person as annotator.",
         )
 
 
-def provenance_findings(examples: list[Example]) -> Iterator[Finding]:
+def provenance_findings(survey: Survey) -> Iterator[Finding]:
     """A finding for each part of the origin that rows do not tell."""
     for name in ("source", "annotator", "collector"):
-        silent = [example for example in examples if not getattr(example, name)]
+        silent = [example for example in survey.examples if not getattr(example, name)]
         if silent:
             yield Finding(
                 code=f"data.provenance.{name}",
                 severity="warning" if name == "collector" else "error",
-                message=f"{_rows(len(silent))} of {len(examples):,} name no {name}.",
+                message=f"{_rows(len(silent))} of {len(survey.examples):,} name no {name}.",
                 count=len(silent),
-                samples=tuple(_sample(example) for example in silent[:SAMPLES]),
+                samples=tuple(_sample(example, survey) for example in silent[:SAMPLES]),
                 remedy=f"Add a column {name} (or map one in dataset.columns), or declare it in "
                 f"dataset.provenance.{name}.",
             )
@@ -107,7 +109,7 @@ def duplicate_findings(survey: Survey, random_split: dict[str, float], holds: bo
             severity=severity,
             message=f"{_rows(rows)} repeat another row exactly; one conversation stands {most:,} times.",
             count=rows,
-            samples=tuple({"times": count} | _sample(survey.unique[id]) for count, id in repeated),
+            samples=tuple({"times": count} | _sample(survey.unique[id], survey) for count, id in repeated),
             remedy="Keep each once (the split does so), and collect different examples.",
         )
     if survey.pairs:
@@ -131,12 +133,14 @@ def duplicate_findings(survey: Survey, random_split: dict[str, float], holds: bo
             remedy="Look at the pairs; delete those that are copies with a typing error.",
         )
     leaked = random_split["leak_share"]
-    if leaked > 0:
+    grouped = random_split["group_share"]
+    if leaked > 0 or grouped > 0:
         yield Finding(
             code="data.duplicates.random_split",
             severity="warning",
             message=f"A random split would have leaked {leaked:.1%} of its {random_split['test_rows']:,.0f} test rows: "
-            "they, or near-duplicates, would stand on the training side too.",
+            "they, or near-duplicates, would stand on the training side too"
+            + (f", and {grouped:.1%} would have another row of their group there." if grouped else "."),
             count=round(leaked * random_split["test_rows"]),
             remedy="Split with `sluice split`, which keeps repeats, near-duplicates and groups on one side.",
         )
@@ -147,7 +151,7 @@ def answer_findings(survey: Survey) -> Iterator[Finding]:
     text, count = survey.most_common_answer
     if count < 10 or count < COMMON_ANSWER_SHARE * len(survey.examples):
         return
-    asked = Counter(prompt_of(example) for example in survey.examples if text in answer_of(example))
+    asked = Counter(prompt_of(example, survey.instruction) for example in survey.examples if text in answer_of(example))
     yield Finding(
         code="data.duplicates.answer",
         severity="warning",
@@ -164,12 +168,12 @@ def masked(text: str, limit: int = 160) -> str:
     return shown(_MAIL.sub("<mail address>", text), limit)
 
 
-def _sample(example: Example) -> dict[str, Any]:
+def _sample(example: Example, survey: Survey) -> dict[str, Any]:
     return {
         "id": example.id[:12],
         "file": example.file,
         "row": example.position,
-        "prompt": masked(prompt_of(example), 80),
+        "prompt": masked(prompt_of(example, survey.instruction), 80),
         "answer": masked(answer_of(example), 80),
     }
 

@@ -117,7 +117,8 @@ def lines(file: SourceFile) -> Iterator[tuple[int, str]]:
         encoding, skip = _encoding(head, file)
         if encoding != "utf-8":
             data = stream.read(CAP_DOCUMENT + 1)
-            yield from enumerate(_decoded(data, encoding, file).removeprefix("\ufeff").splitlines(keepends=True), 1)
+            # Only a line feed ends a line: JSON texts may hold the other separators of Unicode.
+            yield from enumerate(io.StringIO(_decoded(data, encoding, file).removeprefix("\ufeff"), newline="\n"), 1)
             return
         stream.read(skip)
         offset = skip
@@ -131,14 +132,18 @@ def lines(file: SourceFile) -> Iterator[tuple[int, str]]:
 
 def _decoded(data: bytes, encoding: str, file: SourceFile) -> str:
     if len(data) > CAP_DOCUMENT:
-        raise FileProblem(
-            f"{file.name}: a document of this kind may have {CAP_DOCUMENT // 2**20} MiB.",
-            "Save it as JSONL in UTF-8, which is read line by line.",
-        )
+        raise _too_large(file)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise _undecodable(file, error.start, data[error.start], "", encoding) from None
+
+
+def _too_large(file: SourceFile) -> FileProblem:
+    return FileProblem(
+        f"{file.name}: a document of this kind may have {CAP_DOCUMENT // 2**20} MiB.",
+        "Save it as JSONL in UTF-8, which is read line by line.",
+    )
 
 
 def _undecodable(file: SourceFile, position: int, byte: int, where: str, encoding: str = "utf-8") -> FileProblem:
@@ -182,13 +187,18 @@ def _jsonl(file: SourceFile) -> Iterator[RawRow]:
 
 
 def _json(file: SourceFile) -> Iterator[RawRow]:
-    text = "".join(line for _, line in lines(file))
-    if len(text) > CAP_DOCUMENT:
-        _decoded(bytes(CAP_DOCUMENT + 1), "utf-8", file)
+    parts, length = [], 0
+    for _, line in lines(file):
+        parts.append(line)
+        length += len(line)
+        if length > CAP_DOCUMENT:
+            raise _too_large(file)
     try:
-        content = _parsed(text)
+        content = _parsed("".join(parts))
     except ValueError as error:
-        raise FileProblem(f"{file.name}: no JSON: {error}.", "Correct the file at that place.") from None
+        several = str(error).startswith("Extra data")
+        remedy = "With an object on each line it is JSONL: call it .jsonl." if several else "Correct it at that place."
+        raise FileProblem(f"{file.name}: no JSON: {error}.", remedy) from None
     if not isinstance(content, list):
         raise FileProblem(
             f"{file.name}: a JSON file holds one list of objects.", "Or save it as JSONL, an object on each line."

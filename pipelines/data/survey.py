@@ -125,11 +125,12 @@ class Survey:
         }
 
 
-def prompt_of(example: Example) -> str:
-    """What stands before the first answer."""
+def prompt_of(example: Example, instruction: str = "") -> str:
+    """What stands before the first answer, without the recipe's instruction where that is given."""
     turns = example.turns
     first = next(number for number, turn in enumerate(turns) if turn["role"] == "assistant")
-    return "\n".join(turn["content"] for turn in turns[:first])
+    prefix = f"{instruction}\n\n" if instruction else ""
+    return "\n".join(turn["content"].removeprefix(prefix) for turn in turns[:first])
 
 
 def answer_of(example: Example) -> str:

@@ -1,6 +1,9 @@
 """`sluice audit`: what opens its gates, what closes them, and what it says."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,6 +167,37 @@ def test_the_same_data_give_the_stored_report_and_one_changed_byte_another(audit
     path.write_bytes(path.read_bytes().replace(b"400 legs", b"401 legs").replace(b"8 legs", b"9 legs", 1))
     with pytest.raises(GateClosed, match=r"other inputs \(dataset changed\).*data\.size"):
         require(audit.STAGE, recipe, workspace)
+
+
+def test_samples_show_the_row_and_not_the_instruction_that_all_rows_share(audited):
+    content = rows(5) * 3
+    report = audited(content, dataset={"instruction": "Be brief. " * 30, "provenance": PEOPLE})
+    assert finding(report, "data.duplicates.exact").samples[0]["prompt"].startswith("how many legs")
+
+
+def test_rows_of_one_group_that_a_random_split_would_part_are_told(audited):
+    report = audited([row | {"topic": "all"} for row in rows(40)], dataset={"group_by": "topic", "provenance": PEOPLE})
+    assert report.figures["random_split_group_share"] == 1
+    assert "100.0% would have another row of their group" in finding(report, "data.duplicates.random_split").message
+
+
+def test_it_runs_as_a_module_and_imports_nothing_heavy_before_it_works(tmp_path):
+    code = (
+        "import sys, pipelines.audit, pipelines.split;"
+        "heavy = {'ray', 'torch', 'pandas', 'mlflow', 'pyarrow', 'numpy', 'sqlalchemy'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=TRAP.parents[2])
+    environment = os.environ | {"SLUICE_STORAGE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.audit", str(TRAP)],
+        env=environment,
+        cwd=TRAP.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3 and "899 unique" in " ".join(done.stdout.split()), done.stderr
 
 
 def test_mail_addresses_are_hidden_in_samples(audited):

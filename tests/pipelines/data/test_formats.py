@@ -113,6 +113,23 @@ def test_json_that_is_cut_short_is_refused_by_name(dataset):
     assert "a.json: no JSON" in refusal(dataset("a.json", f"[{LINE}, "))
 
 
+def test_lines_of_objects_in_a_json_file_are_told_their_name(dataset):
+    assert "call it .jsonl" in refusal(dataset("a.json", LINE * 2))
+
+
+def test_a_json_document_beyond_the_cap_is_refused(dataset, monkeypatch):
+    monkeypatch.setattr(formats, "CAP_DOCUMENT", 2**10)
+    assert "a.json: a document of this kind may have" in refusal(dataset("a.json", f"[{','.join([LINE] * 40)}]"))
+    assert "a.jsonl: a document of this kind may have" in refusal(dataset("a.jsonl", (LINE * 40).encode("utf-16")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_only_a_line_feed_ends_a_line(dataset, encoding):
+    row = {"prompt": "one\u2028two\x85three", "completion": "four"}
+    data = (json.dumps(row, ensure_ascii=False) + "\n").encode(encoding)
+    assert texts(read_examples(dataset("a.jsonl", data))) == [tuple(row.values())]
+
+
 def test_a_ragged_csv_row_is_quarantined(dataset):
     reading = read_examples(dataset("a.csv", "prompt,completion\na,b\nc\nd,e\n"))
     assert [bad.position for bad in reading.bad] == [2]
