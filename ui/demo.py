@@ -142,7 +142,7 @@ def answer_table(answers: Answers) -> "Table":
     table.add_column(overflow="fold")
     rows = {"prompt": answers.prompt, "by people": answers.reference, "base": answers.base, "tuned": answers.tuned}
     for name, text in rows.items():
-        table.add_row(name, Text(inert(text)))
+        table.add_row(name, Text(inert(text).strip() or "(nothing)"))
     return table
 
 

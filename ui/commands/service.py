@@ -34,13 +34,19 @@ def run(
 
 @app.command(rich_help_panel=PANEL)
 def demo(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the served models.")] = 8000,
+    recipe: Annotated[str | None, typer.Argument(help="Recipe file; without it, summaries of docstrings.")] = None,
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the served models; another where it is taken.")
+    ] = 8000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do all the work again.")] = False,
 ) -> None:
     """Real examples to a tuned model that answers, on this machine."""
-    from ui.demo import run_demo
+    from ui.demo import RECIPE, run_demo
 
-    raise typer.Exit(run_demo(Workspace(), Progress(), port=port, fresh=fresh))
+    path = recipe or RECIPE
+    code = run_demo(Workspace(), Progress(), port=port, fresh=fresh, recipe_path=path, overrides=overrides or [])
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=SERVICE)
