@@ -33,7 +33,7 @@ COLUMNS = (
 
 Side = Literal["train", "validation", "test"]
 
-_POLICY, _SCHEMA = "sluice.policy", "sluice.schema_version"
+_POLICY, _START, _SCHEMA = "sluice.policy", "sluice.starts_over", "sluice.schema_version"
 
 
 def read_side(report: Report, side: Side) -> "pa.Table":
@@ -90,8 +90,11 @@ def table_fingerprint(table: "pa.Table") -> str:
     return fingerprint(TABLE_VERSION, sorted(zip(*columns, strict=True), key=lambda row: row[0]))
 
 
-def write_table(uri: str, table: "pa.Table", policy: str) -> int:
-    """Store `table` as a new version, with the policy that it was split by; the version's number."""
+def write_table(uri: str, table: "pa.Table", policy: str, *, starts_over: bool = False) -> int:
+    """Store `table` as a new version, with the policy that it was split by; the version's number.
+
+    After one that `starts_over` the places of the versions before it count no more.
+    """
     from deltalake import CommitProperties, DeltaTable, write_deltalake
 
     write_deltalake(
@@ -99,7 +102,9 @@ def write_table(uri: str, table: "pa.Table", policy: str) -> int:
         table,
         mode="overwrite",
         schema_mode="overwrite",
-        commit_properties=CommitProperties(custom_metadata={_POLICY: policy, _SCHEMA: str(TABLE_VERSION)}),
+        commit_properties=CommitProperties(
+            custom_metadata={_POLICY: policy, _START: str(starts_over).lower(), _SCHEMA: str(TABLE_VERSION)}
+        ),
     )
     # The version that was just written, also when another split of the same recipe wrote one since.
     wanted = table_fingerprint(table)
@@ -159,5 +164,7 @@ def read_past(uri: str, policy: str) -> Past:
             present, groups = places, {row["id"]: row["group"] for row in rows}
         else:
             gone = places | gone
+        if commit.get(_START) == "true":
+            break
     history = History(present or {}, {id: place for id, place in gone.items() if id not in (present or {})})
     return Past(history, groups, present is None)

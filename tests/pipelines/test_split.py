@@ -11,8 +11,9 @@ from cluster.errors import GateClosed, UserError
 from pipelines import audit, split
 from pipelines.data import splitting
 from pipelines.data.splitting import HELD_OUT, SIDES, Place
-from pipelines.data.table import make_table, read_side, read_version, stream_side, table_fingerprint
+from pipelines.data.table import make_table, read_past, read_side, read_version, stream_side, table_fingerprint
 from pipelines.gates import Verdict
+from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
 
 
@@ -116,6 +117,15 @@ def test_an_example_that_comes_back_returns_to_its_side(divided):
     divided(everything[:30])
     back = places(divided([*everything, row(99)]))
     assert {id: back[id] for id in first} == first
+
+
+def test_what_was_there_before_a_fresh_start_has_no_old_side(divided, workspace):
+    everything = [row(i) for i in range(60)]
+    report = divided(everything)
+    fresh = divided(everything[:30], fresh=True)
+    past = read_past(fresh.produced["table"], split.policy_of(Recipe.model_validate(fresh.recipe)))
+    assert len(past.history.present) == 30 and past.history.gone == {}
+    assert report.produced["version"] == "0" and fresh.produced["version"] == "1"
 
 
 def test_a_newcomer_that_would_join_two_sides_is_held_out_and_read_by_no_side(divided):
