@@ -199,8 +199,10 @@ def opinions(request_ids: list[str]) -> Known[dict[str, Opinion]]:
         with backend.workspace().session() as session:
             for row in session.scalars(query):
                 before = said.get(row.request_id, Opinion())
-                if row.kind == "thumb_up" or row.kind == "thumb_down":
-                    said[row.request_id] = Opinion(row.kind, before.flagged)
+                if row.kind in ("thumb_up", "thumb_down"):
+                    said[row.request_id] = Opinion(
+                        "thumb_up" if row.kind == "thumb_up" else "thumb_down", before.flagged
+                    )
                 elif row.kind == "flag":
                     said[row.request_id] = Opinion(before.thumb, row.reason or "no reason given")
         return said

@@ -1,11 +1,11 @@
 """A panel in a process of its own and a Chromium page on it."""
 
-import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, serving
+from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, serving, until
 from ui.panel import backend
 
 
@@ -29,9 +29,8 @@ def chromium():
 
 @pytest.fixture
 def panel(workspace, tmp_path):
-    """Address of a panel over this test's workspace."""
-    variables = {"SLUICE_GATEWAY": os.environ.get("SLUICE_GATEWAY", "http://127.0.0.1:9")}
-    with serving(tmp_path / "panel.log", **variables) as address:
+    """Address of a panel over this test's workspace, no service in reach."""
+    with serving(tmp_path / "panel.log", SLUICE_GATEWAY="http://127.0.0.1:9") as address:
         yield address
 
 
@@ -44,3 +43,48 @@ def page(chromium):
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
     context.close()
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model):
+    """The engine deployment's own class with the tiny model on both arms, in this process."""
+    from pipelines.models.candidate import Candidate
+    from serve.hosting import EngineReplica
+
+    arms = {
+        side: Candidate(side, str(tiny_model), None, "", f"docstrings-{side}")  # the panel does not care who answers
+        for side in ("base", "tuned")
+    }
+    replica = EngineReplica(arms, "float32", max_batch_size=4, max_queued_requests=8)
+    yield replica
+    for one in set(replica._engines.values()):
+        one.close()
+
+
+@pytest.fixture
+def service(engine, workspace):
+    """A real gateway over the engine in this test's workspace; the value is its address."""
+    import uvicorn
+
+    from serve.gateway import build_gateway
+    from serve.service import ChatService, Hosted
+
+    hosted = Hosted(
+        recipe_name="docstrings",
+        seed="docstrings:17",
+        models={"base": "docstrings-base", "tuned": "docstrings-tuned"},
+        weights={"base": 1.0, "tuned": 1.0},
+        max_new_tokens=24,
+        log_prompts=True,
+        created=1,
+    )
+    chat = ChatService(hosted, engine, workspace)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(build_gateway(chat), host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started, "the gateway")
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(30)
+    chat.log.close()
