@@ -17,7 +17,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit up check format bench lock doctor clean
+.PHONY: help setup demo test unit up check format bench lock tree doctor clean
 
 help:  ## this map
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ doctor: $(STAMP)  ## what this machine has, what it lacks, what to do
 
 lock: $(STAMP)  ## write requirements.lock from the environment as it is
 	@$(BIN)/python -m tests.tools.lock
+
+tree: $(STAMP)  ## write the README's tree from the files
+	@$(BIN)/python -m tests.tools.tree
 
 clean:  ## caches and build leftovers (the environment and the workspace stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
