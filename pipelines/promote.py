@@ -11,21 +11,24 @@ from pipelines.workspace import Workspace
 
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The evaluation that passed, the waivers on the way to it, and the last rollback.
+    """The evaluation that passed, the model's files as they are, the waivers on the way, and the last rollback.
 
-    A rollback is read because promoting the same model after one is a new decision, not the old report.
+    A rollback is read because promoting the same model after one is a new decision, not the old report; the
+    files, because a report that found them gone says nothing of them once they are back.
     """
     from pipelines.fingerprint import fingerprint
     from pipelines.stages import load_stage
     from pipelines.tracking import deployments
-    from pipelines.tracking.lineage import ancestors
+    from pipelines.tracking.lineage import ancestors, model_problem
 
     evaluation = require(load_stage("evaluate"), recipe, workspace)
     reports = ancestors(recipe, workspace)
+    trained = require(load_stage("train"), recipe, workspace).produced
     waivers = [(w.report, w.gate, w.by, w.because) for report in reports.values() if report for w in report.waivers]
     rollbacks = [row.id for row in deployments.history(workspace, recipe.name) if row.action == deployments.ROLLBACK]
     return {
         "evaluate": evaluation.key,
+        "model": fingerprint(model_problem(workspace, trained) or trained["model_fingerprint"]),
         "waivers": fingerprint(waivers),
         "rollback": fingerprint(rollbacks[:1]),
     }

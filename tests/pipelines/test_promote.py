@@ -97,6 +97,17 @@ def test_missing_weights_close_the_gate(chain, recipe):
     assert "are gone" in STAGE.perform(recipe, chain.workspace).gates[0].evidence
 
 
+def test_weights_that_are_back_are_promoted(chain, recipe):
+    chain.perform(recipe)
+    file = chain.model_folder() / "adapter_model.safetensors"
+    weights = file.read_text()
+    file.unlink()
+    assert STAGE.perform(recipe, chain.workspace).verdict is Verdict.CLOSED
+    file.write_text(weights)
+    assert STAGE.perform(recipe, chain.workspace).verdict is Verdict.OPEN
+    assert registry.champion(chain.workspace.settings, "small") == "1"
+
+
 def test_data_that_changed_since_the_evaluation_open_nothing(chain, recipe):
     chain.perform(recipe)
     chain.data = "data 2"
