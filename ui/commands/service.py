@@ -61,11 +61,11 @@ def serve(
     from serve.app import start
 
     progress = Progress()
-    # `make up` and process managers end us with SIGTERM: the service is to end as with Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     loaded = load_recipe(recipe, overrides or [])
     progress.say(f"{loaded.name}: starting Ray and loading base and tuned ...")
     handle = start(loaded, Workspace(), host, port)
+    # `make up` and process managers end us with SIGTERM: as Ctrl-C does. Ray sets its own when it starts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress.say(f"{handle.recipe_name} version {handle.model_version} answers at {handle.url}/v1 (Ctrl-C ends it).")
     try:
         handle.wait()
