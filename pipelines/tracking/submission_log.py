@@ -131,7 +131,9 @@ def refresh(workspace: Workspace, rows: list[SubmissionRow], known: dict[str, Jo
                 continue
             job = known.get(row.submission_id)
             if job is not None and job.state is not JobState.LOST:
-                row.state, row.exit_code = str(job.state), job.exit_code
+                # A stage that ends because it was asked to has failed in Ray's eyes, and was stopped in ours.
+                stopped = job.state is JobState.FAILED and row.stop_requested_at is not None
+                row.state, row.exit_code = str(JobState.STOPPED if stopped else job.state), job.exit_code
             elif _state(row) is not JobState.SUBMITTING or now() - row.created_at > STARTUP:
                 row.state = str(JobState.LOST)
             row.seen_at = now()

@@ -113,6 +113,14 @@ def test_a_cluster_that_is_away_leaves_the_last_known_states(workspace, monkeypa
     assert listed.seen_at is not None
 
 
+def test_what_fails_after_a_stop_was_asked_for_was_stopped_and_is_tried_again(workspace):
+    made = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    submission_log.request_stop(workspace, made.submission_id)
+    again = submission_log.claim(workspace, KnownJobs(every=JobState.FAILED), REQUEST)
+    assert again.attempt == 2
+    assert submissions.find_submission(workspace, made.submission_id).state is JobState.STOPPED
+
+
 def test_a_stop_is_read_inside_its_job_alone(workspace, monkeypatch):
     made = submission_log.claim(workspace, KnownJobs(), REQUEST)
     submission_log.request_stop(workspace, made.submission_id)
