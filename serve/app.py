@@ -80,9 +80,11 @@ class ServerHandle:
             time.sleep(2)
 
     def stop(self) -> None:
-        """End the service; Ray goes on."""
+        """End the service, if it still runs; Ray goes on."""
         from ray import serve as ray_serve
 
+        if not _serving():
+            return
         ray_serve.delete(self.recipe_name)
         if not ray_serve.status().applications:
             ray_serve.shutdown()  # type: ignore[no-untyped-call]

@@ -16,11 +16,14 @@ class FeedbackStore:
         self._recent: OrderedDict[str, None] = OrderedDict()
         """Requests of this process: their rows may still wait to be written."""
 
-    def answered(self, request_id: str) -> None:
-        """Remember that there is such a request."""
+    def answering(self, request_id: str) -> bool:
+        """Remember that there is such a request; False when there was one of that name."""
+        if request_id in self._recent:
+            return False
         self._recent[request_id] = None
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
+        return True
 
     def add(self, feedback: FeedbackRequest) -> int | None:
         """The number of the stored row, or None when there was no such request."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
@@ -84,7 +85,7 @@ def build_gateway(service: ChatService) -> FastAPI:
 
 
 class RequestIds:
-    """Gives each request an id, and its reply the header that says it."""
+    """Gives each request an id: its `x-request-id` header, which Serve's proxy adds and echoes, or a new one."""
 
     # Plain ASGI: Starlette's own middleware hides from a stream that its client left.
 
@@ -96,7 +97,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = new_request_id()
+        stated = Headers(scope=scope).get("x-request-id")
+        request_id = stated or new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def with_id(message: ASGIMessage) -> None:
@@ -104,7 +106,7 @@ class RequestIds:
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        await self._app(scope, receive, with_id)
+        await self._app(scope, receive, send if stated else with_id)
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

@@ -1,6 +1,7 @@
 """What the gateway does with a request, whatever carries it: arm, answer, log."""
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,9 @@ from serve.schemas import ChatRequest, FeedbackRequest, Usage
 
 CLIENT_GONE = 499
 """Status of an interaction whose client left before its end (nginx's convention)."""
+
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Turn:
 
 
 def new_request_id() -> str:
-    """An id for a request; also the completion's id, so that feedback can name either."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
+    """An id for a request; also the completion's id."""
+    return str(uuid.uuid4())
 
 
 class ChatService:
@@ -78,7 +82,11 @@ class ChatService:
         self._feedback = FeedbackStore(workspace, hosted.recipe_name)
 
     async def begin(self, request: ChatRequest, user: str | None, request_id: str) -> Turn:
-        """The request with its arm. Raises RequestError for a model or a length that is not served."""
+        """The request with its arm. Raises RequestError for a model, a length or an id that is not served."""
+        if not REQUEST_ID.fullmatch(request_id):
+            raise RequestError(400, "x-request-id is not plain text of at most 100 characters.", code="invalid_id")
+        if not self._feedback.answering(request_id):
+            raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
         limit = request.limit or self.hosted.max_new_tokens
         if limit > self.hosted.max_new_tokens:
             raise RequestError(
@@ -106,7 +114,6 @@ class ChatService:
                         raise _refusal(event)
                     if isinstance(event, Started):
                         turn.prompt_tokens = event.prompt_tokens
-                        self._feedback.answered(turn.request_id)
                         continue
                     self._note(turn, event)
                     if event.error:

@@ -1,0 +1,247 @@
+import concurrent.futures
+import socket
+import time
+
+import httpx
+import pytest
+
+from cluster.errors import GateClosed, UserError
+from pipelines.recipe_file import load_recipe
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def promote(workspace, recipe, tiny_model, adapter):
+    """What `sluice promote` leaves, for an adapter that was trained elsewhere."""
+    from pipelines.fingerprint import folder_fingerprint
+    from pipelines.tracking import deployments
+
+    train = {
+        "model": str(adapter),
+        "model_fingerprint": folder_fingerprint(adapter),
+        "base": str(tiny_model),
+        "base_fingerprint": folder_fingerprint(tiny_model),
+        "base_folder": str(tiny_model),
+        "method": "lora",
+        "run_id": "",
+    }
+    return deployments.append(
+        workspace,
+        recipe_name=recipe.name,
+        action="promote",
+        model_name=recipe.name,
+        model_version="1",
+        content={"train": train, "recipe": recipe.model_dump(mode="json")},
+        by="a test",
+    )
+
+
+def test_nothing_is_served_before_it_is_promoted(workspace, recipe_file):
+    from serve.app import start
+
+    with pytest.raises(GateClosed, match="nothing is promoted"):
+        start(load_recipe(recipe_file()), workspace)
+
+
+def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
+    workspace, recipe_file, tiny_model, tiny_adapter, tmp_path
+):
+    import shutil
+
+    from serve.app import start
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_adapter, adapter)
+    recipe = load_recipe(recipe_file())
+    promote(workspace, recipe, tiny_model, adapter)
+    with (adapter / "adapter_model.safetensors").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(GateClosed, match="not those that were trained"):
+        start(recipe, workspace)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_model):
+    import yaml
+
+    path = tmp_path_factory.mktemp("recipes") / "recipe.yaml"
+    content = {
+        "name": "served",
+        "dataset": {"source": "none.jsonl"},
+        "models": [{"base": str(tiny_model)}],
+        "train": {"dtype": "float32"},
+        "serve": {"max_new_tokens": 1000, "max_batch_size": 2, "max_queued_requests": 2},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def server(ray_cluster, recipe, tiny_model, tiny_adapter):
+    from serve.app import start
+
+    promote(ray_cluster, recipe, tiny_model, tiny_adapter)
+    handle = start(recipe, ray_cluster, port=free_port())
+    yield handle
+    handle.stop()
+
+
+@pytest.fixture
+def client(server):
+    from serve.client import Client
+
+    with Client(server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def openai_client(server):
+    import openai
+
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def rows(workspace, table, request_id):
+    from sqlalchemy import select
+
+    with workspace.session() as session:
+        return list(session.scalars(select(table).where(table.request_id == request_id)))
+
+
+@pytest.mark.cluster
+def test_the_openai_client_chats_and_streams(openai_client):
+    answer = openai_client.chat.completions.create(model="tuned", messages=HELLO, max_tokens=8)
+    pieces = list(
+        openai_client.chat.completions.create(
+            model="tuned", messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
+    assert text == answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length" and answer.usage.completion_tokens == 8
+    assert len(pieces) > 4, "it must come in pieces"
+    assert pieces[-1].usage == answer.usage
+    assert answer.model == "served-tuned"
+    assert [model.id for model in openai_client.models.list()] == ["served", "base", "tuned"]
+
+
+@pytest.mark.cluster
+def test_the_same_user_always_gets_the_same_arm(openai_client):
+    def arm(user):
+        raw = openai_client.chat.completions.with_raw_response.create(
+            model="auto", messages=HELLO, max_tokens=1, user=user
+        )
+        return raw.headers["x-sluice-arm"]
+
+    users = [f"user-{n}" for n in range(8)]
+    arms = [arm(user) for user in users]
+    assert set(arms) == {"base", "tuned"}
+    assert [arm(user) for user in users] == arms
+
+
+@pytest.mark.cluster
+def test_a_flag_is_in_the_database(client, ray_cluster):
+    from pipelines.records import FeedbackRow, InteractionRow
+
+    answer = client.chat(HELLO, user="jane", max_tokens=4)
+    assert client.feedback(answer.request_id, "flag", "nonsense")
+    (row,) = rows(ray_cluster, FeedbackRow, answer.request_id)
+    assert (row.kind, row.reason) == ("flag", "nonsense")
+    (kept,) = wait_until(lambda: rows(ray_cluster, InteractionRow, answer.request_id))
+    assert (kept.arm, kept.answer, kept.completion_tokens) == (answer.arm, answer.text, 4)
+
+
+@pytest.mark.cluster
+def test_openais_own_errors_come_out_of_its_client(openai_client):
+    import openai
+
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        openai_client.chat.completions.create(model="gpt-9", messages=HELLO)
+    with pytest.raises(openai.UnprocessableEntityError, match="max_tokens"):
+        openai_client.chat.completions.create(model="base", messages=HELLO, max_tokens=10**9)
+    with pytest.raises(openai.APIStatusError) as large:
+        openai_client.chat.completions.create(model="base", messages=[{"role": "user", "content": "x" * 2**21}])
+    assert large.value.status_code == 413
+
+
+@pytest.mark.cluster
+def test_too_many_at_once_are_429(server, client):
+    def ask(_):
+        body = {"messages": HELLO, "model": "base", "max_tokens": 400}
+        return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(ask, range(12)))
+    statuses = sorted(reply.status_code for reply in replies)
+    assert set(statuses) == {200, 429} and statuses.count(200) >= 4
+    assert all(reply.headers["retry-after"] for reply in replies if reply.status_code == 429)
+    assert client.chat(HELLO, max_tokens=1).text is not None
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, streamed):
+    from pipelines.records import InteractionRow
+
+    before = client.health()["generated_tokens"]
+    body = {"messages": HELLO, "model": "base", "max_tokens": 1000, "stream": streamed}
+    if streamed:
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as reply:
+            next(reply.iter_lines())
+            request_id = reply.headers["x-request-id"]
+    else:
+        request_id = None
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.3))
+    wait_until(lambda: client.health()["running"] == 0)
+    assert client.health()["generated_tokens"] - before < 1000
+    if request_id:
+        (row,) = wait_until(lambda: rows(ray_cluster, InteractionRow, request_id))
+        assert (row.status, row.finish_reason) == (499, "cancelled")
+
+
+@pytest.mark.cluster
+def test_our_client_streams_and_says_what_went_wrong(client, server):
+    from serve.client import Client, ServiceError
+
+    with client.stream(HELLO, model="base", max_tokens=6) as stream:
+        text = "".join(stream)
+    assert text == client.chat(HELLO, model="base", max_tokens=6).text
+    assert (stream.arm, stream.model, stream.finish_reason) == ("base", "served-base", "length")
+    assert stream.usage.completion_tokens == 6
+    with pytest.raises(ServiceError, match="no model") as refused:
+        client.stream(HELLO, model="nobody")
+    assert refused.value.status == 404
+    with pytest.raises(ServiceError, match="no request"):
+        client.feedback("chatcmpl-none", "thumb_up")
+    with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(ServiceError, match="cannot be reached"):
+        nobody.health()
+
+
+@pytest.mark.cluster
+def test_a_taken_port_is_a_sentence(ray_cluster, recipe, tiny_model, tiny_adapter):
+    from ray import serve as ray_serve
+
+    from serve.app import _start_proxy
+
+    ray_serve.shutdown()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot be used"):
+            _start_proxy("127.0.0.1", taken.getsockname()[1])
