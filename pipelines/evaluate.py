@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import UserError
+from cluster.errors import StageFailed, UserError
 from pipelines import stage
 from pipelines.fingerprint import fingerprint, short
 from pipelines.gates import Finding, Gate, decide
@@ -112,7 +112,10 @@ def compare(examples: list[TestExample], results: "Results", recipe: Recipe, wor
     for arm, answers in results.arms.items():
         losses = [answers.losses[index] or (0.0, 0) for index in used]
         if report.broken(losses):
-            raise RuntimeError(f"{arm}: its loss on the test side is not a number, so its weights are broken.")
+            raise StageFailed(
+                f"{arm}: its loss on the test side is not a number, so its weights are broken.",
+                "Lower train.learning_rate and train again.",
+            )
         scored[arm] = report.score(scorer, [answers.texts[index] or "" for index in used], references, losses)
     evaluate = recipe.evaluate
     compared = report.comparisons(scored["base"], scored["tuned"], groups, evaluate.resamples, recipe.seed)

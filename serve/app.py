@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import GateClosed, UserError
+from cluster.errors import GateClosed, StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.workspace import Workspace
@@ -68,7 +68,7 @@ class ServerHandle:
     model_version: str
 
     def wait(self) -> None:
-        """Return when the service has ended; raise RuntimeError when it can no longer answer."""
+        """Return when the service has ended; raise StageFailed when it can no longer answer."""
         from ray import serve as ray_serve
 
         while True:
@@ -76,7 +76,7 @@ class ServerHandle:
             if application is None:
                 return
             if application.status in ("DEPLOY_FAILED", "NOT_STARTED"):
-                raise RuntimeError(f"The service ended: {application.message}")
+                raise StageFailed(f"The service ended: {application.message}")
             time.sleep(2)
 
     def stop(self) -> None:
@@ -108,7 +108,7 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
     except RuntimeError as error:
         message = ray_serve.status().applications[recipe.name].message if _deployed(recipe.name) else str(error)
         ray_serve.delete(recipe.name)
-        raise RuntimeError(f"{recipe.name} could not be served: {message}") from error
+        raise StageFailed(f"{recipe.name} could not be served: {message}", "Its replica's log says more.") from error
     return ServerHandle(f"http://{_reachable(host)}:{port}", recipe.name, deployment.model_version)
 
 

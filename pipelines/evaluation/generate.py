@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.errors import StageFailed
 from pipelines.models.candidate import Candidate
 from pipelines.progress import Progress
 
 Messages = Sequence[dict[str, str]]
 
 
-class EvaluationFailed(RuntimeError):
+class EvaluationFailed(StageFailed):
     """A candidate could not be loaded or could not answer; the message names it."""
 
 
@@ -155,11 +156,12 @@ def run_candidates(
         return _collect(streams, list(candidates), len(examples), progress)
     except RayTaskError as error:
         cause = error.cause or error
-        raise EvaluationFailed(f"Evaluation stopped: {type(cause).__name__}: {cause}") from error
+        message = cause.message if isinstance(cause, StageFailed) else f"{type(cause).__name__}: {cause}"
+        raise EvaluationFailed(f"The evaluation stopped: {message}", "Mend the candidate and start again.") from error
     except RayActorError as error:
         raise EvaluationFailed(
-            "Evaluation stopped: the process that generated died, most likely for want of memory; "
-            "lower evaluate.batch_size or evaluate.max_new_tokens."
+            "The evaluation stopped: the process that generated died, most likely for want of memory.",
+            "Lower evaluate.batch_size or evaluate.max_new_tokens.",
         ) from error
     finally:
         for worker in workers:
