@@ -47,7 +47,7 @@ def test_a_batch_size_that_is_no_power_of_two_names_its_neighbours():
 
 
 def test_a_global_batch_that_the_workers_cannot_share_is_refused():
-    with pytest.raises(ValidationError, match="global_batch_size 16 is not divisible by .* = 24"):
+    with pytest.raises(ValidationError, match=r"global_batch_size 16 is not divisible by .* = 24"):
         recipe(train={"global_batch_size": 16, "per_device_train_batch_size": 8}, cluster={"num_workers": 3})
     assert recipe(train={"global_batch_size": 16, "per_device_train_batch_size": 8}, cluster={"num_workers": 2})
 
