@@ -121,6 +121,9 @@ def join_group() -> None:
 
 def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callable[[Event], None]) -> list[TrialResult]:
     """Run the sweep; how each trial ended, in the order they were drawn."""
+    # Before Tune is imported: no boxes on standard output, no TensorBoard, JSON and CSV of its own.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 

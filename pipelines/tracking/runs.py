@@ -62,8 +62,13 @@ class Tracker:
     def client(self) -> Any:
         """MLflow's client."""
         if self._client is None:
+            import logging
+
             from mlflow import MlflowClient
 
+            # It tells of each table that it makes.
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
             self._client = MlflowClient(self.tracking_uri)
         return self._client
 

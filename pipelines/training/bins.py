@@ -244,12 +244,12 @@ class BinFile:
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self.taught: list[int] = self._table["taught"].to_pylist()
         """Supervised tokens of each bin."""
-        sizes = self._table["tokens"].combine_chunks().value_lengths() if len(self.taught) else []
-        self.sizes: list[int] = [int(size) for size in sizes.to_pylist()] if len(self.taught) else []
+        self.sizes: list[int] = pc.list_value_length(self._table["tokens"]).to_pylist()
         """Tokens of each bin."""
 
     def __len__(self) -> int:

@@ -24,9 +24,11 @@ class CheckpointStore:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._files, self._root = fs.FileSystem.from_uri(address) if "://" in address else (None, address)
-        if self._files is None:
-            self._files = fs.LocalFileSystem()
+        self._files: Any
+        self._root: str
+        self._files, self._root = (
+            fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
+        )
 
     def save(self, step: int, folder: Path, rank: int, world: int) -> None:
         """Keep one worker's files of a checkpoint, its manifest last."""

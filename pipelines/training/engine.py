@@ -130,5 +130,7 @@ def export(engine: Any, train: Train, base_folder: Path, base: dict[str, str], t
             state |= {name: value.cpu() for name, value in model.named_buffers() if name in kept}
             model.save_pretrained(target, state_dict=state)
             load_tokenizer(base_folder).save_pretrained(target)
+    # PEFT's model card is a form that nobody has filled in.
+    (target / "README.md").unlink(missing_ok=True)
     note = {"method": train.method, "base": base["name"], "base_fingerprint": base["fingerprint"]}
     (target / RECORD).write_text(json.dumps(note, indent=2), encoding="utf-8")

@@ -91,7 +91,8 @@ def _loss(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
 
 
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    loss: Tensor = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return loss
 
 
 def _alters_logits(config: Any) -> bool:

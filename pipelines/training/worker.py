@@ -1,6 +1,7 @@
 """The training loop: what runs on each worker, from the first bin to the exported weights."""
 
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -142,7 +143,7 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
         self._resume()
-        self._say("started", step=self.state.step, steps=self.plan.steps, values=self.job.values)
+        self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
             self.state.baseline_loss = self._validate()
             self._say("baseline", step=0, loss=self.state.baseline_loss)

@@ -1,0 +1,76 @@
+"""Checkpoints are complete, or not there."""
+
+import pytest
+
+from pipelines.training.checkpoints import CheckpointStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "files" / "state").mkdir(parents=True)
+    (tmp_path / "files" / "state" / "weights.pt").write_bytes(bytes(range(200)))
+    return tmp_path / "files"
+
+
+def test_a_checkpoint_counts_when_every_worker_has_written_its_manifest(store, folder):
+    store.save(4, folder, 0, 2)
+    assert store.complete() == []
+    store.save(4, folder, 1, 2)
+    assert store.complete() == [4]
+    assert store.world(4) == 2
+
+
+def test_a_missing_byte_is_noticed_and_the_checkpoint_before_is_used(store, folder, tmp_path):
+    store.save(4, folder, 0, 1)
+    store.save(8, folder, 0, 1)
+    damaged = tmp_path / "run" / "step-00000008" / "state" / "weights.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    newest, aside = store.newest_whole()
+
+    assert newest == 4
+    assert aside == {8: "state/weights.pt has 199 bytes instead of 200"}
+    assert (tmp_path / "run" / "damaged-00000008").is_dir()
+    assert store.complete() == [4]
+
+
+def test_a_changed_byte_is_noticed(store, folder, tmp_path):
+    store.save(4, folder, 0, 1)
+    path = tmp_path / "run" / "step-00000004" / "state" / "weights.pt"
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+
+    assert store.newest_whole() == (None, {4: "state/weights.pt has other content than was written"})
+
+
+def test_a_manifest_that_was_cut_off_does_not_count(store, folder, tmp_path):
+    store.save(4, folder, 0, 1)
+    manifest = tmp_path / "run" / "step-00000004" / "manifest-0.json"
+    manifest.write_text(manifest.read_text()[:20])
+
+    assert store.complete() == []
+
+
+def test_a_worker_that_dies_while_writing_leaves_nothing_that_counts(store, folder, monkeypatch):
+    from pipelines.training import checkpoints
+
+    def die(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoints.fs, "copy_files", die)
+    with pytest.raises(OSError, match="no space"):
+        store.save(4, folder, 0, 1)
+    assert store.complete() == []
+
+
+def test_only_the_wanted_are_kept(store, folder):
+    for step in (2, 4, 6):
+        store.save(step, folder, 0, 1)
+    store.keep_only({4, 6})
+    assert store.complete() == [4, 6]
+    store.clear()
+    assert store.complete() == []

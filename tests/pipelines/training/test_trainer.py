@@ -1,0 +1,112 @@
+"""Training through Ray Train and DeepSpeed, with a tiny model."""
+
+import os
+import signal
+
+import pytest
+
+from cluster.errors import StageFailed, UserError
+from pipelines.fingerprint import folder_fingerprint
+from pipelines.progress import Progress
+from pipelines.training.checkpoints import CheckpointStore
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def make_job(ray_cluster, tiny_model):
+    from tests.pipelines.training.conftest import job_maker
+
+    return job_maker(ray_cluster, tiny_model)
+
+
+def place(workers=1):
+    from pipelines.training.trainer import Place
+
+    return Place(num_workers=workers, use_gpu=False, accelerator_type=None, cpus_per_worker=1.0)
+
+
+def run(job, workspace, name, workers=1, on_event=lambda event: None):
+    from pipelines.training.trainer import fit
+
+    return fit(job, place(workers), name, workspace, Progress(quiet=True), on_event)
+
+
+SHORT = {"max_steps": 4, "eval_steps": 2, "learning_rate": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def alone(ray_cluster, tiny_model):
+    """One worker at ZeRO-0: what the others are compared with."""
+    from tests.pipelines.training.conftest import job_maker
+
+    job = job_maker(ray_cluster, tiny_model)("alone", SHORT)
+    return run(job, ray_cluster, "alone")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_workers_with_sharding_learn_what_one_learns_alone(make_job, ray_cluster, alone, stage):
+    job = make_job(f"zero{stage}", SHORT | {"deepspeed": {"stage": stage}})
+    outcome = run(job, ray_cluster, f"zero{stage}", workers=2)
+
+    assert outcome["last_validation_loss"] == pytest.approx(alone["last_validation_loss"], rel=0.02)
+    assert outcome["last_train_loss"] == pytest.approx(alone["last_train_loss"], rel=0.02)
+    assert outcome["last_validation_loss"] < outcome["baseline_loss"]
+    assert outcome["supervised_tokens"] == alone["supervised_tokens"]
+
+
+def test_a_killed_worker_goes_on_from_its_last_checkpoint(make_job, ray_cluster):
+    job = make_job("killed", {"max_steps": 8, "eval_steps": 2})
+    seen, pids = [], []
+
+    def on_event(event):
+        seen.append((event["kind"], event.get("step")))
+        if event["kind"] == "started":
+            pids.append(event["pid"])
+        if event["kind"] == "checkpoint" and event["step"] == 4 and len(pids) == 1:
+            os.kill(pids[0], signal.SIGKILL)
+
+    outcome = run(job, ray_cluster, "killed", on_event=on_event)
+
+    resumed = [step for kind, step in seen if kind == "resumed"]
+    assert len(pids) == 2 and pids[0] != pids[1]
+    assert resumed and resumed[0] >= 4
+    assert outcome["step"] == 8
+    assert [entry["step"] for entry in outcome["history"]] == [2, 4, 6, 8]
+
+
+def test_a_stop_leaves_a_checkpoint_and_the_same_command_goes_on(make_job, ray_cluster, monkeypatch):
+    from pipelines.training import trainer
+
+    job = make_job("stopped", {"max_steps": 4000, "eval_steps": 1000})
+    steps = []
+    monkeypatch.setattr(trainer, "stop_requested", lambda workspace: bool(steps))
+    with pytest.raises(StageFailed, match="stop requested") as stopped:
+        run(job, ray_cluster, "stopped", on_event=lambda e: e["kind"] == "step" and steps.append(e["step"]))
+
+    assert stopped.value.exit_code == 1
+    [kept] = CheckpointStore(job.checkpoints).complete()
+    assert kept == steps[-1] < 4000
+
+
+def test_checkpoints_of_other_workers_are_refused_with_both_ways_out(make_job, ray_cluster, tmp_path):
+    from pipelines.training.trainer import check_resumable
+
+    job = make_job("world")
+    (tmp_path / "file").write_text("x")
+    for rank in range(2):
+        CheckpointStore(job.checkpoints).save(3, tmp_path, rank, 2)
+
+    with pytest.raises(UserError, match="begun with 2 workers") as refused:
+        check_resumable(job, place(1))
+    assert "--fresh" in refused.value.remedy
+
+
+def test_what_goes_out_is_kept_whole_and_names_its_base(make_job, ray_cluster, alone):
+    import json
+    from pathlib import Path
+
+    folder = Path(alone["model"])
+    assert json.loads((folder / "sluice.json").read_text())["base_fingerprint"] == "tiny"
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in folder.iterdir()}
+    assert len(folder_fingerprint(folder)) == 64
