@@ -342,7 +342,8 @@ class Loop:
             self.store.save(self.state.step, Path(scratch), self.rank, self.world)
         dist.barrier()
         if self.rank == 0:
-            self.store.keep_only({self.state.step, self.state.stopping.best_step})
+            # The best, the last, and the one before: should the last be damaged, little is lost.
+            self.store.keep_only({*self.store.complete()[-2:], self.state.stopping.best_step})
             self._say("checkpoint", step=self.state.step)
 
     def _sum(self, values: list[float]) -> list[float]:

@@ -42,7 +42,7 @@ def job_maker(workspace, model):
             {
                 "learning_rate": 1e-2,
                 "global_batch_size": 8,
-                "max_length": 64,
+                "max_length": 128,
                 "dtype": "float32",
                 "num_train_epochs": 2,
                 "lora_r": 4,

@@ -1,0 +1,154 @@
+"""The loop in this process, with a tiny model and DeepSpeed."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.training.checkpoints import CheckpointStore
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("process_group")]
+
+
+class Remote:
+    def __init__(self, call):
+        self.remote = call
+
+
+class Listener:
+    """A mailbox in this process."""
+
+    def __init__(self):
+        self.events = []
+        self.put = Remote(self.events.append)
+
+    def of(self, kind, value="step"):
+        return [event[value] for event in self.events if event["kind"] == kind]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    from pipelines.training import worker
+
+    def go(job, stop_at=None):
+        heard = Listener()
+        monkeypatch.setattr(
+            worker.Loop, "_stop_asked", lambda loop: stop_at is not None and loop.state.step + 1 == stop_at
+        )
+        return worker.run_loop(job, rank=0, world=1, mailbox=heard), heard
+
+    return go
+
+
+def test_one_pass_of_eight_rows_equals_eight_passes_of_one(make_job, run):
+    wide, _ = run(make_job("wide", {"per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1}))
+    deep, _ = run(make_job("deep", {"per_device_train_batch_size": 1, "max_steps": 3, "eval_steps": 1}))
+
+    for one, other in zip(wide["history"], deep["history"], strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
+
+
+def test_packed_and_unpacked_training_see_the_same_tokens(make_job, run):
+    packed, _ = run(make_job("packed", {"num_train_epochs": 1}))
+    single, _ = run(make_job("single", {"num_train_epochs": 1, "packing": False}))
+
+    assert packed["supervised_tokens"] == single["supervised_tokens"]
+    assert packed["tokens"] == single["tokens"]
+    assert packed["baseline_loss"] == pytest.approx(single["baseline_loss"], rel=1e-4)
+    assert packed["step"] < single["step"]
+
+
+@pytest.mark.parametrize(("method", "stage"), [("lora", 0), ("full", 0), ("lora", 3)])
+def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(make_job, run, method, stage):
+    settings = {
+        "method": method,
+        "deepspeed": {"stage": stage},
+        "max_steps": 6,
+        "eval_steps": 2,
+        "lora_dropout": 0.1,
+        "learning_rate": 3e-3,
+    }
+    whole, _ = run(make_job("whole", settings))
+    stopped, _ = run(make_job("halves", settings), stop_at=3)
+    resumed, heard = run(make_job("halves", settings))
+
+    assert (stopped["status"], stopped["step"]) == ("stopped", 3)
+    assert heard.of("resumed") == [3]
+    assert heard.of("step") == [4, 5, 6]
+    assert heard.of("baseline") == []
+    assert resumed["baseline_loss"] == whole["baseline_loss"]
+    assert resumed["last_validation_loss"] == pytest.approx(whole["last_validation_loss"], rel=1e-4)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(make_job, run):
+    settings = {"max_steps": 4, "eval_steps": 1, "learning_rate": 1e-3}
+    job = make_job("damaged", settings)
+    run(job, stop_at=3)
+    assert CheckpointStore(job.checkpoints).complete() == [2, 3]
+    file = max(Path(job.checkpoints, "step-00000003").rglob("*.pt"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1])
+
+    _, heard = run(job)
+
+    assert heard.of("damaged") == [3]
+    assert heard.of("resumed") == [2]
+    assert heard.of("step") == [3, 4]
+
+
+def test_patience_ends_the_run_and_the_best_weights_go_out(make_job, run):
+    # Far too fast: the validation loss has its lowest early and rises from there.
+    job = make_job("patience", {"learning_rate": 0.3, "max_steps": 40, "eval_steps": 1, "early_stopping_patience": 3})
+    outcome, heard = run(job)
+
+    losses = dict(zip(heard.of("validation"), heard.of("validation", "loss"), strict=True))
+    best = min(losses, key=losses.get)
+    assert outcome["step"] == best + 3 < 40
+    assert outcome["kept_step"] == best
+    assert "no improvement in 3 validations" in outcome["stopped_because"]
+    assert loss_of_export(job, outcome["model"]) == pytest.approx(losses[best], rel=1e-3)
+
+
+def loss_of_export(job, folder):
+    """The validation loss of what went out, loaded as a server would."""
+    import torch
+    from peft import PeftModel
+
+    from pipelines.models.load import load_causal_lm
+    from pipelines.training.bins import BinFile
+    from pipelines.training.losses import Batch, SupervisedLoss
+    from pipelines.workspace import Workspace
+
+    base = load_causal_lm(job.base["folder"], "float32")
+    model = (
+        PeftModel.from_pretrained(base, folder) if job.train["method"] == "lora" else load_causal_lm(folder, "float32")
+    )
+    model.eval()
+    side = BinFile(Workspace().fetch(job.bins) / "validation.arrow")
+    with torch.no_grad():
+        total = 0.0
+        for number in range(len(side)):
+            batch = Batch.of([side.read(number)])
+            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets))
+    return total / sum(side.taught)
+
+
+@pytest.mark.parametrize(("method", "stage"), [("lora", 0), ("lora", 3), ("full", 0), ("full", 3)])
+def test_what_goes_out_has_the_loss_that_was_validated(make_job, run, method, stage):
+    job = make_job(
+        f"out-{method}-{stage}", {"method": method, "deepspeed": {"stage": stage}, "max_steps": 3, "eval_steps": 3}
+    )
+    outcome, _ = run(job)
+
+    assert outcome["last_validation_loss"] < outcome["baseline_loss"]
+    assert loss_of_export(job, outcome["model"]) == pytest.approx(outcome["last_validation_loss"], rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_its_examples(make_job, run):
+    job = make_job("diverged", {"learning_rate": 1e30, "max_steps": 20, "method": "full", "warmup_steps": 0})
+    outcome, heard = run(job)
+
+    assert outcome["status"] == "failed"
+    assert "diverged at step" in outcome["message"]
+    assert "example-0" in outcome["message"]
+    assert "learning_rate" in outcome["remedy"]
+    assert len(heard.of("step")) < 20
