@@ -31,6 +31,8 @@ def show_report(report: Report) -> None:
     figures(report.figures)
     if isinstance(report.figures.get("example"), dict):
         example(report.figures["example"])
+    for which in ("best", "worst"):
+        answers(f"{which.capitalize()} examples", report.figures.get(which))
     provenance(report)
 
 
@@ -149,6 +151,28 @@ def example(shown: dict[str, Any]) -> None:
     """An example as training saw it, with the part that it learns to say marked."""
     heading("An example as the model saw it", "what it learns to say is marked")
     st.html(html('<div class="example">{text}</div>', text=masked(shown)))
+
+
+def answers(title: str, compared: Any) -> None:
+    """Test examples with the answers of base and tuned beside what people wrote."""
+    rows = [one for one in compared if isinstance(one, dict)] if isinstance(compared, list) else []
+    if not rows:
+        return
+    with st.expander(f"{title} ({len(rows)})"):
+        st.html(joined([_answers(one) for one in rows]))
+
+
+def _answers(compared: dict[str, Any]) -> Markup:
+    def line(name: str) -> Markup:
+        score = compared.get(f"{name}_score")
+        told = html(" {score}", score=number(score)) if isinstance(score, int | float) else Markup()
+        text = str(compared.get(name, ""))[:TEXT_SHOWN]
+        return html(
+            '<tr><td class="quiet">{name}{told}</td><td class="break">{text}</td></tr>', name=name, told=told, text=text
+        )
+
+    lines = joined([line(name) for name in ("prompt", "reference", "base", "tuned") if name in compared])
+    return html('<div class="finding"><table class="grid">{lines}</table></div>', lines=lines)
 
 
 def masked(shown: dict[str, Any]) -> Markup:

@@ -136,6 +136,16 @@ def fill_pipeline(workspace, run_id="train"):
         seconds=190,
         fingerprints={"train": train.key, "split": "5" * 64},
         figures={
+            "best": [
+                {
+                    "prompt": "Summarise: Return the canonical path, with symbolic links resolved.",
+                    "reference": "Resolve a path.",
+                    "base": "This function is used to get the path. " + HOSTILE,
+                    "tuned": "Resolve the path.",
+                    "base_score": 0.11,
+                    "tuned_score": 0.8,
+                }
+            ],
             "candidates": {
                 "base": {"loss": 3.383, "perplexity": 29.46, "rouge1": 0.214, "rougeL": 0.173, "bleu": 0.021},
                 "tuned": {"loss": 2.487, "perplexity": 12.02, "rouge1": 0.301, "rougeL": 0.264, "bleu": 0.058},

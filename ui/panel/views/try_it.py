@@ -25,7 +25,7 @@ def try_it() -> None:
     question = st.chat_input(
         "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key=f"question-{chat_id}"
     )
-    if question:
+    if question and question.strip():
         _ask(recipe_name, chat_id, question)
 
 

@@ -1,0 +1,115 @@
+import pytest
+
+from pipelines.records import FeedbackRow, InteractionRow
+from serve.exposures import unit_of
+from ui.panel import backend, gateway
+from ui.panel.gateway import Answer, Conversation, Opinion, Round, user_of
+
+
+def interaction(chat, number, arm, *, status=200, prompts=True, **fields):
+    columns = {
+        "request_id": f"{chat}-{number}-{arm}",
+        "recipe_name": "docstrings",
+        "unit": unit_of(user_of(chat, number)),
+        "arm": arm,
+        "model": f"docstrings-{arm}",
+        "messages": {"messages": [{"role": "user", "content": f"question {number}"}]} if prompts else None,
+        "answer": f"{arm} {number}" if prompts else None,
+        "finish_reason": "stop",
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "first_token_ms": 3.0,
+        "total_ms": 9.0,
+        "status": status,
+    }
+    return InteractionRow(**columns | fields)
+
+
+def store(workspace, *rows):
+    with workspace.session() as session:
+        session.add_all(rows)
+
+
+def test_a_conversation_is_read_back_round_by_round(workspace):
+    store(
+        workspace,
+        interaction("c1", 1, "base"),
+        interaction("c1", 1, "tuned"),
+        interaction("c1", 2, "tuned"),
+        interaction("c2", 1, "base"),
+    )
+    rounds = gateway.conversation("docstrings", "c1").value.rounds
+    assert [(r.question, sorted(r.answers)) for r in rounds] == [
+        ("question 1", ["base", "tuned"]),
+        ("question 2", ["tuned"]),
+    ]
+    assert rounds[0].answers["base"].text == "base 1"
+    assert rounds[0].answers["base"].tokens == 7
+
+
+def test_another_recipes_conversation_is_not_shown(workspace):
+    store(workspace, interaction("c3", 1, "base"))
+    assert gateway.conversation("other", "c3").value.rounds == []
+
+
+def test_an_answer_that_broke_off_says_so_when_read_back(workspace):
+    store(workspace, interaction("c4", 1, "base", status=499))
+    answer = gateway.conversation("docstrings", "c4").value.rounds[0].answers["base"]
+    assert answer.state == "failed"
+    assert "499" in answer.problem.message
+
+
+def test_a_recipe_that_keeps_no_prompts_shows_that(workspace):
+    store(workspace, interaction("c5", 1, "base", prompts=False))
+    (turn,) = gateway.conversation("docstrings", "c5").value.rounds
+    assert "keeps no prompts" in turn.question
+    assert "keeps no answers" in turn.answers["base"].text
+
+
+def test_each_side_is_told_what_it_answered_and_not_what_broke_off():
+    past = [
+        Round("one", {"base": Answer("b1", "done"), "tuned": Answer("half", "failed")}),
+        Round("two", {"base": Answer("b2", "done"), "tuned": Answer("t2", "done")}),
+    ]
+    conversation = Conversation("chat", past)
+    assert [m["content"] for m in conversation._messages("base", "three")] == ["one", "b1", "two", "b2", "three"]
+    assert [m["content"] for m in conversation._messages("tuned", "three")] == ["two", "t2", "three"]
+
+
+def test_a_second_question_waits_for_the_first_ones_answers():
+    conversation = Conversation("chat", [Round("one", {"base": Answer("", "writing")})])
+    assert conversation.writing
+    assert not conversation.ask("two")
+    assert len(conversation.rounds) == 1
+
+
+def test_a_conversation_ends_after_so_many_rounds():
+    conversation = Conversation("chat", [Round("q", {"base": Answer("a", "done")})] * gateway.MAX_ROUNDS)
+    assert not conversation.ask("one more")
+
+
+def test_the_last_thumb_and_the_last_flag_count(workspace):
+    store(
+        workspace,
+        FeedbackRow(request_id="r1", kind="thumb_up"),
+        FeedbackRow(request_id="r1", kind="flag", reason="invents"),
+        FeedbackRow(request_id="r1", kind="thumb_down"),
+        FeedbackRow(request_id="r2", kind="thumb_up"),
+    )
+    assert gateway.opinions(["r1"]).value == {"r1": Opinion("thumb_down", "invents")}
+
+
+@pytest.mark.parametrize("kind", ["thumb_up", "flag"])
+def test_feedback_to_a_service_that_is_away_names_the_remedy(kind, monkeypatch):
+    monkeypatch.setenv("SLUICE_GATEWAY", "http://127.0.0.1:9")
+    problem = gateway.give_feedback("r1", kind, "why")
+    assert "cannot be reached" in problem.message
+    assert "sluice serve" in problem.remedy
+
+
+def test_a_service_that_is_away_is_known_as_that(monkeypatch):
+    monkeypatch.setenv("SLUICE_GATEWAY", "http://127.0.0.1:9")
+    backend.known.clear()
+    known = gateway.service()
+    assert known.value is None
+    assert "sluice serve" in known.problem.remedy
