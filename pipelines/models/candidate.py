@@ -1,7 +1,12 @@
 """The candidates of a recipe: its base and what training made of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from cluster.errors import UserError
+from pipelines.fingerprint import short
+from pipelines.models.files import RECORD, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +38,14 @@ def candidates(train_report: "Report", workspace: "Workspace") -> dict[Literal["
 def candidates_of(
     produced: "Mapping[str, str]", recipe_name: str, workspace: "Workspace"
 ) -> dict[Literal["base", "tuned"], Candidate]:
-    """The same from what a train report left behind, as a deployment keeps it."""
+    """The same from what a train report left behind, as a deployment keeps it.
+
+    Raises UserError for an adapter that was trained over other weights.
+    """
     folder = str(workspace.fetch(produced["model"]))
     full = produced["method"] == "full"
+    if not full:
+        check_adapter(Path(folder), produced["base_fingerprint"])
     name = recipe_name
     return {
         "base": Candidate("base", produced["base_folder"], None, produced["base_fingerprint"], f"{name}-base"),
@@ -47,3 +57,13 @@ def candidates_of(
             f"{name}-tuned",
         ),
     }
+
+
+def check_adapter(folder: Path, base_fingerprint: str) -> None:
+    """Raise UserError unless the adapter in `folder` was trained over the base with this fingerprint."""
+    trained_over = str(read_json(folder / RECORD).get("base_fingerprint"))
+    if trained_over != base_fingerprint:
+        raise UserError(
+            f"{folder}: this adapter belongs to another base ({short(trained_over)}, not {short(base_fingerprint)}).",
+            "Use the base that it was trained over, or train anew.",
+        )

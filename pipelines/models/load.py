@@ -51,7 +51,7 @@ def find_base(choice: BaseModelChoice, settings: Settings) -> BaseFiles:
     local = Path(choice.base).expanduser()
     if local.is_dir():
         return _describe(choice.base, local.absolute(), settings)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", choice.base, re.ASCII):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", choice.base, re.ASCII):
         raise UserError(
             f"models: there is no folder {choice.base}.", "Name an existing folder, or a hub model as owner/name."
         )
