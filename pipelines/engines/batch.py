@@ -97,7 +97,8 @@ class Batch:
         positions: torch.Tensor,
         cache: RowsCache,
     ) -> list[int | None]:
-        with torch.inference_mode(), self.base.answering([row.adapter for row in rows]) as model:
+        model = self.base.answered_by([row.adapter for row in rows])
+        with torch.inference_mode():
             output: Any = model(
                 input_ids=tokens,
                 attention_mask=mask,

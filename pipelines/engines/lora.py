@@ -1,8 +1,8 @@
 """LoRA for batches whose rows use different adapters.
 
 PEFT can do it (`adapter_names`), with a hook on every layer at every step and copies of rows in every layer; on small
-steps that costs more than the model itself (`tests/benchmarks/engine.py`). Here the rows of each adapter are found
-once a step, and an adapter costs two matrix products a layer.
+steps that costs more than the model itself (`tests/benchmarks/engine.py`). Here all adapters together cost two
+matrix products and a mask a layer.
 """
 
 from collections.abc import Sequence
@@ -15,46 +15,65 @@ from cluster.errors import UserError
 
 
 class Rows:
-    """Which rows of the present batch each adapter answers; shared by all layers."""
+    """Which adapter answers each row of the present batch; shared by all layers."""
 
     def __init__(self) -> None:
-        self.groups: list[tuple[str, torch.Tensor | None]] = []
-        """Adapter and its row numbers; None instead of them: all rows."""
+        self.adapters: tuple[str | None, ...] = ()
+        self._device = torch.device("cpu")
+        self._masks: dict[tuple[tuple[str, int], ...], torch.Tensor] = {}
 
     def assign(self, adapters: Sequence[str | None], device: torch.device) -> None:
         """Set the adapter of each row; None: the bare base."""
-        self.groups = []
-        for name in dict.fromkeys(adapters):
-            if name is not None:
-                rows = [index for index, adapter in enumerate(adapters) if adapter == name]
-                chosen = None if len(rows) == len(adapters) else torch.tensor(rows, device=device)
-                self.groups.append((name, chosen))
+        if self.adapters != tuple(adapters):
+            self.adapters, self._device, self._masks = tuple(adapters), device, {}
+
+    @property
+    def common(self) -> str | None:
+        """The adapter of all rows, if they have one in common."""
+        return self.adapters[0] if len(set(self.adapters)) == 1 else None
+
+    def others(self, ranks: tuple[tuple[str, int], ...]) -> torch.Tensor:
+        """(rows, 1, sum of the ranks): True where a rank belongs to an adapter that the row does not use."""
+        if ranks not in self._masks:
+            # Most layers have the same ranks: made once a batch.
+            owners = [name for name, rank in ranks for _ in range(rank)]
+            mask = torch.tensor([[owner != name for owner in owners] for name in self.adapters], device=self._device)
+            self._masks[ranks] = mask.unsqueeze(1)
+        return self._masks[ranks]
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer and the low-rank updates of several adapters (Hu et al. 2021, arXiv 2106.09685)."""
+    """A frozen linear layer and the low-rank updates of several adapters (Hu et al. 2021, arXiv 2106.09685).
+
+    The adapters' matrices stand side by side: a mixed batch goes through all of them at once, and between the two
+    products, where a row is only as wide as the ranks, what is not its own is set to zero.
+    """
 
     def __init__(self, layer: Any, rows: Rows) -> None:
         """From PEFT's layer; the scale alpha / r goes into the second matrix."""
         super().__init__()
         self.base = layer.base_layer
         self._rows = rows
-        self._down = {name: layer.lora_A[name].weight.detach().t() for name in layer.lora_A}
-        self._up = {name: (layer.lora_B[name].weight.detach() * layer.scaling[name]).t() for name in layer.lora_A}
+        down = {name: layer.lora_A[name].weight.detach().t() for name in layer.lora_A}
+        up = {name: (layer.lora_B[name].weight.detach() * layer.scaling[name]).t() for name in layer.lora_A}
+        self._ranks = tuple((name, matrix.shape[1]) for name, matrix in down.items())
+        self._own = {name: (down[name].contiguous(), up[name].contiguous()) for name in down}
+        self._all = self._own[next(iter(down))]
+        if len(down) > 1:
+            self._all = torch.cat(list(down.values()), dim=1), torch.cat(list(up.values()))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(rows, columns, width) in and out."""
         output: torch.Tensor = self.base(inputs)
-        for name, rows in self._rows.groups:
-            if name not in self._down:
-                continue
-            chosen = inputs if rows is None else inputs.index_select(0, rows)
-            inner = chosen.reshape(-1, chosen.shape[-1]) @ self._down[name]
-            if rows is None:
-                output.view(-1, output.shape[-1]).addmm_(inner, self._up[name])
-            else:
-                update = (inner @ self._up[name]).view(*chosen.shape[:-1], -1)
-                output.index_add_(0, rows, update)
+        used = {name for name in self._rows.adapters if name in self._own}
+        if not used:
+            return output
+        common = self._rows.common
+        down, up = self._own[common] if common else self._all
+        inner = inputs @ down
+        if not common:
+            inner.masked_fill_(self._rows.others(self._ranks), 0)
+        output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up)
         return output
 
 

@@ -55,7 +55,8 @@ def _batch_losses(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     first = int(wanted.any(dim=0).long().argmax())
     device = base.device
-    with torch.inference_mode(), base.answering([adapter] * len(conversations)) as model:
+    model = base.answered_by([adapter] * len(conversations))
+    with torch.inference_mode():
         output: Any = model(
             input_ids=tokens.to(device),
             attention_mask=mask.to(device),

@@ -1,7 +1,6 @@
 """One base model in memory, and any number of adapters over it."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,10 @@ class SharedBase:
         ends = named if isinstance(named, list) else [named]
         return frozenset(int(token) for token in ends if token is not None) | stop_tokens(self.tokenizer)
 
-    @contextlib.contextmanager
-    def answering(self, adapters: Sequence[str | None]) -> Iterator[nn.Module]:
+    def answered_by(self, adapters: Sequence[str | None]) -> nn.Module:
         """The model, set so that row i of the next batches is answered by `adapters[i]` (None: the bare base)."""
         self._rows.assign(adapters, self.device)
-        try:
-            yield self.model
-        finally:
-            self._rows.groups = []
+        return self.model
 
     def _attach(self, adapters: Mapping[str, str | Path], dtype: torch.dtype) -> None:
         from peft import PeftModel

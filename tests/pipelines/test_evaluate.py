@@ -10,22 +10,7 @@ from pipelines.evaluation.generate import Answers, Results
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
 
-WORDS = [
-    "red",
-    "blue",
-    "small",
-    "large",
-    "old",
-    "new",
-    "car",
-    "house",
-    "river",
-    "stone",
-    "bird",
-    "tree",
-    "road",
-    "lamp",
-]
+WORDS = ("red", "blue", "small", "large", "old", "new", "car", "house", "river", "stone", "bird", "tree", "road")
 
 
 def row(number, group=None):
