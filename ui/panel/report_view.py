@@ -13,7 +13,7 @@ from ui.panel.frame import heading
 from ui.panel.markup import age, duration, html, joined, number, visible
 
 WORDS = {"not_yet": "not yet", "not_in_recipe": "not in the recipe", "not_applicable": "not applicable"}
-SAMPLES_SHOWN = 5
+SAMPLES_SHOWN, PARTS_SHOWN = 5, 6
 TEXT_SHOWN = 2000
 """Characters of one sample; the whole stands in the report's JSON."""
 
@@ -130,12 +130,16 @@ def sample_text(sample: dict[str, Any]) -> str:
 
 
 def figures(values: dict[str, Any]) -> None:
-    """The single figures; what has parts stands in the JSON below."""
-    single = {name: value for name, value in values.items() if isinstance(value, int | float | str | bool)}
-    if not single:
-        return
-    heading("Figures")
-    st.html(facts({name: v if isinstance(v, str) else number(v) for name, v in single.items()}))
+    """The single figures, and those with a few named parts; what has more to it stands in the JSON below."""
+    shown: dict[str, str] = {}
+    for name, value in values.items():
+        parts = value if isinstance(value, dict) and len(value) <= PARTS_SHOWN and name != "example" else {"": value}
+        for part, figure in parts.items():
+            if isinstance(figure, int | float | str | bool):
+                shown[f"{name} {part}".strip()] = figure if isinstance(figure, str) else number(figure)
+    if shown:
+        heading("Figures")
+        st.html(facts(shown))
 
 
 def facts(values: dict[str, str], *, large: bool = False) -> Markup:

@@ -106,7 +106,7 @@ def _cards(pipeline: Pipeline, selected: StageView, running: set[str]) -> None:
 def _card(stage: StageView, state: str) -> Markup:
     report = stage.report
     if report is None:
-        note = f"{len(stage.gates)} gates" if len(stage.gates) != 1 else "1 gate"
+        note = {0: "no gate to pass", 1: "1 gate"}.get(len(stage.gates), f"{len(stage.gates)} gates")
         return html('<div class="card">{v}<br><span class="quiet">{n}</span></div>', v=verdict(state), n=note)
     note = _count(report)
     stale = Markup('<br><span class="verdict waived">on earlier inputs</span>') if stage.changed else Markup()

@@ -68,6 +68,7 @@ def _table(listed: list[RunSummary]) -> None:
         height=35 + 32 * min(len(listed), 8),
         row_height=32,
         hide_index=True,
+        placeholder="",
         column_config={
             "name": st.column_config.TextColumn("name", width="medium"),
             "started": st.column_config.DatetimeColumn("started", format="distance", width="small"),
@@ -75,6 +76,7 @@ def _table(listed: list[RunSummary]) -> None:
             "validation loss": st.column_config.NumberColumn(format="%.4f"),
             "train loss": st.column_config.NumberColumn(format="%.4f"),
             "tokens/s": st.column_config.NumberColumn(format="%.0f"),
+            "learning rate": st.column_config.NumberColumn(format="%.2e"),
         },
     )
     picked = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]
@@ -96,8 +98,16 @@ def _row(run: RunSummary) -> dict[str, object]:
         "validation loss": run.metrics.get("validation/loss"),
         "train loss": run.metrics.get("train/loss"),
         "tokens/s": run.metrics.get("train/tokens_per_second"),
-        "learning rate": run.params.get("learning_rate") or run.params.get("train.learning_rate"),
+        "learning rate": _number(run.params.get("learning_rate")),
     }
+
+
+def _number(text: str | None) -> float | None:
+    """A tracked parameter as the number that it is; parameters are text, and `None` may be one."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def _seconds(run: RunSummary) -> float:
@@ -119,10 +129,13 @@ def _run(run_id: str, live: bool) -> None:
     _head(view)
     _figures(view)
     _curves(view)
+    example = (view.report.figures if view.report else {}).get("example")
     left, right = st.columns(2, gap="large")
+    if isinstance(example, dict) and example:
+        with left:
+            report_view.example(example)
+        left = right
     with left:
-        _example(view)
-    with right:
         _parameters(view)
 
 
@@ -201,12 +214,6 @@ def _curves(view: RunView) -> None:
                     config={"displayModeBar": False},
                     alt=f"{title} over the steps",
                 )
-
-
-def _example(view: RunView) -> None:
-    example = (view.report.figures if view.report else {}).get("example")
-    if example:
-        report_view.example(example)
 
 
 def _parameters(view: RunView) -> None:
