@@ -141,7 +141,7 @@ class Watch:
                 self._settings, f"{self._recipe.name}-{trial}", self._tags("trial") | {"sluice.trial": trial}, values
             )
             shown = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
-            self._progress.say(f"trial {trial} ({len(self._runs)} of {asked(self._recipe).num_samples}): {shown}")
+            self._progress.say(f"{trial} ({len(self._runs)} of {asked(self._recipe).num_samples}): {shown}")
         runs.log_metrics(self._settings, self._runs.get(trial, ""), tracked(event), int(event.get("step", 0)))
         if kind == "step":
             self._steps[trial] = event["step"]
@@ -150,7 +150,7 @@ class Watch:
         elif kind == "validation":
             perplexity = math.exp(min(event["loss"], 50.0))
             self._progress.say(
-                f"trial {trial}, step {event['step']}: validation loss {event['loss']:.3f}, perplexity {perplexity:.1f}"
+                f"{trial}, step {event['step']}: validation loss {event['loss']:.3f}, perplexity {perplexity:.1f}"
             )
 
     def end(self, results: "list[TrialResult]") -> None:

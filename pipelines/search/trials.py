@@ -1,6 +1,7 @@
 """One trial of a sweep, and all of them under Ray Tune."""
 
 import gc
+import logging
 import os
 import tempfile
 import threading
@@ -14,9 +15,10 @@ from pipelines.search.schedulers import make_scheduler, rungs
 from pipelines.search.space import tune_space, with_values
 from pipelines.training.bins import BinFile
 from pipelines.training.channel import open_mailbox
+from pipelines.training.job import Job
 from pipelines.training.schedule import plan_steps
 from pipelines.training.trainer import Event, Place, follow, torch_trainer
-from pipelines.training.worker import Job, run_loop
+from pipelines.training.worker import run_loop
 from pipelines.workspace import Workspace
 
 VALIDATION_BINS = 16
@@ -86,7 +88,7 @@ def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
     """
     from ray import tune
 
-    trial = tune.get_context().get_trial_name()
+    trial = label(tune.get_context().get_trial_id())
     job = trial_job(shared, values, trial)
     if shared.place.num_workers > 1:
         from ray.tune.integration.ray_train import TuneReportCallback
@@ -104,6 +106,11 @@ def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
             gc.collect()
     if outcome["status"] == "failed":
         raise RuntimeError(outcome["message"])
+
+
+def label(trial_id: str) -> str:
+    """What people call a trial: `trial-1` for the first that was drawn."""
+    return f"trial-{int(trial_id.rpartition('_')[2]) + 1}"
 
 
 def join_group() -> None:
@@ -124,6 +131,8 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
     # Before Tune is imported: no boxes on standard output, no TensorBoard, JSON and CSV of its own.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Without those files it warns that it cannot read them; failures are told by us.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -143,8 +152,8 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
             scheduler=make_scheduler(sweep),
             search_alg=BasicVariantGenerator(random_state=seed, max_concurrent=shared.max_concurrent),
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
+            trial_name_creator=lambda trial: label(trial.trial_id),
+            trial_dirname_creator=lambda trial: label(trial.trial_id),
         ),
         run_config=tune.RunConfig(name=shared.name, storage_path=shared.storage, verbose=0),
     )
@@ -172,7 +181,8 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
         raise ended["error"]
     results = []
     for found in ended["grid"]:
-        trial = str((found.metrics or {}).get("trial_id") or os.path.basename(found.path))
+        # A trial's folder bears its name; one that failed at once has no metrics to ask.
+        trial = os.path.basename(found.path)
         spent = last.get(trial, started) - begun.get(trial, started)
         results.append(_result(trial, found, sweep, spent))
     return results

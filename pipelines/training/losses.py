@@ -79,7 +79,7 @@ class SupervisedLoss(nn.Module):
             return nothing
         if len(labels) <= CHUNK:
             return _loss(head, chosen, labels)
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total: Tensor = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(labels), CHUNK):
             part = slice(start, start + CHUNK)
             total = total + checkpoint(_loss, head, chosen[part], labels[part], use_reentrant=False)
@@ -87,7 +87,8 @@ class SupervisedLoss(nn.Module):
 
 
 def _loss(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    return _entropy(head(hidden), labels)
+    logits: Tensor = head(hidden)
+    return _entropy(logits, labels)
 
 
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from pipelines.progress import Bar, Progress
 from pipelines.recipe import Cluster
 from pipelines.training.channel import open_mailbox
 from pipelines.training.checkpoints import CheckpointStore
-from pipelines.training.worker import Job, train_worker
+from pipelines.training.job import Job
+from pipelines.training.worker import train_worker
 from pipelines.workspace import Workspace
 
 POLL_S = 0.5

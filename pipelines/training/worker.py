@@ -5,14 +5,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from cluster.errors import UserError
+from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.data.packing import shuffled
 from pipelines.models.load import find_base
@@ -20,64 +19,16 @@ from pipelines.recipe import BaseModelChoice, Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
 from pipelines.training.engine import build_model, export, prepare_process, start_engine
+from pipelines.training.job import Job, State
 from pipelines.training.losses import Batch
-from pipelines.training.schedule import Plan, learning_rate
+from pipelines.training.schedule import learning_rate
 from pipelines.training.stopping import Stopping
 from pipelines.workspace import Workspace
 
 STOP_POLL_S = 2.0
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told; plain values, so that it travels."""
-
-    train: dict[str, Any]
-    """The recipe's train section."""
-    seed: int
-    plan: Plan
-    base: dict[str, Any]
-    """name, revision, folder, fingerprint."""
-    bins: str
-    """Address of the stored bins."""
-    checkpoints: str = ""
-    """Address of the run's checkpoints; empty: none are kept and nothing is exported (a trial)."""
-    model: tuple[str, ...] = ()
-    """Where in storage the trained weights go."""
-    rungs: tuple[int, ...] = ()
-    """Steps at which a trial is validated, instead of the plan's."""
-    validation_bins: int | None = None
-    """Validate on so many bins only (a trial)."""
-    device: str = "cpu"
-    label: str = ""
-    """Stands in every event: the trial's name."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """What a trial tries; told when it starts."""
-
-
-@dataclass
-class State:
-    """What a checkpoint carries beside weights and optimiser."""
-
-    step: int = 0
-    stopping: Stopping = field(default_factory=lambda: Stopping(1, 0.0))
-    baseline_loss: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    supervised_tokens: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, content: dict[str, Any]) -> "State":
-        """The state that `as_json` gave."""
-        return cls(**(content | {"stopping": Stopping(**content["stopping"])}))
-
-
-class Diverged(Exception):
+class Diverged(StageFailed):
     """The loss or a gradient is no longer a number."""
 
 
@@ -104,9 +55,8 @@ def run_loop(
     """
     try:
         return Loop(job, rank, world, mailbox, report).run()
-    except (UserError, Diverged) as error:
-        remedy = getattr(error, "remedy", "")
-        return {"status": "failed", "message": getattr(error, "message", str(error)), "remedy": remedy}
+    except UserError as error:
+        return {"status": "failed", "message": error.message, "remedy": error.remedy}
 
 
 class Loop:
@@ -252,12 +202,11 @@ class Loop:
     def _diverged(self, numbers: list[int | None], norm: float) -> None:
         ids = [example for i in numbers if i is not None for example in self.bins.read(i).ids]
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        error = Diverged(
+        raise Diverged(
             f"Training diverged at step {self.state.step + 1}: the loss or its gradient (norm {norm:g}) is no number. "
-            f"The step learnt from examples {shown}."
+            f"The step learnt from examples {shown}.",
+            "Look at these examples, lower train.learning_rate, or lengthen train.warmup_steps.",
         )
-        error.remedy = "Look at these examples, lower train.learning_rate, or lengthen train.warmup_steps."  # type: ignore[attr-defined]
-        raise error
 
     def _validated(self) -> None:
         state = self.state

@@ -11,6 +11,7 @@ from pipelines import audit, split, train
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
+from pipelines.training import verdicts
 from pipelines.training.bins import SideFigures
 
 
@@ -30,33 +31,33 @@ def outcome(losses, baseline=3.0, kept=None, learnt=2.0):
     }
 
 
-def verdicts(result):
-    kept = train.kept_loss(result)
-    return train.overfit_gate(result, kept).verdict, train.converged_gate(result, kept).verdict
+def judged(result):
+    kept = verdicts.kept_loss(result)
+    return verdicts.overfit_gate(result, kept).verdict, verdicts.converged_gate(result, kept).verdict
 
 
 def test_a_run_that_improves_passes():
-    assert verdicts(outcome([2.8, 2.6, 2.5])) == (Verdict.OPEN, Verdict.OPEN)
+    assert judged(outcome([2.8, 2.6, 2.5])) == (Verdict.OPEN, Verdict.OPEN)
 
 
 def test_a_turn_for_the_worse_passes_when_the_best_was_kept():
-    assert verdicts(outcome([2.8, 2.5, 2.9])) == (Verdict.OPEN, Verdict.OPEN)
+    assert judged(outcome([2.8, 2.5, 2.9])) == (Verdict.OPEN, Verdict.OPEN)
 
 
 def test_keeping_a_state_that_is_worse_than_the_best_is_overfitting():
-    assert verdicts(outcome([2.8, 2.5, 2.9], kept=3)) == (Verdict.CLOSED, Verdict.OPEN)
+    assert judged(outcome([2.8, 2.5, 2.9], kept=3)) == (Verdict.CLOSED, Verdict.OPEN)
 
 
 def test_learning_by_heart_is_overfitting():
-    assert verdicts(outcome([3.1, 3.5], learnt=0.5)) == (Verdict.CLOSED, Verdict.CLOSED)
+    assert judged(outcome([3.1, 3.5], learnt=0.5)) == (Verdict.CLOSED, Verdict.CLOSED)
 
 
 def test_learning_nothing_is_no_overfitting_but_no_convergence_either():
-    assert verdicts(outcome([3.0, 3.1], learnt=3.2)) == (Verdict.OPEN, Verdict.CLOSED)
+    assert judged(outcome([3.0, 3.1], learnt=3.2)) == (Verdict.OPEN, Verdict.CLOSED)
 
 
 def test_no_number_passes_nothing():
-    assert verdicts(outcome([float("nan")])) == (Verdict.CLOSED, Verdict.CLOSED)
+    assert judged(outcome([float("nan")])) == (Verdict.CLOSED, Verdict.CLOSED)
 
 
 def figures(**values):
@@ -64,16 +65,16 @@ def figures(**values):
 
 
 def test_supervision_closes_when_an_example_teaches_nothing_or_no_end():
-    assert train.supervision_gate(figures()).verdict is Verdict.OPEN
-    assert train.supervision_gate(figures(untaught=1)).verdict is Verdict.CLOSED
-    assert train.supervision_gate(figures(unended=1)).verdict is Verdict.CLOSED
-    assert train.supervision_gate(figures(unended=1, truncated=1)).verdict is Verdict.OPEN
-    assert train.supervision_gate(figures(kept=0)).verdict is Verdict.CLOSED
+    assert verdicts.supervision_gate(figures()).verdict is Verdict.OPEN
+    assert verdicts.supervision_gate(figures(untaught=1)).verdict is Verdict.CLOSED
+    assert verdicts.supervision_gate(figures(unended=1)).verdict is Verdict.CLOSED
+    assert verdicts.supervision_gate(figures(unended=1, truncated=1)).verdict is Verdict.OPEN
+    assert verdicts.supervision_gate(figures(kept=0)).verdict is Verdict.CLOSED
 
 
 def test_truncation_closes_beyond_five_percent_and_says_what_is_lost():
-    assert train.truncation_gate(figures(overlong=5, dropped=5)).verdict is Verdict.OPEN
-    gate = train.truncation_gate(figures(overlong=6, dropped=4, truncated=2, tokens_lost=777))
+    assert verdicts.truncation_gate(figures(overlong=5, dropped=5)).verdict is Verdict.OPEN
+    gate = verdicts.truncation_gate(figures(overlong=6, dropped=4, truncated=2, tokens_lost=777))
     assert gate.verdict is Verdict.CLOSED
     assert "4 examples dropped and 2 cut of 100" in gate.evidence
     assert "777 tokens lost" in gate.evidence
@@ -81,7 +82,7 @@ def test_truncation_closes_beyond_five_percent_and_says_what_is_lost():
 
 def test_what_was_lost_is_a_finding_with_its_examples():
     lost = replace(figures(dropped=2), samples={"dropped": ["a", "b"]})
-    [finding] = train.input_findings(lost)
+    [finding] = verdicts.input_findings(lost)
     assert (finding.code, finding.count) == ("train.truncation.dropped", 2)
     assert finding.samples == ({"id": "a"}, {"id": "b"})
 

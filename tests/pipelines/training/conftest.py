@@ -35,7 +35,7 @@ def make_job(workspace, tiny_model):
 
 def job_maker(workspace, model):
     from pipelines.models.load import load_tokenizer
-    from pipelines.training.worker import Job
+    from pipelines.training.job import Job
 
     def make(name="run", train=None, rows=None, **options):
         settings = Train.model_validate(

@@ -1,0 +1,94 @@
+"""Training's gates and findings: what its figures come to. Pure."""
+
+import math
+from typing import Any
+
+from pipelines.gates import Finding, Gate, decide
+from pipelines.training.bins import SideFigures
+
+MAX_LOST_SHARE = 0.05
+"""Of examples that are dropped or cut; more, and the model learns from another set than was audited."""
+
+
+def kept_loss(outcome: dict[str, Any]) -> float:
+    """Validation loss of the weights that were kept."""
+    losses = {entry["step"]: entry["validation_loss"] for entry in outcome["history"]}
+    return float(losses.get(outcome["kept_step"], math.nan))
+
+
+def supervision_gate(figures: SideFigures) -> Gate:
+    """Every example that was kept teaches something, and to stop as well."""
+    unended = figures.unended - figures.truncated
+    holds = figures.kept > 0 and figures.untaught == 0 and unended <= 0
+    share = figures.supervised_tokens / max(1, figures.tokens)
+    return decide(
+        "train.supervision",
+        holds,
+        f"{figures.kept} examples teach {figures.supervised_tokens} of their {figures.tokens} tokens ({share:.0%}); "
+        f"{figures.untaught} teach nothing, {max(0, unended)} do not teach where to stop.",
+    )
+
+
+def truncation_gate(figures: SideFigures) -> Gate:
+    """No more than a small share of the examples is lost to max_length."""
+    lost = figures.overlong / max(1, figures.examples)
+    return decide(
+        "train.truncation",
+        lost <= MAX_LOST_SHARE,
+        f"{figures.dropped} examples dropped and {figures.truncated} cut of {figures.examples} ({lost:.1%}, at most "
+        f"{MAX_LOST_SHARE:.0%}); {figures.tokens_lost} tokens lost.",
+    )
+
+
+def overfit_gate(outcome: dict[str, Any], kept: float) -> Gate:
+    """What is kept is the best that validation saw, and it is more than learning by heart.
+
+    Closed when a later, worse state was kept, or when the training loss fell below what the untrained base
+    has on validation while the validation loss did not.
+    """
+    best, baseline = outcome["stopping"]["best_loss"], outcome["baseline_loss"]
+    last, learnt = outcome["last_validation_loss"], outcome["last_train_loss"]
+    by_heart = kept >= baseline and learnt < baseline
+    return decide(
+        "train.overfit",
+        math.isfinite(kept) and kept <= best + 1e-9 and not by_heart,
+        f"Kept step {outcome['kept_step']} of {outcome['step']}: validation loss {kept:.3f} (lowest {best:.3f}, last "
+        f"{last:.3f}); training ended at {learnt:.3f}, a gap of {last - learnt:+.3f}.",
+    )
+
+
+def converged_gate(outcome: dict[str, Any], kept: float) -> Gate:
+    """The kept weights predict validation better than the base did."""
+    baseline = outcome["baseline_loss"]
+    return decide(
+        "train.converged",
+        math.isfinite(kept) and kept < baseline,
+        f"Validation loss {baseline:.3f} before training and {kept:.3f} kept ({kept - baseline:+.3f}; perplexity "
+        f"{math.exp(min(baseline, 50)):.1f} to {math.exp(min(kept, 50)):.1f}).",
+    )
+
+
+def input_findings(figures: SideFigures) -> tuple[Finding, ...]:
+    """What of the training side was lost or changed on the way to tokens."""
+    told = (
+        ("dropped", "train.truncation.dropped", "are longer than train.max_length and were left out",
+         "Raise train.max_length, or set train.on_overlong: truncate."),
+        ("truncated", "train.truncation.cut", "were cut at train.max_length", "Raise train.max_length."),
+        ("untaught", "train.supervision.nothing", "have no answer to learn and were left out", "Remove or mend them."),
+        ("unended", "train.supervision.end", "do not teach where the answer ends", "Raise train.max_length, or use a "
+         "base whose chat template closes the assistant's turn with a special token."),
+        ("escaped", "train.supervision.special", "special tokens stood in the text and were made plain text",
+         "Look whether these texts are meant to be there."),
+    )  # fmt: skip
+    return tuple(
+        Finding(
+            code=code,
+            severity="info" if name == "escaped" else "warning",
+            message=f"{count} {what}." if name == "escaped" else f"{count} of {figures.examples} examples {what}.",
+            count=count,
+            samples=tuple({"id": example} for example in figures.samples.get(name, ())),
+            remedy=remedy,
+        )
+        for name, code, what, remedy in told
+        if (count := getattr(figures, name))
+    )
