@@ -150,7 +150,8 @@ class _Shown:
         import math
 
         kind = event["kind"]
-        if kind == "started":
+        if kind in ("started", "baseline"):
+            # The time left is told by steps and the validations between them, not by the start.
             self._begun = (event["time"], event["step"])
         elif kind == "resumed":
             self._progress.say(f"resumed from the checkpoint of step {event['step']}.")
