@@ -11,10 +11,11 @@ from pipelines.workspace import Workspace
 
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The evaluation that passed, the model's files as they are, the waivers on the way, and the last rollback.
+    """The evaluation that passed, the model's files as they are, the waivers on the way, and what stands instead.
 
-    A rollback is read because promoting the same model after one is a new decision, not the old report; the
-    files, because a report that found them gone says nothing of them once they are back.
+    The newest deployment of another model is read because promoting this one after it (or after a rollback to
+    it) is a new decision, not the old report; the files, because a report that found them gone says nothing of
+    them once they are back; the name, because each recipe has a log of its own.
     """
     from pipelines.fingerprint import fingerprint
     from pipelines.stages import load_stage
@@ -25,12 +26,16 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     reports = ancestors(recipe, workspace)
     trained = require(load_stage("train"), recipe, workspace).produced
     waivers = [(w.report, w.gate, w.by, w.because) for report in reports.values() if report for w in report.waivers]
-    rollbacks = [row.id for row in deployments.history(workspace, recipe.name) if row.action == deployments.ROLLBACK]
+    others = [
+        row.id
+        for row in deployments.history(workspace, recipe.name)
+        if row.content["train"]["model_fingerprint"] != trained["model_fingerprint"]
+    ]
     return {
         "evaluate": evaluation.key,
         "model": fingerprint(model_problem(workspace, trained) or trained["model_fingerprint"]),
         "waivers": fingerprint(waivers),
-        "rollback": fingerprint(rollbacks[:1]),
+        "instead": fingerprint(recipe.name, others[:1]),
     }
 
 
@@ -46,7 +51,6 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     reports = {name: report for name, report in found.items() if report is not None}
     content = lineage(recipe, reports)
     version = registry.register(workspace.settings, recipe.name, content)
-    registry.set_champion(workspace.settings, recipe.name, version)
     before = deployments.current(workspace, recipe.name)
     # Started again after a crash between the log and the report: the deployment stands already.
     if before is None or before.model_version != version:
@@ -61,6 +65,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         )
     else:
         row = before
+    # The log is the switch; the alias follows it.
+    registry.set_champion(workspace.settings, recipe.name, version)
     progress.say(f"promote: {recipe.name} version {version} is the champion (deployment {row.id}, by {row.by}).")
     return Outcome(
         gates=(gate,),

@@ -52,11 +52,16 @@ class Stage:
         progress = progress or Progress(quiet=True)
         workspace.check_storage()
         fingerprints = self.reads(recipe, workspace)
-        found = workspace.find_report(self.name, report_key(self.name, fingerprints))
+        key = report_key(self.name, fingerprints)
+        own = workspace.reports(stage=self.name, key=key, recipe_name=recipe.name, limit=1)
+        found = own[0] if own else workspace.find_report(self.name, key)
         if found and not fresh:
             progress.say(
                 f"{self.name}: nothing changed since {found.created_at:%Y-%m-%d %H:%M} UTC; the report stands."
             )
+            if found.recipe_name != recipe.name:
+                # Another recipe read the same: its report counts for this one too, under this one's name.
+                found = workspace.copy_report(found, recipe.name, recipe.model_dump(mode="json"))
             return found
         started = time.monotonic()
         outcome = self.work(recipe, workspace, progress, fresh)

@@ -1,11 +1,12 @@
 """The workspace: storage, database and tracking behind one door."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from cluster.settings import Settings
@@ -32,7 +33,10 @@ class Workspace:
         return "://" not in self.settings.storage
 
     def fetch(self, uri: str) -> Path:
-        """A local folder or file with the content at `uri`: itself when local, else a cached copy."""
+        """A local folder with the content at `uri`: itself when local, else a copy that is made once.
+
+        What is kept in storage for others to fetch is named by its content, so a copy never goes stale.
+        """
         if "://" not in uri:
             return Path(uri)
         from pyarrow import fs
@@ -41,11 +45,14 @@ class Workspace:
 
         target = Path.home() / ".sluice" / "fetched" / short(fingerprint(uri)) / uri.rstrip("/").rpartition("/")[2]
         if not target.exists():
-            partial = target.with_name(target.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
             fs.copy_files(uri, str(partial))
-            partial.rename(target)
+            try:
+                partial.rename(target)
+            except OSError:
+                # Another process was first, with the same content.
+                shutil.rmtree(partial)
         return target
 
     def keep(self, folder: Path, *parts: str) -> str:
@@ -99,6 +106,28 @@ class Workspace:
                     created_at=report.created_at,
                 )
             )
+
+    def copy_report(self, report: Report, recipe_name: str, recipe: dict[str, Any]) -> Report:
+        """The stored report under another recipe's name too, once; waivers applied."""
+        from sqlalchemy import select
+
+        from pipelines.records import ReportRow
+
+        newest = select(ReportRow).where(ReportRow.key == report.key).order_by(ReportRow.id.desc()).limit(1)
+        with self.session() as session:
+            # Copied as it was decided: waivers are applied whenever a report is read.
+            row = session.scalars(newest).one()
+            session.add(
+                ReportRow(
+                    key=row.key,
+                    stage=row.stage,
+                    recipe_name=recipe_name,
+                    verdict=row.verdict,
+                    content=row.content | {"recipe_name": recipe_name, "recipe": recipe},
+                    created_at=row.created_at,
+                )
+            )
+        return self.reports(stage=report.stage, key=report.key, recipe_name=recipe_name, limit=1)[0]
 
     def find_report(self, stage: str, key: str) -> Report | None:
         """The newest report of `stage` on exactly these inputs, waivers applied; or None."""

@@ -153,7 +153,7 @@ class _Shown:
         if kind in ("started", "baseline"):
             # The time left is told by steps and the validations between them, not by the start.
             self._begun = (event["time"], event["step"])
-        elif kind == "resumed":
+        if kind == "resumed":
             self._progress.say(f"resumed from the checkpoint of step {event['step']}.")
         elif kind == "damaged":
             self._progress.say(f"the checkpoint of step {event['step']} is damaged ({event['problem']}): set aside.")

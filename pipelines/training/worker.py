@@ -14,6 +14,7 @@ import torch.distributed as dist
 from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.data.packing import shuffled
+from pipelines.fingerprint import folder_fingerprint, short
 from pipelines.models.load import find_base
 from pipelines.recipe import BaseModelChoice, Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
@@ -129,7 +130,8 @@ class Loop:
             target = Path(scratch, "model")
             export(self.engine, self.train, self.base_folder, self.job.base, target, self.rank)
             if self.rank == 0:
-                outcome["model"] = self.workspace.keep(target, *self.job.model)
+                # Named by its content: a fresh start must not write over weights that somebody evaluated or serves.
+                outcome["model"] = self.workspace.keep(target, *self.job.model, short(folder_fingerprint(target)))
         dist.barrier()
         return outcome
 

@@ -126,3 +126,34 @@ def test_another_model_becomes_the_next_version_and_takes_the_alias(chain, recip
     assert report.figures["replaces"] == "1"
     assert registry.champion(chain.workspace.settings, "small") == "2"
     assert [row.model_version for row in deployments.history(chain.workspace, "small")] == ["2", "1"]
+
+
+def test_going_back_to_an_earlier_model_promotes_it_again(chain, recipe):
+    chain.perform(recipe)
+    STAGE.perform(recipe, chain.workspace)
+    chain.weights = "weights 2"
+    chain.perform(recipe)
+    STAGE.perform(recipe, chain.workspace)
+    chain.weights = "weights 1"
+    chain.perform(recipe)
+
+    STAGE.perform(recipe, chain.workspace)
+
+    assert registry.champion(chain.workspace.settings, "small") == "1"
+    assert [row.model_version for row in deployments.history(chain.workspace, "small")] == ["1", "2", "1"]
+
+
+def test_a_recipe_of_another_name_gets_its_own_reports_and_its_own_deployment(chain, recipe):
+    chain.perform(recipe)
+    STAGE.perform(recipe, chain.workspace)
+    second = recipe.model_copy(update={"name": "second"})
+
+    reports = chain.perform(second)
+    STAGE.perform(second, chain.workspace)
+
+    assert {report.recipe_name for report in reports} == {"second"}
+    assert len(chain.workspace.reports(stage="audit", recipe_name="second")) == 1
+    chain.perform(second)
+    assert len(chain.workspace.reports(stage="audit", recipe_name="second")) == 1
+    assert registry.champion(chain.workspace.settings, "second") == "1"
+    assert deployments.current(chain.workspace, "second").model_name == "second"
