@@ -47,9 +47,12 @@ def asked(recipe: Recipe) -> Sweep:
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Run the trials and name the winner."""
     from pipelines.search.trials import find_winner, run_trials
+    from pipelines.training.checkpoints import CheckpointStore
 
     sweep, shared = asked(recipe), share(recipe, workspace, progress)
     key = shared.name.rpartition("-")[2]
+    # Trials are short and start over: a state that was left half-way would only be taken for another's.
+    CheckpointStore(f"{shared.storage}/{shared.name}").clear()
     with progress.bar("sweep", sweep.num_samples * sweep.max_steps) as bar:
         watch = Watch(recipe, workspace, bar, progress, key)
         results = run_trials(shared, recipe.seed, workspace, watch)

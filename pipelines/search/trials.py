@@ -95,7 +95,7 @@ def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
 
         callback = TuneReportCallback()  # type: ignore[no-untyped-call]
         trainer = torch_trainer(
-            job, shared.place, f"{shared.name}-{trial}", shared.storage, mailbox, callbacks=[callback]
+            job, shared.place, f"{trial}-run", f"{shared.storage}/{shared.name}", mailbox, callbacks=[callback]
         )
         outcome = trainer.fit().return_value
     else:

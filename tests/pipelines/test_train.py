@@ -1,18 +1,17 @@
 """The train stage: what it reads, how it judges, and the whole of it on a tiny model."""
 
-import json
-import random
 from dataclasses import replace
 
 import pytest
 
 from cluster.errors import GateClosed, UserError
-from pipelines import audit, split, train
+from pipelines import train
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
 from pipelines.training import verdicts
 from pipelines.training.bins import SideFigures
+from tests.pipelines.small_recipe import small_recipe  # noqa: F401
 
 
 def outcome(losses, baseline=3.0, kept=None, learnt=2.0):
@@ -103,49 +102,6 @@ def test_a_lora_target_that_the_model_lacks_is_refused_with_the_modules_it_has(t
         check_recipe(Train(global_batch_size=4), Cluster(num_workers=3), base)
 
 
-WORDS = [line for line in json.__doc__.split() if line.isalpha()]
-
-
-@pytest.fixture
-def small_recipe(ray_cluster, tiny_model, recipe_file, tmp_path, monkeypatch):
-    """A recipe over the tiny model whose audit and split have passed, in the cluster's workspace."""
-    draw = random.Random(5)
-    with (tmp_path / "examples.jsonl").open("w") as stream:
-        for number in range(300):
-            words = draw.choices(WORDS, k=14)
-            answer = " ".join(words[:3])
-            stream.write(json.dumps({"prompt": f"{number} " + " ".join(words), "completion": answer}) + "\n")
-
-    def make(**sections):
-        path = recipe_file(
-            name=sections.pop("name", "small"),
-            dataset={
-                "source": "examples.jsonl",
-                "provenance": {"source": "made", "collector": "a test", "annotator": "a person"},
-            },
-            audit={"min_examples": 100, "near_duplicate_threshold": 1.0, "max_duplicate_share": 1.0},
-            models=[{"base": str(tiny_model)}],
-            train={
-                "learning_rate": 1e-2,
-                "lora_r": 4,
-                "max_steps": 6,
-                "eval_steps": 2,
-                "global_batch_size": 4,
-                "max_length": 256,
-                "dtype": "float32",
-            }
-            | sections.pop("train", {}),
-            **sections,
-        )
-        recipe = load_recipe(path)
-        for stage in (audit.STAGE, split.STAGE):
-            report = stage.perform(recipe, ray_cluster)
-            assert report.verdict is not Verdict.CLOSED, report.gates
-        return recipe
-
-    return make
-
-
 @pytest.mark.cluster
 def test_training_before_the_split_names_the_missing_evidence(recipe_file, workspace, tmp_path):
     (tmp_path / "examples.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
@@ -154,7 +110,7 @@ def test_training_before_the_split_names_the_missing_evidence(recipe_file, works
 
 
 @pytest.mark.cluster
-def test_the_stage_trains_judges_tracks_and_stands_when_nothing_changed(small_recipe, ray_cluster, capsys):
+def test_the_stage_trains_judges_tracks_and_stands_when_nothing_changed(small_recipe, ray_cluster, capsys):  # noqa: F811
     from pipelines.fingerprint import folder_fingerprint
     from pipelines.tracking import runs
 
@@ -178,40 +134,3 @@ def test_the_stage_trains_judges_tracks_and_stands_when_nothing_changed(small_re
 
     again = train.STAGE.perform(recipe, ray_cluster)
     assert again.created_at == report.created_at
-
-
-@pytest.mark.cluster
-def test_the_winner_of_a_sweep_is_what_trains_and_is_named(small_recipe, ray_cluster):
-    from pipelines import sweep
-    from pipelines.tracking import runs
-
-    recipe = small_recipe(
-        name="swept",
-        sweep={
-            "num_samples": 3,
-            "max_steps": 4,
-            "grace_steps": 2,
-            "space": {"learning_rate": {"choice": [1e-2, 1e30]}, "lora_r": {"choice": [2, 4]}},
-        },
-    )
-    with pytest.raises(GateClosed, match="no sweep report"):
-        train.STAGE.perform(recipe, ray_cluster)
-    searched = sweep.STAGE.perform(recipe, ray_cluster)
-
-    trials = searched.figures["trials"]
-    assert len(trials) == 3
-    assert {"trial", "values", "validation_loss", "steps", "stopped", "seconds"} <= set(trials[0])
-    # A rate of 1e30 leaves no numbers: such a trial has failed, and says why.
-    for trial in trials:
-        assert trial["stopped"].startswith("failed") == (trial["values"]["learning_rate"] == 1e30)
-    winner = json.loads(searched.produced["winner"])
-    assert winner["values"]["learning_rate"] == 1e-2
-    tracked = [run for run in runs.list_runs(ray_cluster.settings, "swept") if run.stage == "trial"]
-    assert len(tracked) == 3
-
-    report = train.STAGE.perform(recipe, ray_cluster)
-
-    assert report.figures["resolved_train"]["lora_r"] == winner["values"]["lora_r"]
-    assert report.figures["winner"]["trial"] == winner["trial"]
-    assert searched.key[:12] in report.figures["winner"]["origin"]["train.lora_r"]
-    assert report.fingerprints["sweep"] == searched.key
