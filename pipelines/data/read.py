@@ -26,7 +26,7 @@ SMALL_BYTES = 64 * 2**20
 """Up to this size one process reads: starting Ray's tasks would take longer."""
 
 _COLUMNS_FROM = 1000
-"""Rows whose columns decide a file's format."""
+"""Rows whose columns decide a file's format, from the first that has any."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,21 @@ def _read(rows: Iterable[tuple[str, RawRow]], dataset: Dataset, name: str) -> It
     rows = iter(rows)
     head: list[tuple[str, RawRow]] = []
     try:
-        head.extend(islice(rows, _COLUMNS_FROM))
+        for each in rows:
+            head.append(each)
+            if each[1].value:
+                break
         if not head:
             raise UserError(f"{name}: 0 rows.", "Put an example into each row, or leave the file out.")
+        head.extend(islice(rows, _COLUMNS_FROM - 1))
         columns = dict.fromkeys(chain.from_iterable(row.value or () for _, row in head))
-        if columns:
-            form = choose_format(columns, dataset, name)
+        form = choose_format(columns, dataset, name) if columns else None
         for place, row in chain(head, rows):
             if row.value is None:
                 yield BadRow(place, row.position, "syntax", row.problem, shown(row.text))
+                continue
+            if not row.value or form is None:
+                yield BadRow(place, row.position, "missing", "the row has no columns", shown(row.value))
                 continue
             try:
                 yield canonicalise(row.value, form, dataset, (place, row.position))

@@ -58,6 +58,32 @@ def test_every_broken_file_is_named_in_one_message(dataset, reading_of, tmp_path
     assert "latin.jsonl: byte 12" in message and "header.csv: 0 rows" in message
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", "{}\n"), ("a.json", "[{}]")])
+def test_a_file_whose_rows_have_no_columns_is_refused_with_the_reason(dataset, name, content):
+    with pytest.raises(UserError) as caught:
+        read_examples(dataset(name, content))
+    assert "none of 1 rows makes an example" in caught.value.message
+    assert caught.value.remedy == "the row has no columns"
+
+
+def test_a_row_without_columns_is_kept_aside_beside_good_ones(dataset):
+    reading = read_examples(dataset("a.jsonl", [{}, *ROWS, {}]))
+    assert len(reading.examples) == 50
+    assert [(row.position, row.kind, row.content) for row in reading.bad] == [
+        (1, "missing", "{}"),
+        (52, "missing", "{}"),
+    ]
+
+
+@pytest.mark.parametrize("line", ['{"prompt": ', "{}"])
+def test_the_format_is_chosen_at_the_first_row_with_columns_however_late(dataset, line):
+    late = json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1] | {"whose": "g"}) + "\n"
+    reading = read_examples(dataset("a.jsonl", f"{line}\n" * 1500 + late, group_by="whose"))
+    assert [row.position for row in reading.examples] == [1501, 1502]
+    assert [row.group for row in reading.examples] == [None, "g"]
+    assert len(reading.bad) == 1500 and {row.file for row in reading.bad} == {"a.jsonl"}
+
+
 def test_the_fingerprint_follows_content_and_not_place(dataset, tmp_path, reading_of):
     recipe = dataset("one/a.jsonl", ROWS)
     before = dataset_fingerprint(recipe)
