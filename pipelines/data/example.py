@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -105,8 +106,8 @@ def make_example(
     for name, value in asdict(example).items():
         if isinstance(value, str) and (found := _UNSTORABLE.search(value)):
             raise Unreadable("encoding", f"{name} holds the character U+{ord(found[0]):04X}, which is no text")
-    # JSON writes NUL as an escape: look for it where it would come back.
-    if "\\u0000" in meta_text:
+    # JSON writes NUL as an escape, but the same six characters may be a column's own text: look at what comes back.
+    if "\\u0000" in meta_text and any("\x00" in text for text in _texts(json.loads(meta_text))):
         raise Unreadable("encoding", "a column holds the character U+0000, which is no text")
     return example
 
@@ -175,6 +176,19 @@ def _instructed(turns: list[Turn], instruction: str) -> list[Turn]:
         return turns
     turn = turns[first]
     return [*turns[:first], turn | {"content": f"{instruction}\n\n{turn['content']}"}, *turns[first + 1 :]]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, the names of its columns included, however deep."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case list(items):
+                waiting += items
+            case dict(columns):
+                waiting += (*columns, *columns.values())
 
 
 def _text_or_none(value: Any, name: str) -> str | None:

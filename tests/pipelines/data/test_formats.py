@@ -89,9 +89,17 @@ def test_nul_and_lone_surrogates_are_quarantined(dataset, text):
     assert "\x00" not in bad.content
 
 
-def test_nul_in_another_column_is_quarantined_too(dataset):
-    reading = read_examples(dataset("a.jsonl", [ROW, ROW | {"note": "a\x00b"}]))
-    assert [bad.kind for bad in reading.bad] == ["encoding"]
+@pytest.mark.parametrize("column", [{"note": "a\x00b"}, {"note": [{"deep": ["a\x00"]}]}, {"no\x00te": "a"}])
+def test_nul_in_another_column_is_quarantined_too(dataset, column):
+    reading = read_examples(dataset("a.jsonl", [ROW, ROW | column]))
+    assert [(bad.position, bad.kind) for bad in reading.bad] == [(2, "encoding")]
+
+
+@pytest.mark.parametrize("column", [{"note": "is \\u0000 a NUL?"}, {"note": [{"\\u0000": "\\\\u0000"}]}])
+def test_the_six_characters_of_an_escaped_nul_are_text(dataset, column):
+    reading = read_examples(dataset("a.jsonl", [ROW | column]))
+    assert reading.bad == []
+    assert json.loads(reading.examples[0].meta)["columns"] == column
 
 
 def test_a_key_twice_in_an_object_is_quarantined(dataset):
