@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from pipelines.fingerprint import file_fingerprint
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """What can be read; all but Parquet also as .gz."""
+
+
+_WILDCARD = re.compile(r"[*\[]|\?(?!\w+=)")
+"""In a URI; `?name=` begins its options, as in s3://bucket/folder?region=eu-west-1."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def _remote(uri: str) -> list[tuple[str, int]]:
     from pyarrow import fs
 
     scheme = uri.partition("://")[0]
-    fixed = uri[: min([uri.find(mark) for mark in "*[" if mark in uri], default=len(uri))]
+    wildcard = _WILDCARD.search(uri)
+    fixed = uri[: wildcard.start()] if wildcard else uri
     whole = fixed == uri
     filesystem, path = _filesystem(uri if whole else fixed.rpartition("/")[0])
     info = filesystem.get_file_info(path)
@@ -140,7 +146,23 @@ def _remote(uri: str) -> list[tuple[str, int]]:
     files = [(f"{scheme}://{item.path}", item.size) for item in inside if item.type == fs.FileType.File]
     if whole:
         return [(name, size) for name, size in files if SourceFile(name, name, 1).suffix in SUFFIXES]
-    return [(name, size) for name, size in files if fnmatch.fnmatch(name, uri)]
+    return [(name, size) for name, size in files if _fits(name.split("/"), uri.split("/"))]
+
+
+def _fits(levels: list[str], pattern: list[str]) -> bool:
+    """Whether a path matches, level by level, as local globs do: wildcards stay in one folder, `**` goes deeper.
+
+    Neither stands for a hidden name.
+    """
+    if not pattern:
+        return not levels
+    first, *rest = pattern
+    if first == "**":
+        deeper = next((depth for depth, name in enumerate(levels) if name.startswith(".")), len(levels))
+        return any(_fits(levels[depth:], rest) for depth in range(deeper + 1))
+    if not levels or (levels[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(levels[0], first) and _fits(levels[1:], rest)
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cluster.errors import UserError
 from pipelines.data.example import Example
 from pipelines.data.read import choose_examples, dataset_fingerprint, read_examples
+from pipelines.data.sources import list_files
 from pipelines.fingerprint import fingerprint
 
 ROWS = [{"prompt": f"question {i}", "completion": f"answer {i}", "topic": f"t{i % 7}"} for i in range(50)]
@@ -36,6 +37,18 @@ def test_a_file_uri_is_read_like_a_path(dataset, reading_of, tmp_path):
     by_uri = reading_of(f"file://{tmp_path}/*.jsonl")
     assert read_examples(by_uri).examples == read_examples(recipe).examples
     assert dataset_fingerprint(by_uri) == dataset_fingerprint(recipe)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [("*.jsonl", 2), ("?.jsonl", 1), ("b[0-9].jsonl", 1), ("*/*.jsonl", 2), ("**/*.jsonl", 5), ("a/**/c.jsonl", 2)],
+)
+def test_a_pattern_means_the_same_in_a_uri_and_in_a_path(dataset, tmp_path, pattern, count):
+    for name in ("a.jsonl", "b1.jsonl", ".hidden.jsonl", "a/c.jsonl", "a/b/c.jsonl", "d/e.jsonl", ".f/g.jsonl"):
+        dataset(f"data/{name}", ROWS)
+    local, remote = list_files((f"{tmp_path}/data/{pattern}",)), list_files((f"file://{tmp_path}/data/{pattern}",))
+    assert [file.uri for file in remote] == [f"file://{file.uri}" for file in local]
+    assert len(local) == count
 
 
 def test_sources_that_name_nothing_are_all_named_with_what_is_there(dataset, reading_of, tmp_path):
