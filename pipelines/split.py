@@ -81,11 +81,18 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
 
 
 def once_each(examples: list[Example], groups: dict[str, str | None]) -> list[Example]:
-    """One row of each id, whatever the order: that of the group it was in before, else of the first group."""
+    """One row of each id, whatever the order.
+
+    That of the group it was in before, then one by a person, as whose the audit counted it, then the first group's.
+    """
     chosen: dict[str, tuple[Any, Example]] = {}
     for example in examples:
         kept_group = example.id not in groups or example.group == groups[example.id]
-        rank = (not kept_group, example.group or "", example.source or "", example.annotator or "", example.meta)
+        rank = (
+            not kept_group,
+            not example.by_a_person,
+            *(example.group or "", example.source or "", example.annotator or "", example.meta),
+        )
         if example.id not in chosen or rank < chosen[example.id][0]:
             chosen[example.id] = (rank, example)
     return [example for _, example in chosen.values()]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cluster.errors import GateClosed, UserError
 from pipelines import audit, split
 from pipelines.data import splitting
+from pipelines.data.example import Example
 from pipelines.data.splitting import HELD_OUT, SIDES, Place
 from pipelines.data.table import make_table, read_past, read_side, read_version, stream_side, table_fingerprint
 from pipelines.gates import Verdict
@@ -93,6 +94,16 @@ def test_groups_and_near_duplicates_stay_whole_and_repeats_enter_once(divided):
         assert len({r["split"] for r in table if r["group"] == f"t{topic}"}) == 1
     assert len({(r["split"], r["cluster"]) for r in table if r["group"] == "t500"}) == 1
     assert len({r["cluster"] for r in table}) == 81
+
+
+@pytest.mark.parametrize("other", [None, "model:gpt"])
+def test_of_equal_examples_the_one_by_a_person_stays_unless_its_group_is_new(other):
+    by_machine = Example("id", "[]", "a", "web", None, other, None, "{}", "f", 1)
+    by_zoe = Example("id", "[]", "b", "web", None, "zoe", None, "{}", "f", 2)
+    for rows in ([by_machine, by_zoe], [by_zoe, by_machine]):
+        assert split.once_each(rows, {}) == split.once_each(rows, {"id": "b"}) == [by_zoe]
+        # Whoever wrote it, an example that has its place stays in its group.
+        assert split.once_each(rows, {"id": "a"}) == [by_machine]
 
 
 def test_the_same_data_give_the_same_report_and_version(divided):
