@@ -8,7 +8,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -28,6 +28,15 @@ class Section(BaseModel):
             return value
         headings = {key for key, field in cls.model_fields.items() if isinstance(field.default, Section)}
         return {key: inner for key, inner in value.items() if not (inner is None and key in headings)}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads yes and on as true, and true would pass for the number 1.
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and "bool" not in str(field.annotation):
+            raise ValueError(f"must not be {'yes' if value else 'no'}: YAML reads that word as true or false")
+        return value
 
 
 def _power_of_two(value: int) -> int:
@@ -204,6 +213,20 @@ class Train(Section):
         return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
 
 
+NOT_SWEPT = {
+    "deepspeed": "it does not change what is learnt",
+    "dtype": "evaluation and serving compute as train.dtype says",
+    "max_steps": "trials run for sweep.max_steps",
+    "num_train_epochs": "trials run for sweep.max_steps",
+    "eval_steps": "trials are validated at the rungs",
+    "early_stopping_patience": "the scheduler stops trials",
+    "early_stopping_threshold": "the scheduler stops trials",
+    "max_length": "losses over other inputs are not comparable",
+    "packing": "losses over other inputs are not comparable",
+    "on_overlong": "losses over other inputs are not comparable",
+}
+"""Keys of train that a search space may not hold, and why."""
+
 SearchSpace = dict[str, dict[Literal["choice", "loguniform", "uniform", "randint"], list[Any]]]
 
 
@@ -228,8 +251,10 @@ class Sweep(Section):
         if not self.space:
             raise ValueError("space is empty: name at least one key of train")
         for key, domain in self.space.items():
-            if key not in Train.model_fields or key == "deepspeed":
+            if key not in Train.model_fields:
                 raise ValueError(f"space.{key} is no key of train{nearest(key, Train.model_fields)}")
+            if key in NOT_SWEPT:
+                raise ValueError(f"space.{key} cannot be swept: {NOT_SWEPT[key]}")
             if len(domain) != 1:
                 raise ValueError(f"space.{key} needs exactly one of choice, loguniform, uniform, randint")
             ((kind, values),) = domain.items()
@@ -243,19 +268,23 @@ class Sweep(Section):
         if kind == "choice":
             if not values:
                 raise ValueError(f"space.{key}.choice is empty")
-            trials = values
-        else:
-            if len(values) != 2 or not all(isinstance(v, int | float) for v in values) or values[0] >= values[1]:
-                raise ValueError(f"space.{key}.{kind} needs two numbers, low below high")
-            if kind == "loguniform" and values[0] <= 0:
-                raise ValueError(f"space.{key}.loguniform needs a low above 0")
-            if kind == "randint" and not all(isinstance(v, int) for v in values):
-                raise ValueError(f"space.{key}.randint needs whole numbers")
+            return
+        if len(values) != 2 or not all(isinstance(v, int | float) for v in values) or values[0] >= values[1]:
+            raise ValueError(f"space.{key}.{kind} needs two numbers, low below high")
+        if kind == "loguniform" and values[0] <= 0:
+            raise ValueError(f"space.{key}.loguniform needs a low above 0")
+        if kind == "randint" and not all(isinstance(v, int) for v in values):
+            raise ValueError(f"space.{key}.randint needs whole numbers")
+
+    def edges(self) -> list[tuple[str, Any]]:
+        """Each key with every choice, or with both ends of its range: what must be valid before a trial starts."""
+        found = []
+        for key, domain in self.space.items():
+            ((kind, values),) = domain.items()
             # Ray Tune's randint leaves out the upper end; ours does too, as its name says elsewhere.
-            trials = [values[0], values[1] - 1] if kind == "randint" else values
-        for value in trials:
-            # A bound that the section itself refuses would fail a trial hours later.
-            Train.model_validate({key: value})
+            ends = [values[0], values[1] - 1] if kind == "randint" else values
+            found += [(key, value) for value in ends]
+        return found
 
 
 Metric = Literal["loss", "rouge1", "rouge2", "rougeL", "bleu", "meteor"]
@@ -345,6 +374,17 @@ class Recipe(Section):
                 f"train.global_batch_size {self.train.global_batch_size} is not divisible by "
                 f"per_device_train_batch_size x cluster.num_workers = {per_step}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _space_fits_train(self) -> "Recipe":
+        for key, value in self.sweep.edges() if self.sweep else ():
+            try:
+                # A value that the section refuses would fail a trial hours later.
+                Train.model_validate(self.train.model_dump() | {key: value})
+            except ValidationError as error:
+                reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"sweep.space.{key}: {value!r} does not fit train: {reason}") from None
         return self
 
     @property

@@ -19,6 +19,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
@@ -109,7 +111,12 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = place[parent] = {}
         if not isinstance(inner, dict):
-            raise UserError(f"{key}: {parent} is not a section.", "`sluice schema` lists every key.")
+            remedy = (
+                "Give the whole list: models=[{base: NAME}]."
+                if parent == "models"
+                else "`sluice schema` lists every key."
+            )
+            raise UserError(f"{key}: {parent} is not a section.", remedy)
         place = inner
     place[last] = value
 

@@ -26,6 +26,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     sweep = asked(recipe)
     split = require(load_stage("split"), recipe, workspace)
     from pipelines.models.load import base_fingerprint
+    from pipelines.train import code_version
 
     return {
         "split": split.produced["split"],
@@ -34,6 +35,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "train": fingerprint(recipe.train.model_dump(mode="json")),
         "sweep": fingerprint(sweep.model_dump(mode="json")),
         "seed": str(recipe.seed),
+        "version": code_version(),
     }
 
 
@@ -81,32 +83,29 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
 
 
 def share(recipe: Recipe, workspace: Workspace, progress: Progress) -> "Trials":
-    """What all trials share: the encoded split for each combination of input settings, the base, the place."""
+    """What all trials share: the encoded split, the base, the place."""
     from dataclasses import replace
 
     from pipelines.fingerprint import short
     from pipelines.gates import report_key
     from pipelines.models.load import find_base
-    from pipelines.search.space import check_space, input_variants
-    from pipelines.search.trials import Trials, input_key
+    from pipelines.search.space import with_values
+    from pipelines.search.trials import Trials
     from pipelines.train import make_job, prepare_bins
     from pipelines.training.check import check_recipe
     from pipelines.training.trainer import find_place
 
     sweep = asked(recipe)
-    check_space(sweep.space)
     base = find_base(recipe.base, workspace.settings)
     check_recipe(recipe.train, recipe.cluster, base)
-    stored = {
-        input_key(train): prepare_bins(recipe, train, base, workspace, progress)
-        for train in input_variants(recipe.train, sweep.space)
-    }
+    for key, value in sweep.edges():
+        check_recipe(with_values(recipe.train, {key: value}), recipe.cluster, base)
+    bins = prepare_bins(recipe, recipe.train, base, workspace, progress)
     place = find_place(recipe.cluster, workspace)
     name = f"{recipe.name}-sweep-{short(report_key('sweep', reads(recipe, workspace)))}"
-    job = make_job(recipe, recipe.train, base, next(iter(stored.values())), workspace, name)
+    job = make_job(recipe, recipe.train, base, bins, workspace, name)
     return Trials(
         job=replace(job, device=place.device, checkpoints=""),
-        bins={key: bins.address for key, bins in stored.items()},
         sweep=sweep,
         place=place,
         name=name,

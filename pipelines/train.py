@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipelines.training.bins import StoredBins
     from pipelines.training.job import Job
 
+TRAINING_VERSION = 1
+"""Raise it when the loop learns something else from the same inputs."""
+
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The split, the base, the resolved train section, the seed, and the sweep when there is one."""
@@ -33,7 +36,16 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "base": base_fingerprint(recipe.base, workspace.settings),
         "train": fingerprint(train.model_dump(mode="json")),
         "seed": str(recipe.seed),
+        "version": code_version(),
     } | ({"sweep": winner["report"]} if winner else {})
+
+
+def code_version() -> str:
+    """Changes when the same inputs would train another model: a report or a checkpoint of before says nothing then."""
+    from pipelines.data.chat import ENCODING_VERSION
+    from pipelines.training.bins import BINS_VERSION
+
+    return f"{TRAINING_VERSION}.{ENCODING_VERSION}.{BINS_VERSION}"
 
 
 def resolve(recipe: Recipe, workspace: Workspace) -> tuple[Train, dict[str, Any]]:
@@ -72,8 +84,9 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         store.clear()
     job = make_job(recipe, train, base, bins, workspace, name)
     outcome = run_tracked(recipe, train, job, workspace, progress, name, winner)
+    judged = judge(recipe, train, base, bins, job, outcome, winner, workspace)
     store.clear()
-    return judge(recipe, train, base, bins, job, outcome, winner, workspace)
+    return judged
 
 
 def stage_key(fingerprints: dict[str, str]) -> str:

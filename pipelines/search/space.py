@@ -2,29 +2,7 @@
 
 from typing import Any
 
-from cluster.errors import UserError
 from pipelines.recipe import SearchSpace, Train
-
-INPUT_SETTINGS = ("max_length", "packing", "on_overlong")
-"""What changes the stored bins: each combination is encoded before the first trial."""
-
-
-def check_space(space: SearchSpace) -> None:
-    """Raise UserError where a setting of the inputs is to be drawn from a range."""
-    for key in INPUT_SETTINGS:
-        if key in space and "choice" not in space[key]:
-            raise UserError(f"sweep.space.{key}: only choice works here.", "List the values: {choice: [256, 512]}.")
-
-
-def input_variants(train: Train, space: SearchSpace) -> list[Train]:
-    """The train section once for each combination of input settings in the space."""
-    variants = [train]
-    for key in INPUT_SETTINGS:
-        if key in space:
-            variants = [
-                with_values(variant, {key: value}) for variant in variants for value in dict(space[key])["choice"]
-            ]
-    return variants
 
 
 def with_values(train: Train, values: dict[str, Any]) -> Train:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -22,7 +23,7 @@ from pipelines.training.worker import run_loop
 from pipelines.workspace import Workspace
 
 VALIDATION_BINS = 16
-"""Validation sequences of a trial (a seeded choice, the same for all): enough to rank, cheap enough to repeat."""
+"""Validation sequences of a trial (the first ones, the same for all): enough to rank, cheap enough to repeat."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class Trials:
 
     job: Job
     """Without a trial's values in it."""
-    bins: dict[str, str]
-    """Address of the stored bins by `input_key`."""
     sweep: Sweep
     place: Place
     name: str
@@ -54,16 +53,10 @@ class TrialResult:
     seconds: float
 
 
-def input_key(train: Train) -> str:
-    """Which stored bins a train section reads."""
-    return f"{train.max_length}/{train.packing}/{train.on_overlong}"
-
-
 def trial_job(shared: Trials, values: dict[str, Any], trial: str) -> Job:
     """The job of one trial: its values, its steps with a schedule of their own, nothing kept."""
     train = with_values(Train.model_validate(shared.job.train), values)
-    bins = shared.bins[input_key(train)]
-    count = len(BinFile(Workspace().fetch(bins) / "train.arrow"))
+    count = len(BinFile(Workspace().fetch(shared.job.bins) / "train.arrow"))
     limit = shared.sweep.max_steps
     # Trials are compared after equally many steps, however short the recipe's own training is.
     plan = plan_steps(train.model_copy(update={"max_steps": limit}), count)
@@ -71,7 +64,6 @@ def trial_job(shared: Trials, values: dict[str, Any], trial: str) -> Job:
         shared.job,
         train=train.model_dump(mode="json"),
         plan=plan,
-        bins=bins,
         checkpoints="",
         rungs=rungs(shared.sweep),
         validation_bins=VALIDATION_BINS,
@@ -205,6 +197,8 @@ def find_winner(results: list[TrialResult]) -> TrialResult | None:
 
     A loss at an early rung is no rival of one at the end.
     """
-    whole = [r for r in results if r.validation_loss is not None and not r.stopped.startswith("failed")]
-    furthest = max((r.steps for r in whole), default=0)
-    return min((r for r in whole if r.steps == furthest), key=lambda r: r.validation_loss or 0.0, default=None)
+    whole = [(r.validation_loss, r) for r in results if r.validation_loss is not None]
+    sound = [(loss, r) for loss, r in whole if math.isfinite(loss) and not r.stopped.startswith("failed")]
+    furthest = max((r.steps for _, r in sound), default=0)
+    rivals = [(loss, r) for loss, r in sound if r.steps == furthest]
+    return min(rivals, key=lambda pair: pair[0])[1] if rivals else None

@@ -42,7 +42,9 @@ def lineage(recipe: Recipe, reports: dict[str, Report]) -> dict[str, Any]:
     return {
         "schema_version": LINEAGE_SCHEMA_VERSION,
         "data": {name: split.produced[name] for name in ("table", "version", "split")},
-        "recipe": recipe.model_dump(mode="json"),
+        # With the values that the winning trial put into it: what the model was really trained with.
+        "recipe": recipe.model_dump(mode="json") | {"train": train.figures["resolved_train"]},
+        "winner": train.figures["winner"],
         "reports": {
             stage: {
                 "key": report.key,

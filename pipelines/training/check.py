@@ -46,5 +46,5 @@ def module_paths(base_folder: Path) -> list[str]:
     config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
-    kinds = (torch.nn.Linear, torch.nn.Embedding)
-    return sorted(path for path, module in model.named_modules() if isinstance(module, kinds))
+    # Linear layers alone: the engine that serves adapters applies them there.
+    return sorted(path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear))

@@ -82,6 +82,9 @@ class Chain:
             "run_id": "",
         }
 
+    def train_figures(self):
+        return {"resolved_train": {"method": "lora", "learning_rate": 1e-3, "dtype": "float32"}, "winner": {}}
+
     def evaluate_figures(self):
         return {
             "candidates": {

@@ -31,7 +31,9 @@ def test_a_promoted_model_is_registered_with_its_lineage_and_is_the_champion(cha
     assert registry.champion(chain.workspace.settings, "small") == report.produced["model_version"] == "1"
     tags = registry.version_tags(chain.workspace.settings, "small", "1")
     assert json.loads(tags["sluice.data"])["split"] == reports["split"].produced["split"]
-    assert json.loads(tags["sluice.recipe"]) == recipe.model_dump(mode="json")
+    # The recipe as it was trained: with what a sweep put into it.
+    trained = reports["train"].figures["resolved_train"]
+    assert json.loads(tags["sluice.recipe"]) == recipe.model_dump(mode="json") | {"train": trained}
     assert {stage: held["key"] for stage, held in json.loads(tags["sluice.reports"]).items()} == {
         stage: held.key for stage, held in reports.items()
     }

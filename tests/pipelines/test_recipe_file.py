@@ -187,3 +187,35 @@ def test_an_override_sets_exactly_its_key(value, key):
     for part in key.split("."):
         place = place[part]
     assert place == value and content["other"] == 1
+
+
+def test_a_swept_value_is_held_against_the_recipes_own_train_section(recipe_file):
+    space = {"per_device_train_batch_size": {"choice": [32]}}
+    assert load_recipe(recipe_file(train={"global_batch_size": 64}, sweep={"space": space})).sweep
+    message = problem_of(recipe_file(train={"global_batch_size": 16}, sweep={"space": space}))
+    assert "sweep.space.per_device_train_batch_size: 32 does not fit train" in message
+
+
+@pytest.mark.parametrize(
+    ("domain", "problem"),
+    [
+        ({"lora_r": {"choice": [8, 0]}}, "sweep.space.lora_r: 0 does not fit train: input should be greater than or"),
+        ({"learning_rate": {"uniform": [-1, 1]}}, "sweep.space.learning_rate: -1 does not fit train"),
+    ],
+)
+def test_a_swept_value_that_train_refuses_is_refused_at_once(recipe_file, domain, problem):
+    assert problem in problem_of(recipe_file(sweep={"space": domain})).replace("Input", "input")
+
+
+def test_yes_is_no_number(recipe_file):
+    message = problem_of(recipe_file(), "train.learning_rate=yes", "train.packing=no")
+    assert "train.learning_rate: must not be yes" in message
+    assert "packing" not in message
+
+
+def test_yaml_merge_keys_work(recipe_file):
+    path = recipe_file()
+    path.write_text(
+        path.read_text() + "audit: &a {min_examples: 10}\nsplit: {<<: {train: 0.6, validation: 0.2, test: 0.2}}\n"
+    )
+    assert load_recipe(path).split.train == 0.6

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import UserError
 from pipelines.recipe import Sweep, Train
 from pipelines.search.schedulers import rungs
-from pipelines.search.space import check_space, input_variants, tune_space, with_values
+from pipelines.search.space import tune_space, with_values
 
 
 def sweep(**values):
@@ -49,15 +48,21 @@ def test_every_kind_of_domain_is_drawn_within_its_bounds():
         with_values(Train(), values)
 
 
-def test_settings_of_the_inputs_are_encoded_for_each_combination():
-    space = sweep(space={"max_length": {"choice": [128, 256]}, "packing": {"choice": [True, False]}}).space
-    found = [(train.max_length, train.packing) for train in input_variants(Train(), space)]
-    assert found == [(128, True), (128, False), (256, True), (256, False)]
+@pytest.mark.parametrize("key", ["max_length", "num_train_epochs", "eval_steps", "deepspeed"])
+def test_what_trials_ignore_or_cannot_compare_is_no_part_of_a_space(key):
+    with pytest.raises(ValueError, match=f"space.{key} cannot be swept: "):
+        sweep(space={key: {"choice": [1]}})
 
 
-def test_a_range_of_lengths_is_refused():
-    with pytest.raises(UserError, match="only choice"):
-        check_space(sweep(space={"max_length": {"randint": [128, 256]}}).space)
+def test_the_edges_of_a_space_are_its_choices_and_the_ends_of_its_ranges():
+    space = {"lora_r": {"randint": [4, 6]}, "learning_rate": {"loguniform": [1e-5, 1e-3]}, "method": {"choice": ["a"]}}
+    assert sweep(space=space).edges() == [
+        ("lora_r", 4),
+        ("lora_r", 5),
+        ("learning_rate", 1e-5),
+        ("learning_rate", 1e-3),
+        ("method", "a"),
+    ]
 
 
 def test_values_that_contradict_each_other_are_refused():

@@ -20,3 +20,8 @@ def test_a_failed_trial_never_wins():
     assert find_winner([failed, trial("end", 1.5)]).trial == "end"
     assert find_winner([failed, trial("none", None, steps=0, stopped="failed")]) is None
     assert find_winner([]) is None
+
+
+def test_a_loss_that_is_no_number_wins_nothing():
+    assert find_winner([trial("nan", float("nan")), trial("end", 2.0)]).trial == "end"
+    assert find_winner([trial("nan", float("nan"))]) is None
