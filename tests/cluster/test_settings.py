@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings import VARIABLES, Settings
+from cluster.settings import VARIABLES, Settings, without_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +68,40 @@ def test_workers_that_get_these_settings_arrive_at_the_same_ones(monkeypatch):
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings.from_environment() == settings
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+pg8000://sluice:hunter2@db/sluice",
+        "postgresql://sluice:hunter/2@db/sluice",
+        "postgresql://sluice:hunter[2@db/sluice",
+        "postgresql://:hunter2@db/sluice",
+        "postgresql://db/sluice?user=sluice&password=hunter2",
+        "postgresql://db/sluice?sslmode=require&SSLPassword=hunter2",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Dsluice%3BPWD%3Dhunter2",
+        "https://hunter2@mlflow.internal",
+        "https://mlflow.internal/?access_token=hunter2",
+        "https://store.internal/data?sv=2024&sig=hunter2",
+        "s3://key:hunter2@bucket/sluice",
+    ],
+)
+def test_an_address_with_a_secret_stays_out(address):
+    given = {"SLUICE_DATABASE": address, "SLUICE_STORAGE": "/srv/sluice"}
+    assert without_secrets(given) == {"SLUICE_STORAGE": "/srv/sluice"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:////srv/sluice.db",
+        "/srv/passwords=none/a:b@c",
+        "postgresql+pg8000://sluice@db:5432/sluice?sslmode=require&application_name=sluice",
+        "http://mlflow.internal:5000/tracking",
+        "abfs://container@account.dfs.core.windows.net/sluice",
+        "s3://bucket/sluice?region=eu-central-1&endpoint_override=minio:9000",
+        "0",
+    ],
+)
+def test_an_address_without_a_secret_is_kept(address):
+    assert without_secrets({"ANY": address}) == {"ANY": address}

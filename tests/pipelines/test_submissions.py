@@ -178,6 +178,8 @@ def test_no_password_travels_in_a_jobs_environment(monkeypatch):
     monkeypatch.setenv("SLUICE_TRACKING", "http://mlflow.internal:5000")
     environment = submissions.job_environment(Settings.from_environment(), "s-1", here=False)
     assert "hunter2" not in str(environment)
+    monkeypatch.setenv("SLUICE_TRACKING", "https://hunter2@mlflow.internal")
+    assert "hunter2" not in str(submissions.job_environment(Settings.from_environment(), "s-1", here=True))
     assert environment["SLUICE_STORAGE"] == "s3://bucket/sluice"
     assert environment["SLUICE_TRACKING"] == "http://mlflow.internal:5000"
     assert environment["SLUICE_SUBMISSION_ID"] == "s-1"
