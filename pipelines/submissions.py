@@ -64,12 +64,16 @@ def request_key(stage: str, recipe: Recipe, address: str) -> str:
 
 
 def check_shared(jobs: Jobs, settings: Settings) -> None:
-    """Raise UserError when the cluster is elsewhere and the records lie in a file of this machine."""
-    urls = {"SLUICE_DATABASE": settings.database_url, "SLUICE_TRACKING": settings.tracking_uri}
-    local = [name for name, url in urls.items() if url.startswith(("sqlite", "file", "/"))]
+    """Raise UserError when the cluster is elsewhere and storage or records lie in files of this machine."""
+    places = {
+        "SLUICE_STORAGE": settings.storage,
+        "SLUICE_DATABASE": settings.database_url,
+        "SLUICE_TRACKING": settings.tracking_uri,
+    }
+    local = [name for name, place in places.items() if "://" not in place or place.startswith(("sqlite", "file"))]
     if local and not jobs.is_here:
         raise UserError(
-            f"The cluster at {jobs.address} is another machine, and {' and '.join(local)} would be a file of this one.",
+            f"The cluster at {jobs.address} is another machine, and {' and '.join(local)} would be on this one's disk.",
             "Set SLUICE_STORAGE to a bucket, SLUICE_DATABASE to a PostgreSQL URL and SLUICE_TRACKING to a server.",
         )
 

@@ -172,6 +172,36 @@ def test_a_base_model_in_a_folder_of_this_machine_does_not_travel(recipe_file, t
         job_folder.fill(tmp_path / "job", recipe, shared_files=False)
 
 
+SHARED = {
+    "SLUICE_STORAGE": "s3://bucket/sluice",
+    "SLUICE_DATABASE": "postgresql+pg8000://db/sluice",
+    "SLUICE_TRACKING": "http://mlflow.internal:5000",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("SLUICE_STORAGE", "kept"),
+        ("SLUICE_STORAGE", "/srv/sluice"),
+        ("SLUICE_STORAGE", "file:///srv/sluice"),
+        ("SLUICE_DATABASE", "sqlite:////srv/sluice.db"),
+        ("SLUICE_TRACKING", "mlruns"),
+        ("SLUICE_TRACKING", "sqlite:///mlflow.db"),
+    ],
+)
+def test_a_cluster_elsewhere_needs_every_place_to_be_shared(monkeypatch, name, place):
+    for each, shared in SHARED.items():
+        monkeypatch.setenv(each, shared)
+    here, elsewhere = KnownJobs(), KnownJobs()
+    here.is_here, elsewhere.is_here = True, False
+    submissions.check_shared(elsewhere, Settings.from_environment())
+    monkeypatch.setenv(name, place)
+    submissions.check_shared(here, Settings.from_environment())
+    with pytest.raises(UserError, match=f"and {name} would be on this one's disk"):
+        submissions.check_shared(elsewhere, Settings.from_environment())
+
+
 def test_no_password_travels_in_a_jobs_environment(monkeypatch):
     monkeypatch.setenv("SLUICE_STORAGE", "s3://bucket/sluice")
     monkeypatch.setenv("SLUICE_DATABASE", "postgresql+pg8000://sluice:hunter2@db/sluice")
