@@ -41,7 +41,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     """Read every row once, keep aside what is none, and look at the rest."""
     reading = read_examples(recipe, workspace.settings)
     progress.say(f"audit: {reading.rows:,} rows read by {reading.driver}, {len(reading.bad):,} kept aside.")
-    keep_aside(workspace, dataset_fingerprint(recipe), reading.bad)
+    keep_aside(workspace, reading.fingerprint, reading.bad)
     survey = Survey(reading.examples, recipe.audit.near_duplicate_threshold, recipe.dataset.instruction)
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
     figures = _figures(reading, survey, random_split)
@@ -55,7 +55,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     )
     gates = (_schema_gate(figures), _size_gate(recipe, figures), _provenance_gate(reading), duplicates)
     worst_first = sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
-    return Outcome(gates, tuple(worst_first), figures)
+    return Outcome(gates, tuple(worst_first), figures, read={"dataset": reading.fingerprint})
 
 
 def _schema_gate(figures: dict[str, Any]) -> Gate:

@@ -20,7 +20,7 @@ from pipelines.fingerprint import fingerprint
 from pipelines.gates import Finding, decide
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
-from pipelines.stage import Outcome, Stage, require
+from pipelines.stage import Outcome, Stage, check_unmoved, require
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
 
     `fresh` forgets the places that were given before.
     """
+    audited = require(audit.STAGE, recipe, workspace)
     reading = read_examples(recipe, workspace.settings)
+    # Before anything is written: a version of the table counts for the places of all that come after it.
+    check_unmoved("split", recipe, {"dataset": audited.fingerprints["dataset"]}, {"dataset": reading.fingerprint})
     uri, policy = workspace.uri("splits", recipe.name), policy_of(recipe)
     past = Past() if fresh else read_past(uri, policy)
     examples = once_each(reading.examples, past.groups)
@@ -77,6 +80,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         ),
         figures=_figures(examples, division, past, recipe, len(reading.examples)),
         produced={"table": uri, "version": str(version), "split": table_fingerprint(written)},
+        read={"audit": audited.key},
     )
 
 

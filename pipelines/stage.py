@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.errors import GateClosed
+from cluster.errors import GateClosed, StageFailed
 from pipelines.gates import Finding, Gate, Report, Verdict, report_key
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
@@ -29,6 +29,9 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
     produced: dict[str, str] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of what the work itself found, by the names of `reads`: without them nobody would notice
+    when the data changed between the two."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Stage:
             return found
         started = time.monotonic()
         outcome = self.work(recipe, workspace, progress, fresh)
+        check_unmoved(self.name, recipe, fingerprints, outcome.read)
         decided = tuple(gate.gate for gate in outcome.gates)
         assert sorted(decided) == sorted(self.gates), f"{self.name} decided {decided}, not {self.gates}"
         report = Report(
@@ -81,6 +85,16 @@ class Stage:
         )
         workspace.save_report(report)
         return report.with_waivers(workspace.waivers([report.key]))
+
+
+def check_unmoved(stage: str, recipe: Recipe, before: dict[str, str], after: dict[str, str]) -> None:
+    """Raise StageFailed when something of `after` is not what it was `before` the work of `stage`."""
+    moved = [name for name in after if before[name] != after[name]]
+    if moved:
+        raise StageFailed(
+            f"{recipe.name}: the {' and the '.join(moved)} changed while {stage} was reading, so it leaves no report.",
+            f"Run `sluice {stage} RECIPE` again when nothing writes to the data.",
+        )
 
 
 def require(stage: Stage, recipe: Recipe, workspace: Workspace) -> Report:

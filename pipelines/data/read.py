@@ -41,6 +41,8 @@ class Reading:
     """Readable rows beyond `max_examples`."""
     driver: str
     """Who read: `one process` or `Ray Data`."""
+    fingerprint: str
+    """`dataset_fingerprint` after the last row: whoever took it before can tell whether the data held still."""
 
     @property
     def rows(self) -> int:
@@ -104,7 +106,8 @@ def read_examples(recipe: Recipe, settings: Settings | None = None, small_bytes:
             f"dataset: none of {len(examples) + len(bad):,} rows makes an example.",
             bad[0].reason if bad else "Raise dataset.max_examples above the size of the smallest group.",
         )
-    return Reading(kept, bad, len(examples) - len(kept), "Ray Data" if spread else "one process")
+    driver = "Ray Data" if spread else "one process"
+    return Reading(kept, bad, len(examples) - len(kept), driver, dataset_fingerprint(recipe))
 
 
 def stream_examples(files: tuple[SourceFile, ...], dataset: Dataset) -> "RayDataset":

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from cluster.errors import GateClosed, UserError
+from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit
 from pipelines.commands import run_stage
+from pipelines.data import read
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow
@@ -87,6 +88,24 @@ def test_rows_by_a_model_count_for_nobody(audited):
     assert report.figures["human_annotated"] == 9
     assert finding(report, "data.size.by_machines").count == 21
     assert finding(report, "data.size.too_few").count == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_data_that_change_around_the_reading_leave_no_report(audited, workspace, tmp_path, monkeypatch, when):
+    read_rows = read.raw_rows
+
+    def rows_of_a_file_that_grows(file):
+        found = [] if when == "before" else list(read_rows(file))
+        with (tmp_path / "examples.jsonl").open("a") as stream:
+            stream.write(json.dumps(rows(51)[-1]) + "\n")
+        return iter(found or read_rows(file))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(read, "raw_rows", rows_of_a_file_that_grows)
+        with pytest.raises(StageFailed, match="the dataset changed while audit was reading"):
+            audited(rows(50))
+    assert workspace.reports(stage="audit") == []
+    assert audited(rows(50)).figures["rows"] == 50
 
 
 def test_repeats_count_once_towards_the_size(audited):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import GateClosed, UserError
+from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit, split
-from pipelines.data import splitting
+from pipelines.data import read, splitting
 from pipelines.data.example import Example
 from pipelines.data.splitting import HELD_OUT, SIDES, Place
 from pipelines.data.table import make_table, read_past, read_side, read_version, stream_side, table_fingerprint
@@ -104,6 +104,23 @@ def test_of_equal_examples_the_one_by_a_person_stays_unless_its_group_is_new(oth
         assert split.once_each(rows, {}) == split.once_each(rows, {"id": "b"}) == [by_zoe]
         # Whoever wrote it, an example that has its place stays in its group.
         assert split.once_each(rows, {"id": "a"}) == [by_machine]
+
+
+def test_data_that_change_while_they_are_read_enter_no_table(divided, workspace, tmp_path, monkeypatch):
+    read_rows, stored = read.raw_rows, divided([row(i) for i in range(60)])
+
+    def rows_of_a_file_that_grows(file):
+        yield from read_rows(file)
+        with (tmp_path / "examples.jsonl").open("a") as stream:
+            stream.write(json.dumps(row(100)) + "\n")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(read, "raw_rows", rows_of_a_file_that_grows)
+        with pytest.raises(StageFailed, match="the dataset changed while split was reading"):
+            divided([row(i) for i in range(60)], fresh=True)
+    assert len(workspace.reports(stage="split")) == 1
+    with pytest.raises(UserError, match="version 1"):
+        read_version(stored.produced["table"], 1)
 
 
 def test_the_same_data_give_the_same_report_and_version(divided):

@@ -1,8 +1,10 @@
 """A stage: evidence before work, the same report for the same inputs, and a stop where evidence is missing."""
 
+from dataclasses import replace
+
 import pytest
 
-from cluster.errors import GateClosed
+from cluster.errors import GateClosed, StageFailed
 from pipelines.gates import Gate, Verdict, Waiver, decide
 from pipelines.recipe_file import load_recipe
 from pipelines.records import now
@@ -130,3 +132,17 @@ def test_the_whole_resolved_recipe_stands_in_the_report(bench, recipe, workspace
     report = bench.sift.perform(recipe, workspace)
     assert report.recipe == recipe.model_dump(mode="json")
     assert report.recipe["train"]["learning_rate"] is None
+
+
+def test_work_that_found_other_inputs_than_it_was_started_on_leaves_no_report(bench, recipe, workspace):
+    def work(recipe, workspace, progress, fresh):
+        bench.data = "two"
+        return Outcome(gates=(decide("data.size", True, "All."),), read={"data": bench.data})
+
+    sift = replace(bench.sift, work=work)
+    with pytest.raises(StageFailed, match="small: the data changed while sift was reading") as caught:
+        sift.perform(recipe, workspace)
+    assert caught.value.exit_code == 1
+    assert workspace.reports(stage="sift") == []
+    # On what is there now the same work is good.
+    assert sift.perform(recipe, workspace).verdict is Verdict.OPEN
