@@ -1,5 +1,6 @@
 """The Serve application of a recipe: a gateway, and an engine that holds what is promoted beside its base."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class ServeEngine:
 
     async def answer(self, arm: str, messages: list[dict[str, str]], options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused; closing it cancels the request on the replica."""
+        from ray.exceptions import TaskCancelledError
         from ray.serve.exceptions import BackPressureError
 
         events = self._stream.answer.remote(arm, messages, options)
@@ -37,6 +39,9 @@ class ServeEngine:
                 yield event
         except BackPressureError as error:
             yield Refused("overloaded", str(error))
+        except TaskCancelledError:
+            # Serve's name for a client that left while the request was on its way to the replica.
+            raise asyncio.CancelledError from None
         finally:
             events.cancel()
 
@@ -125,6 +130,7 @@ def serve_forever(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1",
 
 def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
     """The deployment in force and its candidates. Raises GateClosed or UserError when there is nothing to serve."""
+    from cluster.connect import inside_job
     from pipelines.models.candidate import candidates_of
     from pipelines.tracking import deployments
     from pipelines.tracking.lineage import model_problem
@@ -141,12 +147,11 @@ def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict
             f"{recipe.name}: version {row.model_version} cannot be served: {problem}.",
             "Run `sluice train RECIPE --fresh` and promote again, or `sluice rollback RECIPE`.",
         )
-    if not Path(produced["base_folder"]).is_dir():
-        raise UserError(
-            f"{recipe.name}: the base model's folder {produced['base_folder']} is gone.",
-            f"Fetch it again: `python -m pipelines.models.load {recipe.base.base}`.",
-        )
-    return row, {str(arm): one for arm, one in candidates_of(produced, recipe.name, workspace).items()}
+    arms = {str(arm): one for arm, one in candidates_of(produced, recipe.name, workspace).items()}
+    if not workspace.settings.ray_address and not inside_job():
+        # Here the replica runs on this machine, and what it lacks is better said at once.
+        arms = {arm: one.here(workspace) for arm, one in arms.items()}
+    return row, arms
 
 
 def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms: "dict[str, Candidate]") -> Any:

@@ -1,6 +1,7 @@
 """What the gateway does with a request, whatever carries it: arm, answer, log."""
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -16,6 +17,8 @@ from serve.feedback import FeedbackStore
 from serve.hosting import Generator, Options, Piece, Refused, Started
 from serve.interactions import InteractionLog
 from serve.schemas import ChatRequest, FeedbackRequest, Usage
+
+logger = logging.getLogger("sluice.serve")
 
 CLIENT_GONE = 499
 """Status of an interaction whose client left before its end (nginx's convention)."""
@@ -118,8 +121,15 @@ class ChatService:
                     self._note(turn, event)
                     if event.error:
                         turn.status = 500
-                        raise RequestError(500, "The answer could not be generated.", code="generation_failed")
+                        raise _failure()
                     yield event
+        except RequestError:
+            raise
+        except Exception as error:
+            # An engine that died. A client that left is no Exception: it cancels, or closes this generator.
+            logger.exception("the engine failed on request %s", turn.request_id)
+            turn.status, turn.finish_reason = 500, "error"
+            raise _failure() from error
         finally:
             if not refused:
                 self._keep(turn)
@@ -195,6 +205,10 @@ class ChatService:
 
 def _milliseconds(since: float) -> float:
     return round(1000 * (time.monotonic() - since), 3)
+
+
+def _failure() -> RequestError:
+    return RequestError(500, "The answer could not be generated.", code="generation_failed")
 
 
 def _refusal(event: Refused) -> RequestError:

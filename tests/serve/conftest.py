@@ -44,10 +44,10 @@ def engine(tiny_model, tiny_adapter):
 
 @pytest.fixture
 def service_of(engine, workspace):
-    """`service_of(**changes)`: a service in the fresh workspace over the real engine."""
+    """`service_of(**changes)`: a service in the fresh workspace over the real engine, or one that the test brings."""
     made = []
 
-    def make(**changes):
+    def make(engine=engine, **changes):
         hosted = {
             "recipe_name": "small",
             "seed": "small:17",

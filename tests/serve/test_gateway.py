@@ -1,5 +1,6 @@
 import asyncio
 import json
+from contextlib import aclosing
 
 import pytest
 
@@ -283,6 +284,66 @@ def test_a_stream_that_is_left_early_frees_its_slot(service_of, engine, rows):
     (row,) = rows(InteractionRow)
     assert (row.status, row.finish_reason) == (499, "cancelled")
     assert row.completion_tokens < 900
+
+
+class DyingEngine:
+    """The real engine, which dies after so many events."""
+
+    def __init__(self, engine, events):
+        self._engine, self._events = engine, events
+
+    async def answer(self, *arguments):
+        async with aclosing(self._engine.answer(*arguments)) as events:
+            for _ in range(self._events):
+                yield await anext(events)
+        raise ConnectionError("the actor died")
+
+
+@pytest.mark.parametrize(("events", "stream"), [(0, False), (0, True), (3, False)])
+def test_an_engine_that_died_is_a_500_and_no_client_that_left(http, service_of, engine, rows, events, stream):
+    service = service_of(engine=DyingEngine(engine, events))
+    (reply,) = ask(http, service, chat(max_tokens=50, stream=stream))
+    assert reply.status_code == 500
+    assert reply.json()["error"]["code"] == "generation_failed" and "actor" not in reply.text
+    service.log.close()
+    (row,) = rows(InteractionRow)
+    assert (row.status, row.finish_reason) == (500, "error")
+
+
+def test_a_stream_whose_engine_dies_ends_with_the_error(http, service_of, engine, rows):
+    service = service_of(engine=DyingEngine(engine, 4))
+    (reply,) = ask(http, service, chat(max_tokens=50, stream=True))
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+    assert reply.status_code == 200 and len(lines) > 2
+    assert json.loads(lines[-1])["error"]["code"] == "generation_failed"
+    service.log.close()
+    (row,) = rows(InteractionRow)
+    assert (row.status, row.finish_reason) == (500, "error") and row.completion_tokens
+
+
+def test_a_task_that_is_cancelled_is_a_client_that_left(service_of, rows):
+    from serve.schemas import ChatRequest
+
+    service = service_of()
+
+    async def go():
+        turn = await service.begin(ChatRequest.model_validate(chat(max_tokens=900)), None, "left")
+        begun = asyncio.Event()
+
+        async def read():
+            async for _ in service.pieces(turn):
+                begun.set()
+
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(asyncio.wait_for(go(), 30))
+    service.log.close()
+    (row,) = rows(InteractionRow)
+    assert (row.status, row.finish_reason) == (499, "cancelled")
 
 
 def test_a_request_may_bring_its_id_once(http, service_of, rows):
