@@ -137,8 +137,3 @@ def report_key(stage: str, fingerprints: dict[str, str]) -> str:
 def decide(gate: str, holds: bool, evidence: str) -> Gate:
     """A gate that is open when its rule holds."""
     return Gate(gate=gate, verdict=Verdict.OPEN if holds else Verdict.CLOSED, evidence=evidence)
-
-
-def not_applicable(gate: str, reason: str) -> Gate:
-    """A gate whose rule does not concern this run, with the reason."""
-    return Gate(gate=gate, verdict=Verdict.NOT_APPLICABLE, evidence=reason)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from cluster.errors import UserError
 from pipelines.data.example import Example
@@ -12,7 +12,6 @@ from pipelines.gates import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from ray.data import Dataset as RayDataset
 
 TABLE_VERSION = 1
 """Of the columns."""
@@ -50,15 +49,6 @@ def read_side(report: Report, side: Side) -> "pa.Table":
             "Something changed the table's files; run `sluice split RECIPE --fresh`.",
         )
     return table.filter(pc.equal(table["split"], side))
-
-
-def stream_side(report: Report, side: Side) -> "RayDataset":
-    """The same rows as a streaming Ray Dataset, ordered by id; Ray has been joined."""
-    import ray.data
-    from ray.data.expressions import col
-
-    rows = ray.data.read_delta(report.produced["table"], version=int(report.produced["version"]))
-    return cast("RayDataset", rows.filter(expr=col("split") == side).sort("id"))
 
 
 def make_table(examples: Iterable[Example], places: dict[str, Place]) -> "pa.Table":

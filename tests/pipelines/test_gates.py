@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from pipelines.gates import Gate, Report, Verdict, Waiver, decide, not_applicable, report_key
+from pipelines.gates import Gate, Report, Verdict, Waiver, decide, report_key
 
 NOW = datetime(2030, 1, 15, 12, tzinfo=UTC)
 
@@ -33,14 +33,14 @@ OPEN = decide("data.schema", True, "All rows read.")
 
 def test_a_gate_is_open_exactly_when_its_rule_holds():
     assert (OPEN.verdict, CLOSED.verdict) == (Verdict.OPEN, Verdict.CLOSED)
-    assert not_applicable("train.overfit", "no validation").verdict is Verdict.NOT_APPLICABLE
 
 
 def test_one_closed_gate_closes_the_report():
     assert report(OPEN, CLOSED).verdict is Verdict.CLOSED
     assert report(OPEN, CLOSED).closed_gates == (CLOSED,)
     assert report(OPEN).verdict is Verdict.OPEN
-    assert report(OPEN, not_applicable("a.b", "why")).verdict is Verdict.OPEN
+    aside = Gate(gate="a.b", verdict=Verdict.NOT_APPLICABLE, evidence="why")
+    assert report(OPEN, aside).verdict is Verdict.OPEN
     assert report().verdict is Verdict.OPEN
 
 

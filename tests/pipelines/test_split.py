@@ -12,7 +12,7 @@ from pipelines import audit, split
 from pipelines.data import read, splitting
 from pipelines.data.example import Example
 from pipelines.data.splitting import HELD_OUT, SIDES, Place
-from pipelines.data.table import make_table, read_past, read_side, read_version, stream_side, table_fingerprint
+from pipelines.data.table import make_table, read_past, read_side, read_version, table_fingerprint
 from pipelines.gates import Verdict
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
@@ -315,21 +315,3 @@ def test_for_any_data_seed_and_growth_the_written_rows_leak_nothing_and_nobody_m
         now = {example.id: (division.places[example.id], example.group) for example in unique}
         assert {id: now[id] for id in before} == before
         before, history = now, splitting.History(division.places)
-
-
-@pytest.mark.cluster
-def test_a_side_streams_the_same_rows_in_the_same_order(ray_cluster, tmp_path, recipe_file):
-    content = [row(i) for i in range(200)]
-    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
-    recipe = load_recipe(
-        recipe_file(
-            dataset={"source": "examples.jsonl", "provenance": {"annotator": "jane"}}, audit={"min_examples": 1}
-        )
-    )
-    audit.STAGE.perform(recipe, ray_cluster)
-    report = split.STAGE.perform(recipe, ray_cluster)
-    for side in SIDES:
-        streamed = [
-            r for batch in stream_side(report, side).iter_batches(batch_format="pyarrow") for r in batch.to_pylist()
-        ]
-        assert streamed == read_side(report, side).to_pylist()
