@@ -64,10 +64,10 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 		$(BIN)/sluice panel
 
 test: $(STAMP)  ## every test: the quick part first, then Ray and real models, then the browser
-	@$(PYTEST) -m "not vllm" --durations=15 $(ARGS)
+	@$(PYTEST) --durations=15 $(ARGS)
 
 unit: $(STAMP)  ## the quick part alone
-	@$(PYTEST) -m "not cluster and not browser and not drill and not vllm" --durations=10 $(ARGS)
+	@$(PYTEST) -m "not cluster and not browser and not drill" --durations=10 $(ARGS)
 
 check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff check .

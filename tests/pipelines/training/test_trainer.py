@@ -55,6 +55,7 @@ def test_two_workers_with_sharding_learn_what_one_learns_alone(make_job, ray_clu
     assert outcome["supervised_tokens"] == alone["supervised_tokens"]
 
 
+@pytest.mark.drill
 def test_a_killed_worker_goes_on_from_its_last_checkpoint(make_job, ray_cluster):
     job = make_job("killed", {"max_steps": 8, "eval_steps": 2})
     seen, pids = [], []
