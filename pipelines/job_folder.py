@@ -1,13 +1,16 @@
 """The folder that a job starts in: our packages, the resolved recipe, and what data must travel."""
 
-import glob
 import shutil
 from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.packages import copy_packages
+from pipelines.data.sources import is_package, list_files
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import dump_recipe
+
+DATA = "data"
+"""Folder of the data inside the job's."""
 
 MAX_DATA_BYTES = 100 * 2**20
 """Most that travels with a job; Ray itself refuses folders above 512 MiB."""
@@ -29,43 +32,22 @@ def fill(folder: Path, recipe: Recipe, *, shared_files: bool) -> None:
 def _take_data_along(folder: Path, recipe: Recipe) -> Recipe:
     source = recipe.dataset.source
     sources = (source,) if isinstance(source, str) else source
-    files = {each: _files(each) for each in sources if "://" not in each}
-    size = sum(path.stat().st_size for paths in files.values() for path in paths)
+    named = tuple(each for each in sources if not is_package(each))
+    # The very list that a reader on this machine gets: each file once, by the name that its fingerprint covers.
+    local = [file for file in list_files(named) if file.is_local] if named else []
+    size = sum(file.size for file in local)
     if size > MAX_DATA_BYTES:
         raise UserError(
             f"The data have {size / 2**20:,.0f} MiB; at most {MAX_DATA_BYTES // 2**20} MiB travel with a job.",
             "Put them into the workspace's storage, and name them by their URI in dataset.source.",
         )
-    taken: list[str] = []
-    for number, each in enumerate(sources):
-        if each not in files:
-            taken.append(each)
-            continue
-        for path in files[each]:
-            target = folder / "data" / str(number) / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-            # The recipe's sources are globs, and a file's name may hold their characters.
-            taken.append(f"data/{number}/{glob.escape(path.name)}")
-    dataset = recipe.dataset.model_copy(update={"source": taken[0] if len(taken) == 1 else tuple(taken)})
+    for file in local:
+        target = folder / DATA / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file.uri, target)
+    taken = (*(f"{DATA}/{file.name}" for file in local), *(each for each in sources if "://" in each))
+    dataset = recipe.dataset.model_copy(update={"source": taken[0] if len(taken) == 1 else taken})
     return recipe.model_copy(update={"dataset": dataset})
-
-
-def _files(pattern: str) -> list[Path]:
-    plain = Path(pattern)
-    if plain.is_dir():
-        found = sorted(path for path in plain.rglob("*") if path.is_file())
-    else:
-        found = [plain] if plain.is_file() else sorted(Path(path) for path in glob.glob(pattern, recursive=True))
-    found = [path for path in found if path.is_file()]
-    if not found:
-        raise UserError(f"{pattern}: no such file.", "Correct dataset.source.")
-    if len({path.name for path in found}) < len(found):
-        raise UserError(
-            f"{pattern}: several files have the same name, and would be one in the job's folder.",
-            "Name the folders one by one in dataset.source, or put the data into the workspace's storage.",
-        )
-    return found
 
 
 def _check_base(recipe: Recipe) -> None:

@@ -30,7 +30,8 @@ class SourceFile:
     uri: str
     """Path, or URI of an object store."""
     name: str
-    """What people and reports call it: its path below the folder that all files share."""
+    """What people and reports call it: its path below the folder that all files share; beside files of this machine,
+    one of an object store has its whole URI."""
     size: int
     """Bytes."""
 
@@ -128,7 +129,14 @@ def _local(source: str) -> list[tuple[str, int]]:
             files += [str(p) for p in inside if SourceFile(str(p), p.name, 1).suffix in SUFFIXES]
         elif os.path.isfile(path):
             files.append(path)
-    return [(path, os.path.getsize(path)) for path in files]
+    return [(_plain(path), os.path.getsize(path)) for path in files]
+
+
+def _plain(path: str) -> str:
+    """The path without `.` and `..`, so that a file has one name whatever way leads to it."""
+    plain = os.path.abspath(path)
+    # Behind a link to a folder, `..` is not the folder that stands before it in the path.
+    return plain if os.path.exists(plain) and os.path.samefile(plain, path) else os.path.realpath(path)
 
 
 def _remote(uri: str) -> list[tuple[str, int]]:
@@ -173,7 +181,11 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _names(uris: list[str]) -> dict[str, str]:
-    """Each file's path below the folder that all share."""
+    """Each file's path below the folder that all share, wherever that lies."""
+    local = [uri for uri in uris if "://" not in uri]
+    if local and len(local) < len(uris):
+        # They share no folder: a local file's name would say where this machine keeps it.
+        return {uri: uri for uri in uris} | _names(local)
     folders = {uri.rpartition("/")[0] for uri in uris}
     if len(folders) == 1:
         return {uri: uri.rpartition("/")[2] for uri in uris}

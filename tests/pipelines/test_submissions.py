@@ -141,19 +141,52 @@ def test_the_job_folder_holds_the_resolved_recipe_and_points_to_shared_files(rec
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["dataset"]["source"] == str(data)
 
 
-def test_data_travel_to_a_cluster_elsewhere_and_keep_their_fingerprint(recipe_file, tmp_path):
+def write_tree(folder):
+    """Examples in several folders, two files of one name, and what no reader takes."""
+    for number, name in enumerate(("2023/sums.jsonl", "2024/sums.jsonl", "2024/spring/more.jsonl", "odd [1]*.jsonl")):
+        target = folder / "data" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_examples(target.parent, 5 + number).rename(target)
+    (folder / "data" / "README.md").write_text("No examples.")
+    (folder / "data" / ".gitignore").write_text("*.jsonl")
+    (folder / "recipes").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("data/2024/sums.jsonl", 1),
+        ("data/odd [[]1][*].jsonl", 1),
+        ("data/odd [1]*.jsonl", 1),
+        ("data/**/*.jsonl", 4),
+        ("data", 4),
+        ("data/20*", 3),
+        (["data/2023/sums.jsonl", "data/2024/sums.jsonl"], 2),
+        (["data/2024", "data/2024/sums.jsonl", "data/*/sums.jsonl", "data/2023/../2024/sums.jsonl"], 3),
+        (["recipes/../data/2023", "data/2024/spring"], 2),
+        (["data/2023/sums.jsonl", "{uri}/data/2024/sums.jsonl"], 1),
+        (["package://chatterbot-corpus#chatterbot", "data/2024"], 2),
+    ],
+)
+def test_data_travel_to_a_cluster_elsewhere_and_stay_the_same_data(recipe_file, tmp_path, source, files):
     from pipelines.data.read import dataset_fingerprint
 
-    write_examples(tmp_path)
-    (tmp_path / ".gitignore").write_text("*.jsonl")
-    recipe = load_recipe(recipe_file(dataset={"source": "*.jsonl"}))
+    here = tmp_path / "here"
+    write_tree(here)
+    # A URI stands for a bucket that both see.
+    sources = [source] if isinstance(source, str) else [each.replace("{uri}", here.as_uri()) for each in source]
+    recipe = load_recipe(recipe_file("here/recipe.yaml", dataset={"source": sources}))
+    expected = dataset_fingerprint(recipe)
     folder = tmp_path / "job"
     folder.mkdir()
     job_folder.fill(folder, recipe, shared_files=False)
-    sent = load_recipe(folder / "recipe.yaml")
-    assert sent.dataset.source == str(folder / "data" / "0" / "examples.jsonl")
-    assert dataset_fingerprint(sent) == dataset_fingerprint(recipe)
-    assert not list(folder.rglob(".gitignore"))
+    if "{uri}" not in str(source):
+        here.rename(tmp_path / "out of reach")
+
+    assert dataset_fingerprint(load_recipe(folder / "recipe.yaml")) == expected
+    travelled = [path for path in (folder / "data").rglob("*") if path.is_file()]
+    assert len(travelled) == files
+    assert {path.suffix for path in travelled} == {".jsonl"}
 
 
 def test_large_data_do_not_travel(recipe_file, tmp_path, monkeypatch):
