@@ -64,7 +64,10 @@ class EngineReplica:
         """Load everything and generate a token from each arm: what cannot answer never becomes ready."""
         from pipelines.engines.protocol import GenerationRequest
         from pipelines.engines.transformers import TransformersEngine
+        from pipelines.workspace import Workspace
 
+        # The replica may run on another machine than the one that recorded the folders.
+        arms = {arm: one.here(Workspace()) for arm, one in arms.items()}
         self._engines: dict[str, TransformersEngine] = {}
         self._adapters: dict[str, str | None] = {}
         for folder in dict.fromkeys(candidate.base_folder for candidate in arms.values()):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.errors import StageFailed
+from cluster.errors import StageFailed, UserError
 from pipelines.models.candidate import Candidate
 from pipelines.progress import Progress
 
@@ -70,7 +70,8 @@ class EvaluationWorker:
         def work() -> None:
             try:
                 by_base: dict[str, dict[str, Candidate]] = {}
-                for arm, candidate in candidates.items():
+                for arm, recorded in candidates.items():
+                    candidate = _here(arm, recorded)
                     by_base.setdefault(candidate.base_folder, {})[arm] = candidate
                 for together in by_base.values():
                     _evaluate_base(together, examples, plan, events)
@@ -83,6 +84,15 @@ class EvaluationWorker:
             if isinstance(event, Exception):
                 raise event
             yield event
+
+
+def _here(arm: str, recorded: Candidate) -> Candidate:
+    from pipelines.workspace import Workspace
+
+    try:
+        return recorded.here(Workspace())
+    except UserError as error:
+        raise EvaluationFailed(f"{arm} cannot be loaded: {error.message}", error.remedy) from error
 
 
 def _evaluate_base(

@@ -1,6 +1,6 @@
 """The candidates of a recipe: its base and what training made of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model under consideration, in folders of this machine."""
+    """A model under consideration, in folders of the machine that made this; `here` finds them on another."""
 
     name: str
     """`base` or `tuned`."""
@@ -28,6 +28,38 @@ class Candidate:
     fingerprint: str
     model_id: str
     """What clients of the service call it."""
+    base: str = ""
+    """The base's name in the recipe."""
+    base_revision: str | None = None
+    """What was fetched of it."""
+    base_fingerprint: str = ""
+    """Of the base's files."""
+    model: str = ""
+    """Address of the trained weights in storage; empty for the base."""
+
+    def here(self, workspace: "Workspace") -> "Candidate":
+        """The same candidate in folders of this machine: those recorded where they exist, else found or fetched.
+
+        Raises UserError when this machine cannot get at them, or has another base.
+        """
+        if self.model and self.adapter_folder is None:
+            return replace(self, base_folder=self._model_here(self.base_folder, workspace))
+        from pipelines.models.load import base_here
+
+        found = base_here(self.base_folder, self.base, self.base_revision, self.base_fingerprint, workspace.settings)
+        adapter = self.adapter_folder and self._model_here(self.adapter_folder, workspace)
+        return replace(self, base_folder=str(found), adapter_folder=adapter)
+
+    def _model_here(self, recorded: str, workspace: "Workspace") -> str:
+        if Path(recorded).is_dir():
+            return recorded
+        folder = workspace.fetch(self.model or recorded)
+        if not folder.is_dir():
+            raise UserError(
+                f"{self.name}: its weights at {folder} are not on this machine.",
+                "Set SLUICE_STORAGE to storage that every machine reaches (s3://, gs:// or a shared folder).",
+            )
+        return str(folder)
 
 
 def candidates(train_report: "Report", workspace: "Workspace") -> dict[Literal["base", "tuned"], Candidate]:
@@ -46,15 +78,17 @@ def candidates_of(
     full = produced["method"] == "full"
     if not full:
         check_adapter(Path(folder), produced["base_fingerprint"])
-    name = recipe_name
+    base = produced["base"], produced.get("base_revision"), produced["base_fingerprint"]
     return {
-        "base": Candidate("base", produced["base_folder"], None, produced["base_fingerprint"], f"{name}-base"),
+        "base": Candidate("base", produced["base_folder"], None, base[2], f"{recipe_name}-base", *base),
         "tuned": Candidate(
             "tuned",
             folder if full else produced["base_folder"],
             None if full else folder,
             produced["model_fingerprint"],
-            f"{name}-tuned",
+            f"{recipe_name}-tuned",
+            *base,
+            produced["model"],
         ),
     }
 

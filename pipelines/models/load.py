@@ -26,6 +26,9 @@ from pipelines.recipe import BaseModelChoice
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LOCAL = "local"
+"""The revision of a folder that nobody fetched."""
+
 
 @dataclass(frozen=True)
 class BaseFiles:
@@ -37,7 +40,7 @@ class BaseFiles:
     fingerprint: str
     """Of the names and bytes of its files."""
     revision: str
-    """Hub commit, package version, or `local`."""
+    """Hub commit, package version, or LOCAL."""
     origin: str
     """Where the weights came from, in a sentence."""
 
@@ -55,7 +58,7 @@ def find_base(choice: BaseModelChoice, settings: Settings) -> BaseFiles:
         raise UserError(
             f"models: there is no folder {choice.base}.", "Name an existing folder, or a hub model as owner/name."
         )
-    folder = settings.models / _folder_name(choice)
+    folder = _kept_folder(choice, settings)
     if not (folder / RECORD).is_file():
         settings.models.mkdir(parents=True, exist_ok=True)
         with _only_one(settings.models / f".{folder.name}.lock"):
@@ -64,9 +67,37 @@ def find_base(choice: BaseModelChoice, settings: Settings) -> BaseFiles:
     return _describe(choice.base, folder, settings)
 
 
+def base_here(recorded: str, name: str, revision: str | None, expected: str, settings: Settings) -> Path:
+    """The base that another machine recorded: its folder where that exists, else found by name and revision.
+
+    Raises UserError when what is found has another fingerprint than `expected`.
+    """
+    if Path(recorded).is_dir():
+        return Path(recorded)
+    if not name:
+        raise UserError(f"The base model's folder {recorded} is not on this machine.", "Copy it here, or train anew.")
+    found = find_base(BaseModelChoice(base=name, revision=None if revision == LOCAL else revision), settings)
+    if found.fingerprint != expected:
+        raise UserError(
+            f"{name}: this machine has other weights ({short(found.fingerprint)}) than were trained over "
+            f"({short(expected)}).",
+            f"Remove {found.folder} here, and pin models.revision so that every machine fetches the same.",
+        )
+    return found.folder
+
+
 def base_fingerprint(choice: BaseModelChoice, settings: Settings) -> str:
     """Fingerprint of the base; cheap while its files do not change."""
     return find_base(choice, settings).fingerprint
+
+
+def _kept_folder(choice: BaseModelChoice, settings: Settings) -> Path:
+    """Where the models folder keeps the choice; a revision may also be the one that was fetched without naming it."""
+    folder = settings.models / _folder_name(choice)
+    unnamed = settings.models / _folder_name(choice.model_copy(update={"revision": None}))
+    if choice.revision and not (folder / RECORD).is_file() and (unnamed / RECORD).is_file():
+        return unnamed if read_json(unnamed / RECORD).get("revision") == choice.revision else folder
+    return folder
 
 
 def _folder_name(choice: BaseModelChoice) -> str:
@@ -82,7 +113,7 @@ def _describe(name: str, folder: Path, settings: Settings) -> BaseFiles:
         name=name,
         folder=folder,
         fingerprint=remembered_fingerprint(folder, memory),
-        revision=str(note.get("revision", "local")),
+        revision=str(note.get("revision", LOCAL)),
         origin=str(note.get("origin", f"local folder {folder.name}")),
     )
 

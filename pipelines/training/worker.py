@@ -12,14 +12,13 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import StageFailed, UserError
-from cluster.settings import Settings
 from pipelines.data.packing import shuffled
 from pipelines.fingerprint import folder_fingerprint, short
-from pipelines.models.load import find_base
-from pipelines.recipe import BaseModelChoice, Train
+from pipelines.models.load import base_here
+from pipelines.recipe import Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
-from pipelines.training.engine import build_model, export, prepare_process, start_engine
+from pipelines.training.engine import build_model, export, prepare_process, start_engine, zero_stage
 from pipelines.training.job import Job, State
 from pipelines.training.losses import Batch
 from pipelines.training.schedule import learning_rate
@@ -82,14 +81,8 @@ class Loop:
 
     def _base_here(self) -> Path:
         """The base on this worker's machine, the very one that the driver saw."""
-        folder = Path(self.job.base["folder"])
-        if folder.is_dir():
-            return folder
-        choice = BaseModelChoice(base=self.job.base["name"], revision=self.job.base["revision"])
-        found = find_base(choice, Settings.from_environment())
-        if found.fingerprint != self.job.base["fingerprint"]:
-            raise UserError(f"{found.name}: a worker found other weights than the driver.", "Pin models.revision.")
-        return found.folder
+        base = self.job.base
+        return base_here(base["folder"], base["name"], base["revision"], base["fingerprint"], self.workspace.settings)
 
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
@@ -264,15 +257,18 @@ class Loop:
 
     def _load(self, step: int, *, weights_only: bool = False) -> None:
         assert self.store is not None
+        # At stage 3 DeepSpeed looks for weights alone under the tag that a file `latest` names, which none of our
+        # checkpoints has: there the optimiser comes along.
+        alone = weights_only and zero_stage(self.train) < 3
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.store.fetch(step, Path(scratch))
             path, client = self.engine.load_checkpoint(
                 str(folder),
                 tag="state",
                 load_module_strict=self.train.method == "full",
-                load_optimizer_states=not weights_only,
+                load_optimizer_states=not alone,
                 load_lr_scheduler_states=False,
-                load_module_only=weights_only,
+                load_module_only=alone,
             )
         if path is None:
             raise UserError(f"The checkpoint of step {step} cannot be loaded.", "Start over with --fresh.")

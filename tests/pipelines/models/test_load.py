@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,9 @@ from cluster.errors import UserError
 from cluster.settings import Settings
 from pipelines.gates import Report
 from pipelines.models import load
-from pipelines.models.candidate import candidates
+from pipelines.models.candidate import Candidate, candidates
 from pipelines.recipe import BaseModelChoice
+from pipelines.workspace import Workspace
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -167,3 +169,45 @@ def test_an_adapter_of_another_base_is_refused(workspace, tmp_path):
     (tmp_path / "sluice.json").write_text(json.dumps({"base_fingerprint": "base-2"}))
     with pytest.raises(UserError, match="another base"):
         candidates(report("lora", tmp_path, tmp_path), workspace)
+
+
+@pytest.fixture
+def elsewhere(settings, tiny_model, tmp_path):
+    """A candidate as another machine recorded it, with the base in this machine's models folder as `owner/model`."""
+    kept = settings.models / "owner--model"
+    shutil.copytree(tiny_model, kept)
+    (kept / "sluice.json").write_text(json.dumps({"revision": "c0ffee"}))
+    stored = tmp_path / "stored"
+    stored.mkdir()
+    base = load.base_fingerprint(BaseModelChoice(base="owner/model"), settings)
+    recorded = Candidate("tuned", "/gone/base", "/gone/adapter", "m", "small-tuned", "owner/model", "c0ffee", base)
+    return replace(recorded, model=str(stored))
+
+
+def test_a_candidate_of_another_machine_is_found_by_its_name_and_address(elsewhere, settings):
+    found = elsewhere.here(Workspace(settings))
+
+    assert found.base_folder == str(settings.models / "owner--model")
+    assert found.adapter_folder == elsewhere.model
+    assert found.here(Workspace(settings)) == found
+
+
+def test_a_whole_model_of_another_machine_needs_no_base(elsewhere, settings):
+    whole = replace(elsewhere, adapter_folder=None, base="owner/nowhere")
+    assert whole.here(Workspace(settings)).base_folder == elsewhere.model
+
+
+def test_other_weights_of_the_same_name_are_refused(elsewhere, settings):
+    with pytest.raises(UserError, match="other weights"):
+        replace(elsewhere, base_fingerprint="0" * 64).here(Workspace(settings))
+
+
+def test_another_revision_than_the_one_that_is_here_is_looked_for(elsewhere, settings):
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        replace(elsewhere, base_revision="decaf").here(Workspace(settings))
+
+
+def test_weights_that_this_machine_cannot_reach_are_named(elsewhere, settings):
+    with pytest.raises(UserError, match="not on this machine") as refused:
+        replace(elsewhere, model="/gone/model").here(Workspace(settings))
+    assert "SLUICE_STORAGE" in refused.value.remedy
