@@ -1,5 +1,7 @@
 """MLflow runs: metrics as they come, kept through an outage, and read back for the panel."""
 
+import atexit
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -14,6 +16,8 @@ RETRY_S = 20.0
 """After a failure the tracking server is left alone for so long: training's driver must not wait on it."""
 MAX_PENDING = 200_000
 """Points kept while the server is away; beyond it the oldest go."""
+REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED")
+"""MLflow's words for what ails one run (somebody deleted it), and not the server."""
 BATCH = 1000
 """Points in one request: MLflow's limit."""
 
@@ -47,23 +51,23 @@ class _Pending:
     points: list[tuple[str, float, int, int]] = field(default_factory=list)
     """(metric, value, step, unix time in ms)"""
     ending: str | None = None
+    refused_until: float = 0.0
 
 
 class Tracker:
-    """One process's door to a tracking server; an outage delays points and loses none."""
+    """One process's door to a tracking server; an outage delays points, and what it costs at last is said."""
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri = tracking_uri
         self._client: Any = None
         self._pending: dict[str, _Pending] = {}
         self._down_until = 0.0
+        self._lost = 0
 
     @property
     def client(self) -> Any:
         """MLflow's client."""
         if self._client is None:
-            import logging
-
             from mlflow import MlflowClient
 
             # It tells of each table that it makes.
@@ -77,6 +81,7 @@ class Tracker:
         pending = self._pending.setdefault(run_id, _Pending())
         now = round(time.time() * 1000)
         pending.points += [(name, float(value), step, now) for name, value in metrics.items()]
+        self._lost += len(pending.points[:-MAX_PENDING])
         del pending.points[:-MAX_PENDING]
         self.flush()
 
@@ -94,14 +99,36 @@ class Tracker:
         """Send what is kept; whether nothing is left."""
         if time.monotonic() < self._down_until:
             return False
-        try:
-            for run_id in list(self._pending):
+        whole = True
+        for run_id, pending in list(self._pending.items()):
+            if time.monotonic() < pending.refused_until:
+                whole = False
+                continue
+            try:
                 self._send(run_id)
-        except Exception:
-            # Whatever ails the server (network, disk, lock): training goes on, the points stay.
-            self._down_until = time.monotonic() + RETRY_S
-            return False
-        return True
+            except Exception as error:
+                whole = False
+                if getattr(error, "error_code", "") in REFUSALS:
+                    # This run alone, such as one that was deleted: the others must not wait behind it.
+                    pending.refused_until = time.monotonic() + RETRY_S
+                    continue
+                # Whatever ails the server (network, disk, lock): training goes on, the points stay.
+                self._down_until = time.monotonic() + RETRY_S
+                break
+        return whole
+
+    def close(self) -> int:
+        """Try once more, and warn of what could not be sent; how many points are lost."""
+        self.flush()
+        lost = self._lost + self.pending()
+        if lost:
+            runs = sum(1 for pending in self._pending.values() if pending.points)
+            logging.getLogger(__name__).warning(
+                "%d points of %d runs are lost: the tracking server did not take them.", lost, runs
+            )
+        self._pending.clear()
+        self._lost = 0
+        return lost
 
     def _send(self, run_id: str) -> None:
         from mlflow.entities import Metric
@@ -121,7 +148,11 @@ _trackers: dict[str, Tracker] = {}
 
 def tracker(settings: Settings) -> Tracker:
     """This process's tracker for the settings' server."""
-    return _trackers.setdefault(settings.tracking_uri, Tracker(settings.tracking_uri))
+    if settings.tracking_uri not in _trackers:
+        _trackers[settings.tracking_uri] = Tracker(settings.tracking_uri)
+        # What a process cannot send before it ends is lost, and somebody should know.
+        atexit.register(_trackers[settings.tracking_uri].close)
+    return _trackers[settings.tracking_uri]
 
 
 def start_run(settings: Settings, name: str, tags: dict[str, str], params: dict[str, Any]) -> str:

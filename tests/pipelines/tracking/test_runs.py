@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +112,30 @@ def test_without_a_server_training_goes_on_untracked(settings):
 def test_a_name_that_is_no_recipe_finds_nothing(settings):
     runs.start_run(settings, "small-abc", TAGS, {})
     assert runs.list_runs(settings, "x' or 1=1 --") == []
+
+
+def test_a_deleted_run_does_not_keep_the_others_waiting_and_its_loss_is_told(settings, caplog):
+    tracker = runs.Tracker(settings.tracking_uri)
+    deleted = runs.start_run(settings, "small-abc", TAGS, {})
+    other = runs.start_run(settings, "small-def", TAGS | {"sluice.key": "def"}, {})
+    tracker.client.delete_run(deleted)
+    for step in (1, 2):
+        tracker.log(deleted, {"train/loss": 1.0}, step)
+        tracker.log(other, {"train/loss": 1.0}, step)
+    tracker.end(other, "FINISHED")
+
+    assert len(runs.metric_history(settings, other)["train/loss"]) == 2
+    assert runs.find_run(settings, other).status == "FINISHED"
+    assert tracker.pending() == 2
+    assert tracker.close() == 2
+    assert "2 points of 1 runs are lost" in caplog.text
+
+
+def test_a_process_that_ends_in_an_outage_says_what_it_could_not_send(workspace):
+    program = (
+        "import sys; from cluster.settings import Settings; from pipelines.tracking import runs\n"
+        "settings = Settings.from_environment(); runs.tracker(settings)._client = object()\n"
+        "runs.log_metrics(settings, 'run', {'train/loss': 1.0}, 1)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "1 points of 1 runs are lost" in ended.stderr
