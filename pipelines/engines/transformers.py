@@ -205,9 +205,11 @@ class TransformersEngine:
         with self._changed:
             gone = [running for running in (*self._waiting, *self._running) if running.cancelled]
             if gone:
-                self._waiting = deque(running for running in self._waiting if not running.cancelled)
+                # By identity: one that is cancelled from here on leaves, and hears so, at the next step.
+                leaving = {id(running) for running in gone}
+                self._waiting = deque(running for running in self._waiting if id(running) not in leaving)
         if gone:
-            self._keep(lambda running: not running.cancelled)
+            self._keep(lambda running: id(running) not in leaving)
         for running in gone:
             running.tell("", "cancelled")
 

@@ -1,5 +1,6 @@
 import queue
 import threading
+from collections import deque
 
 import pytest
 import torch
@@ -228,3 +229,31 @@ def test_closing_tells_the_ones_that_wait(tiny_model, tokens_of):
     assert {listener.last().finish_reason for listener in listeners} == {"cancelled"}
     with pytest.raises(EngineFailed):
         engine.submit(GenerationRequest(tokens_of("def")), Listener())
+
+
+def test_a_request_that_is_cancelled_while_others_leave_still_hears_its_last_chunk():
+    class Request:
+        """Cancelled from the `after`th look on."""
+
+        def __init__(self, after):
+            self.after, self.heard = after, []
+
+        @property
+        def cancelled(self):
+            self.after -= 1
+            return self.after < 0
+
+        def tell(self, text, finish_reason=None, error=""):
+            self.heard.append(finish_reason)
+
+    class Rows:
+        def keep(self, kept):
+            pass
+
+    engine = object.__new__(TransformersEngine)
+    engine._changed, engine._batch = threading.Condition(), Rows()
+    running, waiting = [Request(0), Request(1)], [Request(0), Request(1)]
+    engine._running, engine._waiting = list(running), deque(waiting)
+    for _ in range(2):
+        engine._drop_cancelled()
+    assert [request.heard for request in (*running, *waiting)] == [["cancelled"]] * 4
