@@ -16,14 +16,27 @@ class FeedbackStore:
         self._recent: OrderedDict[str, None] = OrderedDict()
         """Requests of this process: their rows may still wait to be written."""
 
+    def taken(self, request_id: str) -> bool:
+        """Whether there is or was a request of that name, in this process or in the table."""
+        from pipelines.records import InteractionRow
+
+        if request_id in self._recent:
+            return True
+        with self._workspace.session() as session:
+            return session.get(InteractionRow, request_id) is not None
+
     def answering(self, request_id: str) -> bool:
-        """Remember that there is such a request; False when there was one of that name."""
+        """Remember that there is such a request; False when this process remembers one of that name."""
         if request_id in self._recent:
             return False
         self._recent[request_id] = None
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         return True
+
+    def refused(self, request_id: str) -> None:
+        """Forget a request that was not taken on: its id is free again, and there is nothing to say of it."""
+        self._recent.pop(request_id, None)
 
     def add(self, feedback: FeedbackRequest) -> int | None:
         """The number of the stored row, or None when there was no such request."""

@@ -23,6 +23,8 @@ logger = logging.getLogger("sluice.serve")
 CLIENT_GONE = 499
 """Status of an interaction whose client left before its end (nginx's convention)."""
 
+LOOKUP_TIMEOUT_S = 5
+"""How long a request waits to learn whether its id was used before."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
@@ -88,8 +90,6 @@ class ChatService:
         """The request with its arm. Raises RequestError for a model, a length or an id that is not served."""
         if not REQUEST_ID.fullmatch(request_id):
             raise RequestError(400, "x-request-id is not plain text of at most 100 characters.", code="invalid_id")
-        if not self._feedback.answering(request_id):
-            raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
         limit = request.limit or self.hosted.max_new_tokens
         if limit > self.hosted.max_new_tokens:
             raise RequestError(
@@ -99,6 +99,9 @@ class ChatService:
                 param="max_tokens",
             )
         unit, arm = await self._arm(request.model, request.user or user, request_id)
+        # Last: whoever was refused may come again under the same id.
+        if await self._taken(request_id) or not self._feedback.answering(request_id):
+            raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
         options = Options(limit, request.temperature, request.top_p, request.stops, request.seed)
         messages = [message.plain() for message in request.messages]
         return Turn(request_id, unit, arm, self.hosted.models[arm], messages, options)
@@ -131,7 +134,9 @@ class ChatService:
             turn.status, turn.finish_reason = 500, "error"
             raise _failure() from error
         finally:
-            if not refused:
+            if refused:
+                self._feedback.refused(turn.request_id)
+            else:
                 self._keep(turn)
 
     async def feedback(self, request: FeedbackRequest) -> int:
@@ -160,6 +165,15 @@ class ChatService:
             {"id": name, "object": "model", "created": self.hosted.created, "owned_by": self.hosted.recipe_name}
             for name in names
         ]
+
+    async def _taken(self, request_id: str) -> bool:
+        # Serve's proxy gives each request an id, so nothing tells a client's own: all are looked up.
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self._feedback.taken, request_id), LOOKUP_TIMEOUT_S)
+        except Exception as error:
+            # Answering goes on without the database; should the id be used, the log counts its row as lost.
+            logger.warning("the id of a request could not be looked up: %s", type(error).__name__)
+            return False
 
     async def _arm(self, model: str, user: str | None, request_id: str) -> tuple[str, str]:
         # Nobody will come back under a request's own id: such a unit has no exposure to keep.

@@ -356,6 +356,75 @@ def test_a_request_may_bring_its_id_once(http, service_of, rows):
     assert [row.request_id for row in rows(InteractionRow)] == ["order-7"]
 
 
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (chat(max_tokens=901), 422),
+        (chat(model="gpt-9"), 404),
+        (chat(messages=[{"role": "user", "content": "x " * 3000}]), 400),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_request_leaves_its_id_free_and_takes_no_feedback(http, service_of, rows, refused, status, stream):
+    service, named = service_of(), {"x-request-id": "order-8"}
+    (first,) = ask(http, service, refused | {"stream": stream}, headers=named)
+    (opinion,) = ask(http, service, {"request_id": "order-8", "kind": "thumb_up"}, path="/v1/feedback")
+    (second,) = ask(http, service, chat(), headers=named)
+    assert (first.status_code, opinion.status_code, second.status_code) == (status, 404, 200)
+    service.log.close()
+    assert [row.request_id for row in rows(InteractionRow)] == ["order-8"] and rows(FeedbackRow) == []
+
+
+def test_the_retry_that_overload_asks_for_is_answered_under_the_same_id(http, service_of):
+    service = service_of()
+
+    async def go():
+        async with http(service) as client:
+
+            async def post(number):
+                named = {"x-request-id": f"order-{number}"}
+                return await client.post("/v1/chat/completions", json=chat(max_tokens=80), headers=named)
+
+            replies = await asyncio.gather(*(post(number) for number in range(12)))
+            number = next(number for number, reply in enumerate(replies) if reply.status_code == 429)
+            return await post(number)
+
+    assert asyncio.run(go()).status_code == 200
+
+
+def test_an_id_from_before_a_restart_is_known_and_nothing_is_lost(http, service_of, rows):
+    first = service_of()
+    ask(http, first, chat(), headers={"x-request-id": "order-9"})
+    first.log.close()
+    second = service_of()
+    (again,) = ask(http, second, chat(), headers={"x-request-id": "order-9"})
+    second.log.close()
+    assert again.status_code == 409
+    assert len(rows(InteractionRow)) == 1 and second.log.lost == 0
+
+
+def test_two_requests_at_once_cannot_have_one_id(http, service_of):
+    async def go():
+        async with http(service_of()) as client:
+            posts = [
+                client.post("/v1/chat/completions", json=chat(), headers={"x-request-id": "twin"}) for _ in range(2)
+            ]
+            return await asyncio.gather(*posts)
+
+    assert sorted(reply.status_code for reply in asyncio.run(go())) == [200, 409]
+
+
+def test_a_request_is_answered_though_its_id_cannot_be_looked_up(http, service_of, workspace):
+    from sqlalchemy import text
+
+    service = service_of()
+    with workspace.session() as session:
+        session.execute(text("ALTER TABLE interactions RENAME TO away"))
+    (reply,) = ask(http, service, chat(model="base"), headers={"x-request-id": "order-10"})
+    service.log.close()
+    assert reply.status_code == 200 and service.log.lost == 1
+
+
 def test_health_means_that_a_token_was_generated(http, service_of):
     async def go():
         async with http(service_of()) as client:
