@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -201,6 +202,11 @@ def has_gpu() -> bool:
     import ray
 
     return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
+
+
+def uses_gpu(wanted: bool | Literal["auto"]) -> bool:
+    """Whether `cluster.use_gpu` asks the joined Ray cluster for GPUs; also for some that it has yet to start."""
+    return has_gpu() if wanted == "auto" else wanted
 
 
 def _has_gpu() -> bool:

@@ -60,7 +60,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     connect(workspace.settings)
     plan = Plan(recipe.train.dtype, recipe.evaluate.max_new_tokens, recipe.evaluate.batch_size)
     progress.say(f"evaluate: {len(examples)} test examples, {' and '.join(models)}")
-    results = run_candidates(models, [example.messages for example in examples], plan, progress)
+    results = run_candidates(models, [example.messages for example in examples], plan, recipe.cluster, progress)
     return compare(examples, results, recipe, workspace)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.errors import StageFailed, UserError
 from pipelines.models.candidate import Candidate
 from pipelines.progress import Progress
+from pipelines.recipe import Cluster
 
 Messages = Sequence[dict[str, str]]
 
@@ -144,9 +145,13 @@ def _evaluate_base(
 
 
 def run_candidates(
-    candidates: Mapping[str, Candidate], examples: Sequence[Messages], plan: Plan, progress: Progress
+    candidates: Mapping[str, Candidate],
+    examples: Sequence[Messages],
+    plan: Plan,
+    cluster: Cluster,
+    progress: Progress,
 ) -> Results:
-    """Every candidate on every example, on one actor per GPU or one on the CPU; Ray has been joined.
+    """Every candidate on every example, on one actor per GPU or one on the CPU, as training would; Ray was joined.
 
     Raises EvaluationFailed that names the candidate which broke.
     """
@@ -154,9 +159,9 @@ def run_candidates(
     from ray.exceptions import RayActorError, RayTaskError
 
     gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    count = max(1, min(gpus, len(examples)))
+    count, options = placement(cluster, gpus, len(examples))
     actor: Any = ray.remote(EvaluationWorker)
-    workers = [actor.options(num_cpus=1, num_gpus=1 if gpus else 0).remote() for _ in range(count)]
+    workers = [actor.options(**options).remote() for _ in range(count)]
     share = [{i: examples[i] for i in range(number, len(examples), count)} for number in range(count)]
     streams = [
         worker.evaluate.options(num_returns="streaming").remote(dict(candidates), part, plan)
@@ -176,6 +181,18 @@ def run_candidates(
     finally:
         for worker in workers:
             ray.kill(worker)
+
+
+def placement(cluster: Cluster, gpus: int, examples: int) -> tuple[int, dict[str, Any]]:
+    """How many actors, and what each asks of Ray; `gpus` are those of the nodes that are there now. Pure."""
+    if cluster.use_gpu is False or (cluster.use_gpu == "auto" and not gpus):
+        # Ray leaves a node's GPUs in sight of an actor that asks for none, and torch would take one.
+        hidden = {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}} if gpus else {}
+        return 1, {"num_cpus": 1, "num_gpus": 0} | hidden
+    # Nodes with GPUs may start only when somebody asks for them: then as many as training asked for.
+    wanted = {"num_cpus": 1, "num_gpus": 1}
+    kind = {"accelerator_type": cluster.accelerator_type} if cluster.accelerator_type else {}
+    return max(1, min(gpus or cluster.num_workers, examples)), wanted | kind
 
 
 def _collect(streams: list[Any], arms: list[str], examples: int, progress: Progress) -> Results:

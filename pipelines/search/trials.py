@@ -91,7 +91,7 @@ def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
         )
         outcome = trainer.fit().return_value
     else:
-        join_group()
+        join_group(job.device)
         try:
             outcome = run_loop(job, rank=0, world=1, mailbox=mailbox, report=tune.report)
         finally:
@@ -105,16 +105,15 @@ def label(trial_id: str) -> str:
     return f"trial-{int(trial_id.rpartition('_')[2]) + 1}"
 
 
-def join_group() -> None:
+def join_group(device: str) -> None:
     """Make this process a process group of one, once."""
-    import torch
     import torch.distributed as dist
 
     if dist.is_initialized():
         return
     os.environ.setdefault("LOCAL_RANK", "0")
     place = os.path.join(tempfile.mkdtemp(), "store")
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{place}", rank=0, world_size=1)
 
 

@@ -46,11 +46,13 @@ def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
 
 
 def prepare_process(device: str, seed: int) -> None:
-    """Threads, seeds and silence of a training process."""
+    """Device, threads, seeds and silence of a training process; before DeepSpeed is imported."""
     for name in ("DeepSpeed", "deepspeed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     if device == "cpu":
+        # DeepSpeed would take a GPU that it finds, though the recipe said to leave it alone.
+        os.environ["DS_ACCELERATOR"] = "cpu"
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
     torch.manual_seed(seed)

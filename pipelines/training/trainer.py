@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import connect, has_gpu
+from cluster.connect import connect, uses_gpu
 from cluster.errors import StageFailed, UserError
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Cluster
@@ -43,8 +43,7 @@ class Place:
 def find_place(cluster: Cluster, workspace: Workspace) -> Place:
     """The workers that the recipe asks for, on what the cluster has; joins the cluster."""
     connect(workspace.settings)
-    use_gpu = has_gpu() if cluster.use_gpu == "auto" else cluster.use_gpu
-    return Place(cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker)
+    return Place(cluster.num_workers, uses_gpu(cluster.use_gpu), cluster.accelerator_type, cluster.cpus_per_worker)
 
 
 def check_resumable(job: Job, place: Place) -> None:

@@ -1,6 +1,10 @@
 """The winner among trials."""
 
-from pipelines.search.trials import TrialResult, find_winner
+import os
+
+import pytest
+
+from pipelines.search.trials import TrialResult, find_winner, join_group
 
 
 def trial(name, loss, steps=10, stopped="the last step"):
@@ -25,3 +29,26 @@ def test_a_failed_trial_never_wins():
 def test_a_loss_that_is_no_number_wins_nothing():
     assert find_winner([trial("nan", float("nan")), trial("end", 2.0)]).trial == "end"
     assert find_winner([trial("nan", float("nan"))]) is None
+
+
+@pytest.mark.parametrize(("device", "backend", "accelerator"), [("cpu", "gloo", "cpu"), ("cuda", "nccl", "cuda")])
+def test_the_recipe_and_not_the_machine_decides_about_the_gpu(monkeypatch, device, backend, accelerator):
+    import torch
+
+    from pipelines.training.engine import prepare_process
+
+    begun = []
+    monkeypatch.setenv("DS_ACCELERATOR", "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("DEEPSPEED_LOG_LEVEL", "error")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: device == "cpu")  # the contrary of what is asked for
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: False)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda name, **_: begun.append(name))
+    threads = torch.get_num_threads()
+    try:
+        prepare_process(device, seed=0)
+        join_group(device)
+    finally:
+        torch.set_num_threads(threads)
+    assert begun == [backend]
+    assert os.environ["DS_ACCELERATOR"] == accelerator
