@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.connect import worker_environment
 from cluster.errors import UserError
-from cluster.jobs import Job, Jobs
+from cluster.jobs import Job, Jobs, jobs_address
 from cluster.settings import Settings
 from pipelines.fingerprint import fingerprint
 from pipelines.progress import Progress
@@ -81,16 +81,14 @@ def check_shared(jobs: Jobs, settings: Settings) -> None:
 def follow(submission: Submission, workspace: Workspace, write: Callable[[str], None] | None = None) -> Submission:
     """Hand the job's log to `write` (standard error without one) until it has ended; how it ended."""
     jobs = Jobs(submission.address)
-    # Another process may be just about to start it.
-    patience_s = (submission.created_at + submission_log.STARTUP - datetime.now(UTC)).total_seconds()
-    jobs.wait_until_known(submission.submission_id, patience_s)
+    _wait_for_start(jobs, submission, workspace)
     return _note(workspace, submission.submission_id, jobs.follow(submission.submission_id, write or _show))
 
 
 def submissions(workspace: Workspace, *, limit: int = 100) -> list[Submission]:
     """What was submitted, newest first, with Ray's states; with the last known ones when the cluster is away."""
     rows = submission_log.newest(workspace, limit)
-    if any(submission_log.is_open(row) for row in rows):
+    if any(submission_log.may_change(row) and row.address == jobs_address() for row in rows):
         try:
             jobs = Jobs()
             known: dict[str, Job | None] = dict(jobs.list())
@@ -187,6 +185,14 @@ def _start(jobs: Jobs, submission: Submission, recipe: Recipe, settings: Setting
         job_folder.fill(Path(name), recipe, shared_files=jobs.is_here)
         environment = job_environment(settings, submission.submission_id, here=jobs.is_here)
         jobs.submit(submission.submission_id, MODULES[submission.stage], Path(name), environment, options)
+
+
+def _wait_for_start(jobs: Jobs, submission: Submission, workspace: Workspace) -> None:
+    """Wait while another process packs and uploads it. Raises UserError when that one has given up."""
+    deadline = submission.created_at + submission_log.STARTUP
+    while not jobs.wait_until_known(submission.submission_id, 2) and datetime.now(UTC) < deadline:
+        # A start that failed takes its row with it.
+        submission_log.find(workspace, submission.submission_id)
 
 
 def _note(workspace: Workspace, submission_id: str, job: Job | None) -> Submission:

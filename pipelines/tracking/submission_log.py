@@ -15,8 +15,11 @@ from pipelines.recipe import nearest
 from pipelines.records import SubmissionRow, now
 from pipelines.workspace import Workspace
 
-STARTUP = timedelta(seconds=90)
-"""A submission that Ray does not know after this long was never started: its process died."""
+STARTUP = timedelta(minutes=15)
+"""A submission that Ray does not know after this long was never started: its process died.
+
+Well above what packing and uploading the data takes on a slow line: until then the same request waits for it.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def claim(workspace: Workspace, jobs: Jobs, request: Request) -> Submission:
         with workspace.session() as session:
             latest = session.scalar(query.order_by(SubmissionRow.attempt.desc()).limit(1))
         if latest is not None:
-            if is_open(latest):
+            if may_change(latest):
                 refresh(workspace, [latest], {latest.submission_id: jobs.find(latest.submission_id)})
             state = _state(latest)
             if not state.ended or (state is JobState.SUCCEEDED and not request.fresh):
@@ -121,19 +124,26 @@ def is_open(row: SubmissionRow) -> bool:
     return not _state(row).ended
 
 
+def may_change(row: SubmissionRow) -> bool:
+    """Whether Ray may tell something new of it: a lost one may have been slow to start."""
+    return is_open(row) or _state(row) is JobState.LOST
+
+
 def refresh(workspace: Workspace, rows: list[SubmissionRow], known: dict[str, Job | None]) -> None:
-    """Bring the open ones of `rows` to what Ray tells now, in the table too."""
+    """Bring those of `rows` that may change to what Ray tells now, in the table too."""
     from sqlalchemy import update
 
     with workspace.session() as session:
         for row in rows:
-            if not is_open(row):
+            if not may_change(row):
                 continue
             job = known.get(row.submission_id)
             if job is not None and job.state is not JobState.LOST:
                 # A stage that ends because it was asked to has failed in Ray's eyes, and was stopped in ours.
                 stopped = job.state is JobState.FAILED and row.stop_requested_at is not None
                 row.state, row.exit_code = str(JobState.STOPPED if stopped else job.state), job.exit_code
+            elif _state(row) is JobState.LOST:
+                continue
             elif _state(row) is not JobState.SUBMITTING or now() - row.created_at > STARTUP:
                 row.state = str(JobState.LOST)
             row.seen_at = now()

@@ -42,6 +42,9 @@ class KnownJobs:
     def __init__(self, **states):
         self.states = states
 
+    def wait_until_known(self, submission_id, timeout_s):
+        return self.find(submission_id) is not None
+
     def find(self, submission_id):
         state = self.states.get("every")
         return Job(submission_id, state, None, "", None, None) if state else None
@@ -90,12 +93,43 @@ def test_of_many_that_submit_at_once_one_starts_the_job(workspace):
 def test_a_submission_that_never_reached_ray_is_lost_after_a_while_and_tried_again(workspace):
     first = submission_log.claim(workspace, KnownJobs(), REQUEST)
     assert not submission_log.claim(workspace, KnownJobs(), REQUEST).created, "it may be about to start"
-    with workspace.session() as session:
-        row = session.get(SubmissionRow, 1)
-        row.created_at = now() - submission_log.STARTUP - timedelta(seconds=1)
+    age(workspace, submission_log.STARTUP + timedelta(seconds=1))
     again = submission_log.claim(workspace, KnownJobs(), REQUEST)
     assert again.attempt == 2
     assert submissions.find_submission(workspace, first.submission_id).state is JobState.LOST
+
+
+def age(workspace, by):
+    with workspace.session() as session:
+        session.get(SubmissionRow, 1).created_at = now() - by
+
+
+def test_the_same_request_waits_while_the_first_still_uploads_its_data(workspace):
+    first = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    age(workspace, timedelta(minutes=10))
+    again = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    assert (again.submission_id, again.created) == (first.submission_id, False)
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.SUCCEEDED])
+def test_a_lost_submission_that_ray_knows_after_all_is_found_again(workspace, state):
+    first = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    age(workspace, submission_log.STARTUP + timedelta(seconds=1))
+    row = submission_log.find(workspace, first.submission_id)
+    submission_log.refresh(workspace, [row], {})
+    assert submissions.find_submission(workspace, first.submission_id).state is JobState.LOST
+    submission_log.refresh(workspace, [row], {})
+    assert submissions.find_submission(workspace, first.submission_id).state is JobState.LOST
+    again = submission_log.claim(workspace, KnownJobs(every=state), REQUEST)
+    assert (again.submission_id, again.created, again.state) == (first.submission_id, False, state)
+
+
+def test_nobody_waits_for_a_start_that_was_given_up(workspace):
+    made = submission_log.claim(workspace, KnownJobs(), REQUEST)
+    submissions._wait_for_start(KnownJobs(every=JobState.RUNNING), made, workspace)
+    submission_log.forget(workspace, made.submission_id)
+    with pytest.raises(UserError, match="There is no submission"):
+        submissions._wait_for_start(KnownJobs(), made, workspace)
 
 
 def test_an_unknown_submission_suggests_the_nearest(workspace):
