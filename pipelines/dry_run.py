@@ -9,19 +9,30 @@ from pipelines.workspace import Workspace
 
 def dry_run(stage: Stage, recipe: Recipe, workspace: Workspace) -> str:
     """The recipe as YAML, then the plan of `stage` as YAML comments: the whole text is a valid recipe."""
-    lines = [dump_recipe(recipe), f"# plan of {stage.name}", f"# decides: {', '.join(stage.gates) or 'no gate'}"]
-    lines.append(f"# workspace: {workspace.settings.storage}")
+    return "\n".join([dump_recipe(recipe), *_place_and_step(recipe, workspace), *_plan(stage, recipe, workspace)])
+
+
+def dry_run_of_all(stages: list[Stage], recipe: Recipe, workspace: Workspace) -> str:
+    """The recipe once, then the plan of each stage; what an earlier stage is still to bring counts as missing."""
+    plans = [line for stage in stages for line in _plan(stage, recipe, workspace)]
+    return "\n".join([dump_recipe(recipe), *_place_and_step(recipe, workspace), *plans])
+
+
+def _place_and_step(recipe: Recipe, workspace: Workspace) -> list[str]:
     train, workers = recipe.train, recipe.cluster.num_workers
     accumulation = train.global_batch_size // (train.per_device_train_batch_size * workers)
-    lines.append(
+    return [
+        f"# workspace: {workspace.settings.storage}",
         f"# step: {workers} worker(s) x {train.per_device_train_batch_size} sequence(s) "
         f"x {accumulation} accumulated = {train.global_batch_size}; "
-        f"learning rate {train.peak_learning_rate:g}, ZeRO {train.deepspeed.stage}"
-    )
+        f"learning rate {train.peak_learning_rate:g}, ZeRO {train.deepspeed.stage}",
+    ]
+
+
+def _plan(stage: Stage, recipe: Recipe, workspace: Workspace) -> list[str]:
+    lines = [f"# plan of {stage.name}", f"# decides: {', '.join(stage.gates) or 'no gate'}"]
     try:
         fingerprints = stage.reads(recipe, workspace)
     except UserError as error:
-        lines += ["# missing:", *(f"#   {line}" for line in str(error).splitlines())]
-    else:
-        lines += ["# reads:", *(f"#   {name}: {value[:12]}" for name, value in fingerprints.items())]
-    return "\n".join(lines)
+        return [*lines, "# missing:", *(f"#   {line}" for line in str(error).splitlines())]
+    return [*lines, "# reads:", *(f"#   {name}: {value[:12]}" for name, value in fingerprints.items())]

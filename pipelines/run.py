@@ -5,7 +5,8 @@ import json
 import sys
 
 from cluster.connect import prepare_environment
-from pipelines.commands import EXIT_DONE, EXIT_GATE_CLOSED, own_standard_output, user_errors
+from pipelines.commands import EXIT_DONE, EXIT_GATE_CLOSED, in_order, own_standard_output, user_errors
+from pipelines.dry_run import dry_run_of_all
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
@@ -48,23 +49,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     prepare_environment()
     with user_errors(options.json) as outcome:
-        recipe = load_recipe(options.recipe, options.overrides)
-        if options.dry_run:
-            print(plan(recipe))
-            return EXIT_DONE
+        path, overrides = in_order([options.recipe, *options.overrides])
         with own_standard_output(options.json):
-            reports = run_pipeline(recipe, Workspace(), Progress(), fresh=options.fresh)
-        show_outcome(recipe, reports, options.recipe, as_json=options.json)
+            recipe = load_recipe(path, overrides)
+            workspace = Workspace()
+            if options.dry_run:
+                plan = dry_run_of_all([load_stage(name) for name in stages_of(recipe)], recipe, workspace)
+            else:
+                reports = run_pipeline(recipe, workspace, Progress(), fresh=options.fresh)
+        if options.dry_run:
+            print(plan)
+            return EXIT_DONE
+        show_outcome(recipe, reports, path, as_json=options.json)
         outcome.code = exit_code(reports)
     return outcome.code
-
-
-def plan(recipe: Recipe) -> str:
-    """The resolved recipe and the stages that it goes through, as YAML."""
-    from pipelines.recipe_file import dump_recipe
-
-    gates = [f"#   {name}: {', '.join(load_stage(name).gates)}" for name in stages_of(recipe)]
-    return "\n".join([dump_recipe(recipe), "# plan of run", *gates])
 
 
 def exit_code(reports: list[Report]) -> int:

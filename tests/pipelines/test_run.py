@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from pipelines import run
 from pipelines.gates import Verdict
@@ -74,6 +75,31 @@ def test_overrides_reach_the_recipe(chain, recipe_file, capsys):
     assert run.main([str(recipe_file()), "train.learning_rate=3e-4", "--dry-run"]) == 0
     assert "learning_rate: 0.0003" in capsys.readouterr().out
     assert chain.performed == []
+
+
+def test_the_recipe_and_the_overrides_stand_in_any_order(chain, recipe_file, capsys):
+    path = recipe_file()
+    assert run.main(["--dry-run", "train.learning_rate=3e-4", str(path), "seed=5"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["train"]["learning_rate"], shown["seed"]) == (3e-4, 5)
+    assert run.main(["seed=5", str(path)]) == 0
+    assert f"sluice serve {path}" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_resolved_recipe_and_what_each_stage_reads_or_misses(chain, recipe_file, capsys):
+    path = recipe_file()
+    assert run.main([str(path), "--dry-run"]) == 0
+    before = capsys.readouterr().out
+    assert yaml.safe_load(before) == load_recipe(path).model_dump(mode="json", exclude_none=True)
+    plans = before.split("# plan of ")[1:]
+    assert [plan.split("\n")[0] for plan in plans] == ["audit", "split", "train", "evaluate", "promote"]
+    assert "# reads:\n#   data: " in plans[0]
+    assert "# missing:\n#   small: there is no audit report" in plans[1]
+    assert chain.performed == []
+
+    run.run_pipeline(load_recipe(path), chain.workspace, Progress(quiet=True))
+    assert run.main([str(path), "--dry-run", "--json"]) == 0
+    assert "# missing" not in capsys.readouterr().out
 
 
 def test_a_wrong_recipe_exits_2(chain, tmp_path, capsys):
