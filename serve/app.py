@@ -62,6 +62,12 @@ class Gateway:
 
         return build_gateway(self._service)
 
+    def __del__(self) -> None:
+        """Called by Ray Serve in the replica's graceful end, after its last request."""
+        # An __init__ that failed leaves no service.
+        if service := getattr(self, "_service", None):
+            service.close()
+
 
 @dataclass(frozen=True)
 class ServerHandle:
@@ -186,7 +192,8 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         num_replicas=1,
         ray_actor_options={"num_cpus": 1},
         max_ongoing_requests=4 * accepted,
-        graceful_shutdown_timeout_s=10,
+        # Longer than the engine's, whose end ends the last streams: then their interactions are written.
+        graceful_shutdown_timeout_s=20,
     )
     dtype = deployment.content["recipe"]["train"]["dtype"]
     bound = engine.bind(arms, dtype, served.max_batch_size, served.max_queued_requests)

@@ -1,8 +1,11 @@
 """Writing interactions down without making anyone wait: a bounded queue and a thread."""
 
+import atexit
+import contextlib
 import logging
 import queue
 import threading
+import time
 from typing import Any
 
 from pipelines.workspace import Workspace
@@ -20,21 +23,54 @@ class InteractionLog:
         self._workspace = workspace
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(max_queued)
         self.lost = 0
-        """Rows that found the queue full or the database closed to them."""
+        """Rows that found the queue full, the log closed, or the database closed to them."""
+        self._closed = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="interactions", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def add(self, **columns: Any) -> None:
-        """Queue a row of `InteractionRow`; counted as lost when there is no room."""
-        try:
-            self._queue.put_nowait(columns)
-        except queue.Full:
-            self.lost += 1
+        """Queue a row of `InteractionRow`; counted as lost when there is no room, or after `close`."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._queue.put_nowait(columns)
+                    return
+                except queue.Full:
+                    pass
+        self._lose(1)
 
-    def close(self) -> None:
-        """Write what waits, and stop."""
+    def close(self, timeout_s: float = 30) -> None:
+        """Write what waits, and stop; what still waits then is counted as lost. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            pass
+        else:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self._abandon()
+        if self.lost:
+            logger.warning("%d interactions were lost", self.lost)
+
+    def _abandon(self) -> None:
+        """Take what waits from a writer that hangs, so that it ends should it wake up."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if self._queue.get_nowait() is not None:
+                    self._lose(1)
         self._queue.put(None)
-        self._thread.join(timeout=30)
+
+    def _lose(self, count: int) -> None:
+        with self._lock:
+            self.lost += count
 
     def _work(self) -> None:
         while True:
@@ -58,7 +94,7 @@ class InteractionLog:
                 session.add_all(InteractionRow(**row) for row in rows)
         except Exception as error:
             if len(rows) == 1:
-                self.lost += 1
+                self._lose(1)
                 logger.warning("an interaction could not be written (%d lost): %s", self.lost, type(error).__name__)
                 return
             # One bad row must not take its neighbours with it.

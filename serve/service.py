@@ -26,6 +26,9 @@ CLIENT_GONE = 499
 LOOKUP_TIMEOUT_S = 5
 """How long a request waits to learn whether its id was used before."""
 
+CLOSING_S = 5
+"""How long the end of the service waits for the database to take the last interactions."""
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
@@ -157,6 +160,10 @@ class ChatService:
         if not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
         return {"status": "ok", "recipe": self.hosted.recipe_name, **found, "interactions_lost": self.log.lost}
+
+    def close(self) -> None:
+        """Write the interactions that wait; no request comes after."""
+        self.log.close(CLOSING_S)
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may say."""
