@@ -122,17 +122,6 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
     return ServerHandle(f"http://{_reachable(host)}:{port}", recipe.name, deployment.model_version)
 
 
-def serve_forever(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until interrupted."""
-    handle = start(recipe, workspace, host, port)
-    try:
-        handle.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        handle.stop()
-
-
 def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
     """The deployment in force and its candidates. Raises GateClosed or UserError when there is nothing to serve."""
     from cluster.connect import inside_job
