@@ -83,7 +83,20 @@ def test_the_version_is_in_the_source_and_in_the_fingerprint(reading_of, monkeyp
     assert read_examples(recipe).examples[0].source.startswith(f"chatterbot-corpus {version}: ")
     before = dataset_fingerprint(recipe)
     assert dataset_fingerprint(recipe) == before
-    monkeypatch.setattr(importlib.metadata.Distribution, "version", property(lambda self: "0.0.0"))
+    found = importlib.metadata.distribution
+
+    class Newer:
+        """The installed distribution under another version; which class it is depends on what was imported."""
+
+        version = "0.0.0"
+
+        def __init__(self, name):
+            self._found = found(name)
+
+        def __getattr__(self, name):
+            return getattr(self._found, name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", Newer)
     assert dataset_fingerprint(recipe) != before
 
 
