@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from cluster.settings import Settings
-from pipelines.recipe import Recipe
+from pipelines.recipe import Cluster, Recipe
 from pipelines.workspace import Workspace
 from serve.hosting import EngineReplica, Event, Options, Refused
 from serve.service import ChatService, Hosted
@@ -103,18 +103,23 @@ class ServerHandle:
 def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> ServerHandle:
     """Serve what is promoted for `recipe`, ready to answer when this returns.
 
-    Raises GateClosed when nothing is promoted, UserError when its files changed or the port is taken.
+    Raises GateClosed when nothing is promoted, UserError when its files changed, the port is taken, or Ray Serve
+    runs already at another address or for another recipe.
     """
     deployment, arms = promoted(recipe, workspace)
     from cluster.connect import connect
 
     connect(workspace.settings)
     from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
 
     _start_proxy(host, port)
     application = build(recipe, workspace.settings, deployment, arms)
     try:
         ray_serve.run(application, name=recipe.name, route_prefix="/")
+    except RayServeException as error:
+        others = [name for name in ray_serve.status().applications if name != recipe.name]
+        raise _not_deployed(recipe.name, others, error) from error
     except RuntimeError as error:
         message = ray_serve.status().applications[recipe.name].message if _deployed(recipe.name) else str(error)
         ray_serve.delete(recipe.name)
@@ -152,9 +157,7 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
     """The Serve application; Ray has been joined."""
     from ray import serve as ray_serve
 
-    from cluster.connect import has_gpu
-
-    served, options = recipe.serve, {"num_cpus": 1}
+    served = recipe.serve
     accepted = served.max_batch_size + served.max_queued_requests + REPLICA_HEADROOM
     hosted = Hosted(
         recipe_name=recipe.name,
@@ -169,7 +172,7 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         EngineReplica,
         name="engine",
         num_replicas=1,
-        ray_actor_options=options | ({"num_gpus": 1} if has_gpu() else {}),
+        ray_actor_options=replica_options(recipe.cluster),
         max_ongoing_requests=accepted,
         max_queued_requests=REPLICA_HEADROOM,
         health_check_timeout_s=120,
@@ -189,13 +192,23 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
     return gateway.bind(bound, hosted, settings)
 
 
+def replica_options(cluster: Cluster) -> dict[str, Any]:
+    """What the engine's replica asks of Ray, which has been joined: a GPU where training would take one."""
+    from cluster.connect import uses_gpu
+
+    return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
+
+
 def _start_proxy(host: str, port: int) -> None:
-    """Start Serve's HTTP proxy. Raises UserError when another process has the port."""
+    """Start Serve's HTTP proxy. Raises UserError when another process has the port, or Serve has another address."""
     import socket
 
     from ray import serve as ray_serve
 
-    if not _serving():
+    if running := _running_address():
+        # Serve would go on at its address without a word, and this service with it.
+        _check_address(running, (host, port))
+    else:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -205,6 +218,38 @@ def _start_proxy(host: str, port: int) -> None:
                     f"Port {port} of {host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
                 ) from None
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "keep_alive_timeout_s": 75})
+
+
+def _running_address() -> tuple[str | None, int] | None:
+    """Host and port of the Serve that this Ray cluster runs; None when it runs none. No host: it has no HTTP."""
+    # Ray's public status leaves the address out, and what `start` is given is ignored once Serve runs.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def _check_address(running: tuple[str | None, int], asked: tuple[str, int]) -> None:
+    if running == asked:
+        return
+    host, port = running
+    if host is None:
+        raise UserError("Ray Serve runs in this cluster without HTTP.", "End it first: `serve shutdown`.")
+    raise UserError(
+        f"Ray Serve runs in this cluster already, at {host}:{port}; it cannot listen at {asked[0]}:{asked[1]} too.",
+        f"Say `--host {host} --port {port}`, or end what is served there first.",
+    )
+
+
+def _not_deployed(name: str, others: list[str], error: Exception) -> UserError:
+    """What Serve's own refusal of an application means."""
+    # An error of Serve's controller comes wrapped, with a traceback for its text.
+    reason = getattr(error, "cause", None) or error
+    if others:
+        return UserError(
+            f"{name} cannot be served beside {', '.join(others)}: {reason}", "End the other service first (Ctrl-C)."
+        )
+    return StageFailed(f"{name} could not be served: {reason}", "The log of Ray Serve says more.")
 
 
 def _serving() -> bool:

@@ -57,6 +57,15 @@ def test_nothing_is_served_before_it_is_promoted(workspace, recipe_file):
         start(load_recipe(recipe_file()), workspace)
 
 
+@pytest.mark.parametrize(("cluster", "gpu"), [({}, 0), ({"accelerator_type": "A100"}, 1), ({"use_gpu": True}, 1)])
+def test_the_replica_asks_for_a_gpu_that_is_yet_to_start(monkeypatch, recipe_file, cluster, gpu):
+    from serve.app import replica_options
+
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr("cluster.connect._is_embedded", lambda: False)
+    assert replica_options(load_recipe(recipe_file(cluster=cluster)).cluster).get("num_gpus", 0) == gpu
+
+
 def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
     workspace, recipe_file, tiny_model, tiny_adapter, tmp_path
 ):
@@ -245,3 +254,52 @@ def test_a_taken_port_is_a_sentence(ray_cluster, recipe, tiny_model, tiny_adapte
         taken.listen()
         with pytest.raises(UserError, match="cannot be used"):
             _start_proxy("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_serve_that_runs_elsewhere_is_a_sentence_with_its_address():
+    from serve.app import _check_address
+
+    _check_address(("127.0.0.1", 8000), ("127.0.0.1", 8000))
+    with pytest.raises(UserError, match=r"already, at 127.0.0.1:8000; .* 127.0.0.1:9000") as refused:
+        _check_address(("127.0.0.1", 8000), ("127.0.0.1", 9000))
+    assert "--port 8000" in refused.value.remedy
+    with pytest.raises(UserError, match=r"at 127.0.0.1:8000"):
+        _check_address(("127.0.0.1", 8000), ("0.0.0.0", 8000))
+    with pytest.raises(UserError, match="without HTTP"):
+        _check_address((None, 8000), ("127.0.0.1", 8000))
+
+
+def test_the_refusal_of_serves_controller_is_told_without_its_traceback():
+    from ray.exceptions import RayTaskError
+    from ray.serve.exceptions import RayServeException
+
+    from serve.app import _not_deployed
+
+    reason = RayServeException('Prefix / is being used by application "first".')
+    try:
+        raise RayTaskError("deploy", "Traceback (most recent call last): ...", reason).as_instanceof_cause()
+    except RayServeException as error:
+        beside, alone = _not_deployed("second", ["first"], error), _not_deployed("second", [], error)
+    assert beside.message == f"second cannot be served beside first: {reason}" and beside.exit_code == 2
+    assert alone.message == f"second could not be served: {reason}" and alone.exit_code == 1
+
+
+@pytest.mark.cluster
+def test_a_second_service_at_another_port_or_of_another_recipe_is_refused(
+    ray_cluster, recipe, tiny_model, tiny_adapter
+):
+    from serve.app import start
+
+    second = recipe.model_copy(update={"name": "second"})
+    for one in (recipe, second):
+        promote(ray_cluster, one, tiny_model, tiny_adapter)
+    port = free_port()
+    handle = start(recipe, ray_cluster, port=port)
+    try:
+        with pytest.raises(UserError, match=f"already, at 127.0.0.1:{port}"):
+            start(recipe, ray_cluster, port=free_port())
+        with pytest.raises(UserError, match="second cannot be served beside served"):
+            start(second, ray_cluster, port=port)
+        assert httpx.get(f"{handle.url}/healthz", timeout=30).json()["recipe"] == "served"
+    finally:
+        handle.stop()
