@@ -82,7 +82,7 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
     model.train()
-    return SupervisedLoss(model)
+    return SupervisedLoss(model, same_calls=zero_stage(train) == 3)
 
 
 def start_engine(module: SupervisedLoss, train: Train, world: int) -> Any:

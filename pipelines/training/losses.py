@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -55,9 +56,11 @@ class SupervisedLoss(nn.Module):
     One module for the engine to wrap: ZeRO-3 gathers the parameters of its parts as they run.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, same_calls: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.same_calls = same_calls
+        """Run the output layer equally often on every worker: ZeRO-3 gathers it from all of them at each call."""
 
     def forward(self, tokens: Tensor, position_ids: Tensor, targets: Tensor) -> Tensor:
         """Sum of -log p over the supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none."""
@@ -73,20 +76,31 @@ class SupervisedLoss(nn.Module):
             logits = self.model(**inputs).logits[:, :-1][wanted]
             return _entropy(logits, labels)
         hidden = backbone(**inputs).last_hidden_state
-        chosen = hidden[:, :-1][wanted]
-        if not len(labels):
-            nothing: Tensor = head(hidden[:1, :1]).float().sum() * 0.0
-            return nothing
-        if len(labels) <= CHUNK:
-            return _loss(head, chosen, labels)
+        chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
+        parts = max(1, -(-len(labels) // CHUNK))
+        if self.same_calls:
+            parts = _most(parts, hidden.device)
+        if parts == 1:
+            return _loss(head, chosen, labels, spare)
         total: Tensor = hidden.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(labels), CHUNK):
-            part = slice(start, start + CHUNK)
-            total = total + checkpoint(_loss, head, chosen[part], labels[part], use_reentrant=False)
+        for number in range(parts):
+            part = slice(number * CHUNK, (number + 1) * CHUNK)
+            total = total + checkpoint(_loss, head, chosen[part], labels[part], spare, use_reentrant=False)
         return total
 
 
-def _loss(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+def _most(count: int, device: torch.device) -> int:
+    """The highest count of all workers."""
+    tensor = torch.tensor([count], dtype=torch.int64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor[0])
+
+
+def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor) -> Tensor:
+    """Of some places; without any, `spare` goes through the output layer and weighs nothing."""
+    if not len(labels):
+        # A whole loss: what is saved last decides how far recomputing goes, and it must go through the layer's end.
+        return _entropy(head(spare)[0], torch.zeros(1, dtype=torch.int64, device=spare.device)) * 0.0
     logits: Tensor = head(hidden)
     return _entropy(logits, labels)
 

@@ -97,6 +97,39 @@ def test_many_supervised_places_go_through_in_parts_with_the_same_loss_and_gradi
     assert torch.allclose(gradient, gradient_in_parts, atol=1e-5)
 
 
+def calls_of_the_head(model, bins, most, monkeypatch):
+    """How often the output layer runs, forward and backward and without gradients, and the loss."""
+    from pipelines.training import losses
+
+    monkeypatch.setattr(losses, "CHUNK", 3)
+    monkeypatch.setattr(losses, "_most", lambda count, device: max(count, most))
+    calls = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    batch = Batch.of(bins)
+    module = SupervisedLoss(model, same_calls=True)
+    try:
+        loss = module(batch.tokens, batch.positions, batch.targets)
+        loss.backward()
+        trained = len(calls)
+        with torch.no_grad():
+            module(batch.tokens, batch.positions, batch.targets)
+    finally:
+        hook.remove()
+    return trained, len(calls) - trained, float(loss.detach())
+
+
+def test_workers_with_fewer_labels_run_the_output_layer_as_often_as_the_others(model, monkeypatch):
+    alone = float(loss_of(model, [examples(1)[0]]).detach())
+    # 20, 4 and no labels, three at a time: seven passes for each, and seven more when gradients are recomputed.
+    many = calls_of_the_head(model, [packed(examples(5))], 7, monkeypatch)
+    few = calls_of_the_head(model, [examples(1)[0]], 7, monkeypatch)
+    none = calls_of_the_head(model, [PADDING_BIN], 7, monkeypatch)
+
+    assert many[:2] == few[:2] == none[:2] == (14, 7)
+    assert few[2] == pytest.approx(alone, rel=1e-5)
+    assert none[2] == 0.0
+
+
 def test_a_row_that_fills_a_step_weighs_nothing_and_moves_nothing(model):
     model.zero_grad()
     loss = loss_of(model, [PADDING_BIN])
