@@ -43,6 +43,8 @@ class Answer:
 class Round:
     """A question and the answers to it; a side that was not reached has none."""
 
+    number: int
+    """From 1; a round that both sides refused leaves a gap after a reload."""
     question: str
     answers: dict[Side, Answer] = field(default_factory=dict)
 
@@ -59,9 +61,11 @@ class Opinion:
 class Conversation:
     """Rounds of one conversation; asked from one thread, written by two, read by every tab."""
 
-    def __init__(self, chat_id: str, rounds: list[Round]) -> None:
+    def __init__(self, chat_id: str, rounds: list[Round], *, unread: bool = False) -> None:
         self.chat_id = chat_id
         self.rounds = rounds
+        self.unread = unread
+        """Whether the database was away, and may know more of it; what is asked here is kept all the same."""
         self._asking = threading.Lock()
 
     @property
@@ -73,16 +77,24 @@ class Conversation:
     def ask(self, question: str) -> bool:
         """Send the question to both sides; False when answers are still on their way, or the end is reached."""
         with self._asking:
-            if self.writing or len(self.rounds) >= MAX_ROUNDS:
+            number = max((past.number for past in self.rounds), default=0) + 1
+            if self.writing or number > MAX_ROUNDS:
                 return False
+            self.unread = False
             messages = {side: self._messages(side, question) for side in SIDES}
-            asked = Round(question, {side: Answer() for side in SIDES})
+            asked = Round(number, question, {side: Answer() for side in SIDES})
             self.rounds.append(asked)
-        user = user_of(self.chat_id, len(self.rounds))
+        user = user_of(self.chat_id, number)
         for side in SIDES:
             arguments = (asked.answers[side], side, messages[side], user)
             threading.Thread(target=_write, args=arguments, daemon=True).start()
         return True
+
+    def fill(self, rounds: list[Round], *, unread: bool) -> None:
+        """Take over what was read, unless something was asked meanwhile."""
+        with self._asking:
+            if self.unread:
+                self.rounds, self.unread = rounds, unread
 
     def _messages(self, side: Side, question: str) -> list[dict[str, str]]:
         """The conversation as this side knows it: the rounds that it answered, and the new question."""
@@ -146,10 +158,12 @@ def conversation(recipe_name: str, chat_id: str) -> Known[Conversation]:
         held = _conversations.get((recipe_name, chat_id))
         if held:
             _conversations.move_to_end((recipe_name, chat_id))
+        if held and not held.unread:
             return Known(held, None)
     found = backend.from_database(("conversation", recipe_name, chat_id), lambda: _rounds(recipe_name, chat_id))
     with _lock:
-        kept = _conversations.setdefault((recipe_name, chat_id), Conversation(chat_id, found.value or []))
+        kept = _conversations.setdefault((recipe_name, chat_id), Conversation(chat_id, [], unread=True))
+        kept.fill(found.value or [], unread=found.problem is not None)
         while len(_conversations) > KEPT:
             _conversations.popitem(last=False)
     return Known(kept, found.read_at, found.problem)
@@ -166,7 +180,7 @@ def _rounds(recipe_name: str, chat_id: str) -> list[Round]:
     with backend.workspace().session() as session:
         for row in session.scalars(query.order_by(InteractionRow.created_at)):
             if row.arm in SIDES:
-                found = rounds.setdefault(numbers[row.unit], Round(_question(row.messages)))
+                found = rounds.setdefault(numbers[row.unit], Round(numbers[row.unit], _question(row.messages)))
                 found.answers[row.arm] = _answer(row)
     return [rounds[number] for number in sorted(rounds)]
 

@@ -68,8 +68,8 @@ def test_a_recipe_that_keeps_no_prompts_shows_that(workspace):
 
 def test_each_side_is_told_what_it_answered_and_not_what_broke_off():
     past = [
-        Round("one", {"base": Answer("b1", "done"), "tuned": Answer("half", "failed")}),
-        Round("two", {"base": Answer("b2", "done"), "tuned": Answer("t2", "done")}),
+        Round(1, "one", {"base": Answer("b1", "done"), "tuned": Answer("half", "failed")}),
+        Round(2, "two", {"base": Answer("b2", "done"), "tuned": Answer("t2", "done")}),
     ]
     conversation = Conversation("chat", past)
     assert [m["content"] for m in conversation._messages("base", "three")] == ["one", "b1", "two", "b2", "three"]
@@ -77,14 +77,14 @@ def test_each_side_is_told_what_it_answered_and_not_what_broke_off():
 
 
 def test_a_second_question_waits_for_the_first_ones_answers():
-    conversation = Conversation("chat", [Round("one", {"base": Answer("", "writing")})])
+    conversation = Conversation("chat", [Round(1, "one", {"base": Answer("", "writing")})])
     assert conversation.writing
     assert not conversation.ask("two")
     assert len(conversation.rounds) == 1
 
 
 def test_a_conversation_ends_after_so_many_rounds():
-    conversation = Conversation("chat", [Round("q", {"base": Answer("a", "done")})] * gateway.MAX_ROUNDS)
+    conversation = Conversation("chat", [Round(gateway.MAX_ROUNDS, "q", {"base": Answer("a", "done")})])
     assert not conversation.ask("one more")
 
 
@@ -113,3 +113,35 @@ def test_a_service_that_is_away_is_known_as_that(monkeypatch):
     known = gateway.service()
     assert known.value is None
     assert "sluice serve" in known.problem.remedy
+
+
+def test_a_conversation_that_could_not_be_read_is_read_once_the_database_is_back(workspace):
+    from sqlalchemy import text
+
+    store(workspace, interaction("c6", 1, "base"))
+    with workspace.session() as session:
+        session.execute(text("ALTER TABLE interactions RENAME TO away"))
+    away = gateway.conversation("docstrings", "c6")
+    assert away.problem and away.value.rounds == []
+    with workspace.session() as session:
+        session.execute(text("ALTER TABLE away RENAME TO interactions"))
+    back = gateway.conversation("docstrings", "c6")
+    assert back.problem is None and [turn.question for turn in back.value.rounds] == ["question 1"]
+    assert gateway.conversation("docstrings", "c6").value is back.value
+
+
+def test_what_was_asked_while_the_database_was_away_stays(monkeypatch):
+    monkeypatch.setenv("SLUICE_GATEWAY", "http://127.0.0.1:9")
+    conversation = Conversation("c7", [], unread=True)
+    assert conversation.ask("one")
+    conversation.fill([], unread=False)
+    assert [turn.question for turn in conversation.rounds] == ["one"]
+
+
+def test_a_round_that_both_sides_refused_leaves_its_number_behind(workspace, monkeypatch):
+    monkeypatch.setenv("SLUICE_GATEWAY", "http://127.0.0.1:9")
+    store(workspace, interaction("c8", 1, "base"), interaction("c8", 3, "base"))
+    conversation = gateway.conversation("docstrings", "c8").value
+    assert [turn.number for turn in conversation.rounds] == [1, 3]
+    assert conversation.ask("the next")
+    assert conversation.rounds[-1].number == 4
