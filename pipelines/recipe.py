@@ -310,8 +310,6 @@ class Evaluate(Section):
 class Serve(Section):
     """How the candidates are hosted."""
 
-    engine: Literal["auto", "transformers"] = "auto"
-    """What generates; `auto` takes the transformers engine."""
     weights: dict[Literal["base", "tuned"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
         "base": 1.0,
         "tuned": 1.0,
