@@ -105,6 +105,7 @@ def prepare_bins(
     from pipelines.models.load import load_tokenizer
     from pipelines.stages import load_stage
     from pipelines.training.bins import bins_key, store_bins
+    from pipelines.training.verdicts import check_sides
 
     split = require(load_stage("split"), recipe, workspace)
     key = bins_key(split.produced["split"], base.fingerprint, train)
@@ -116,7 +117,9 @@ def prepare_bins(
             sides[side] = list(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
         return sides
 
-    return store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
+    stored = store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
+    check_sides(stored.train, stored.validation)
+    return stored
 
 
 def make_job(
@@ -245,7 +248,7 @@ def judge(
             verdicts.overfit_gate(outcome, kept),
             verdicts.converged_gate(outcome, kept),
         ),
-        findings=verdicts.input_findings(bins.train),
+        findings=verdicts.input_findings(bins.train) + verdicts.input_findings(bins.validation, "validation"),
         figures=figures,
         produced={
             "model": outcome["model"],

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from cluster.errors import UserError
 from pipelines.gates import Finding, Gate, decide
 from pipelines.training.bins import SideFigures
 
@@ -40,6 +41,17 @@ def truncation_gate(figures: SideFigures) -> Gate:
     )
 
 
+def check_sides(train: SideFigures, validation: SideFigures) -> None:
+    """Raise UserError when a side has nothing that can be learnt or measured."""
+    for side, figures in (("training", train), ("validation", validation)):
+        if not figures.bins:
+            raise UserError(
+                f"The {side} side has nothing left: of {figures.examples} examples {figures.dropped} are longer than "
+                f"train.max_length and {figures.untaught} have no answer to learn.",
+                "Raise train.max_length, set train.on_overlong: truncate, or add examples.",
+            )
+
+
 def overfit_gate(outcome: dict[str, Any], kept: float) -> Gate:
     """What is kept is the best that validation saw, and it is more than learning by heart.
 
@@ -68,8 +80,10 @@ def converged_gate(outcome: dict[str, Any], kept: float) -> Gate:
     )
 
 
-def input_findings(figures: SideFigures) -> tuple[Finding, ...]:
-    """What of the training side was lost or changed on the way to tokens."""
+def input_findings(figures: SideFigures, side: str = "train") -> tuple[Finding, ...]:
+    """What of a side was lost or changed on the way to tokens."""
+    where = "" if side == "train" else f"of the {side} side "
+    suffix = "" if side == "train" else f".{side}"
     told = (
         ("dropped", "train.truncation.dropped", "are longer than train.max_length and were left out",
          "Raise train.max_length, or set train.on_overlong: truncate."),
@@ -77,14 +91,15 @@ def input_findings(figures: SideFigures) -> tuple[Finding, ...]:
         ("untaught", "train.supervision.nothing", "have no answer to learn and were left out", "Remove or mend them."),
         ("unended", "train.supervision.end", "do not teach where the answer ends", "Raise train.max_length, or use a "
          "base whose chat template closes the assistant's turn with a special token."),
-        ("escaped", "train.supervision.special", "special tokens stood in the text and were made plain text",
-         "Look whether these texts are meant to be there."),
+        ("escaped", "train.supervision.special", "", "Look whether these texts are meant to be there."),
     )  # fmt: skip
     return tuple(
         Finding(
-            code=code,
+            code=code + suffix,
             severity="info" if name == "escaped" else "warning",
-            message=f"{count} {what}." if name == "escaped" else f"{count} of {figures.examples} examples {what}.",
+            message=f"{count} special tokens {where}stood in the text and were made plain text."
+            if name == "escaped"
+            else f"{count} of {figures.examples} examples {where}{what}.",
             count=count,
             samples=tuple({"id": example} for example in figures.samples.get(name, ())),
             remedy=remedy,

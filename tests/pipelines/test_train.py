@@ -84,6 +84,18 @@ def test_what_was_lost_is_a_finding_with_its_examples():
     [finding] = verdicts.input_findings(lost)
     assert (finding.code, finding.count) == ("train.truncation.dropped", 2)
     assert finding.samples == ({"id": "a"}, {"id": "b"})
+    [finding] = verdicts.input_findings(lost, "validation")
+    assert finding.code == "train.truncation.dropped.validation"
+    assert finding.message.startswith("2 of 100 examples of the validation side are longer")
+
+
+def test_a_side_with_nothing_left_is_refused_with_its_name_and_the_remedy():
+    verdicts.check_sides(figures(bins=1), figures(bins=1))
+    with pytest.raises(UserError, match="validation side has nothing left: of 100 examples 100 are longer") as refused:
+        verdicts.check_sides(figures(bins=1), figures(bins=0, dropped=100))
+    assert "train.max_length" in refused.value.remedy
+    with pytest.raises(UserError, match="The training side"):
+        verdicts.check_sides(figures(bins=0), figures(bins=1))
 
 
 def test_a_lora_target_that_the_model_lacks_is_refused_with_the_modules_it_has(tiny_model):
