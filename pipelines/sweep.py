@@ -57,7 +57,11 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     CheckpointStore(f"{shared.storage}/{shared.name}").clear()
     with progress.bar("sweep", sweep.num_samples * sweep.max_steps) as bar:
         watch = Watch(recipe, workspace, bar, progress, key)
-        results = run_trials(shared, recipe.seed, workspace, watch)
+        try:
+            results = run_trials(shared, recipe.seed, workspace, watch)
+        except BaseException as error:
+            watch.abandon("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
     watch.end(results)
     winner = find_winner(results)
     if winner is None:
@@ -159,12 +163,19 @@ class Watch:
         """Close the MLflow runs as the trials ended."""
         from pipelines.tracking import runs
 
-        for result in results:
+        for number, result in enumerate(results, start=1):
             failed = result.stopped.startswith("failed")
             runs.end_run(self._settings, self._runs.get(result.trial, ""), "FAILED" if failed else "FINISHED")
             if result.validation_loss is not None:
-                runs.log_metrics(self._settings, self.run_id, {"validation/loss": result.validation_loss}, len(results))
+                runs.log_metrics(self._settings, self.run_id, {"validation/loss": result.validation_loss}, number)
         runs.end_run(self._settings, self.run_id)
+
+    def abandon(self, status: str) -> None:
+        """Close the MLflow runs of a sweep that came to no end."""
+        from pipelines.tracking import runs
+
+        for run_id in (*self._runs.values(), self.run_id):
+            runs.end_run(self._settings, run_id, status)
 
 
 def failed_findings(results: "list[TrialResult]") -> tuple[Finding, ...]:
