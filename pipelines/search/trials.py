@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster.errors import StageFailed
 from pipelines.recipe import Sweep, Train
 from pipelines.search.schedulers import make_scheduler, rungs
 from pipelines.search.space import tune_space, with_values
@@ -18,7 +19,7 @@ from pipelines.training.bins import BinFile
 from pipelines.training.channel import open_mailbox
 from pipelines.training.job import Job
 from pipelines.training.schedule import plan_steps
-from pipelines.training.trainer import Event, Place, follow, torch_trainer
+from pipelines.training.trainer import Event, Place, cause_of, follow, logs_folder, stop_requested, torch_trainer
 from pipelines.training.worker import run_loop
 from pipelines.workspace import Workspace
 
@@ -96,8 +97,13 @@ def run_trial(values: dict[str, Any], shared: Trials, mailbox: Any) -> None:
             outcome = run_loop(job, rank=0, world=1, mailbox=mailbox, report=tune.report)
         finally:
             gc.collect()
-    if outcome["status"] == "failed":
-        raise RuntimeError(outcome["message"])
+    check_finished(outcome)
+
+
+def check_finished(outcome: dict[str, Any]) -> None:
+    """Raise RuntimeError unless the trial ran to its end: a half-run one is no result."""
+    if outcome["status"] != "finished":
+        raise RuntimeError(outcome.get("message") or f"{outcome['status']}: {outcome['stopped_because']}")
 
 
 def label(trial_id: str) -> str:
@@ -168,8 +174,10 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
 
     started = time.time()
     follow(thread, mailbox, workspace, note)
+    if stop_requested(workspace):
+        raise StageFailed("Sweep stopped: stop requested.", "Run the same command again to start its trials anew.")
     if "error" in ended:
-        raise ended["error"]
+        raise StageFailed(f"Sweep failed: {cause_of(ended['error'])}", f"The trials' logs: {logs_folder()}")
     results = []
     for found in ended["grid"]:
         # A trial's folder bears its name; one that failed at once has no metrics to ask.

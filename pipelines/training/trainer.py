@@ -102,7 +102,7 @@ def fit(
     with progress.bar("training", job.plan.steps) as bar:
         follow(thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, on_event))
     if "error" in ended:
-        raise StageFailed(f"Training failed: {_cause(ended['error'])}", f"The workers' logs: {_logs()}")
+        raise StageFailed(f"Training failed: {cause_of(ended['error'])}", f"The workers' logs: {logs_folder()}")
     outcome: dict[str, Any] = ended["result"].return_value or {}
     if outcome.get("status") == "failed":
         raise StageFailed(outcome["message"], outcome["remedy"])
@@ -174,7 +174,7 @@ class _Shown:
         return f"{minutes}:{seconds:02d} left"
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """The first worker's own words, without Ray's traceback."""
     failures = getattr(error, "worker_failures", None) or {}
     inner: BaseException = next(iter(failures.values()), error)
@@ -183,7 +183,8 @@ def _cause(error: BaseException) -> str:
     return f"{type(inner).__name__}: {lines[-1].strip()}"[:500]
 
 
-def _logs() -> str:
+def logs_folder() -> str:
+    """Where Ray writes what its workers say."""
     return str(Path(_session_folder(), "logs"))
 
 

@@ -4,11 +4,19 @@ import os
 
 import pytest
 
-from pipelines.search.trials import TrialResult, find_winner, join_group
+from pipelines.search.trials import TrialResult, check_finished, find_winner, join_group
 
 
 def trial(name, loss, steps=10, stopped="the last step"):
     return TrialResult(name, {}, loss, steps, stopped, 1.0)
+
+
+def test_a_trial_that_was_stopped_or_failed_is_no_result():
+    check_finished({"status": "finished", "stopped_because": "the last step"})
+    with pytest.raises(RuntimeError, match="stopped: stop requested"):
+        check_finished({"status": "stopped", "stopped_because": "stop requested"})
+    with pytest.raises(RuntimeError, match="diverged at step 3"):
+        check_finished({"status": "failed", "message": "Training diverged at step 3.", "remedy": ""})
 
 
 def test_the_lowest_loss_at_the_last_step_wins():
