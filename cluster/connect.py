@@ -204,9 +204,22 @@ def has_gpu() -> bool:
     return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
 
 
-def uses_gpu(wanted: bool | Literal["auto"]) -> bool:
-    """Whether `cluster.use_gpu` asks the joined Ray cluster for GPUs; also for some that it has yet to start."""
-    return has_gpu() if wanted == "auto" else wanted
+def uses_gpu(wanted: bool | Literal["auto"], accelerator_type: str | None = None) -> bool:
+    """Whether `cluster.use_gpu` asks the joined Ray cluster for GPUs; also for some that it has yet to start.
+
+    The clusters of `ray up` do not tell which nodes they could start: there, to name the type is to ask for it.
+    """
+    if wanted != "auto":
+        return wanted
+    return has_gpu() or (accelerator_type is not None and not _is_embedded())
+
+
+def _is_embedded() -> bool:
+    """Whether this process started the Ray that it has joined: no node will ever come to that one."""
+    import ray
+
+    node = ray._private.worker.global_worker.node
+    return bool(node and node.head)
 
 
 def _has_gpu() -> bool:

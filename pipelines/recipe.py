@@ -337,9 +337,10 @@ class Cluster(Section):
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Training workers; one GPU each where there are GPUs."""
     use_gpu: bool | Literal["auto"] = "auto"
-    """`auto`: when the Ray cluster has GPUs."""
+    """`auto`: when the Ray cluster has GPUs, or could start them for the `accelerator_type` that is named."""
     accelerator_type: str | None = None
-    """Ray's name of the GPU that each worker asks for, such as A100."""
+    """Ray's name of the GPU that each worker asks for, such as A100. Name it, or set `use_gpu: true`, where nodes
+    with GPUs start only when work asks for them."""
     cpus_per_worker: PositiveFloat = 1.0
     """Logical CPUs that each training worker reserves."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] = 1

@@ -196,6 +196,9 @@ def replica_options(cluster: Cluster) -> dict[str, Any]:
     """What the engine's replica asks of Ray, which has been joined: a GPU where training would take one."""
     from cluster.connect import uses_gpu
 
+    if cluster.use_gpu is False:
+        # Ray leaves a node's GPUs in sight of an actor that asks for none, and torch would take one.
+        return {"num_cpus": 1, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
     return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
 
 

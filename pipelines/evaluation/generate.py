@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.connect import uses_gpu
 from cluster.errors import StageFailed, UserError
 from pipelines.models.candidate import Candidate
 from pipelines.progress import Progress
@@ -159,7 +160,8 @@ def run_candidates(
     from ray.exceptions import RayActorError, RayTaskError
 
     gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    count, options = placement(cluster, gpus, len(examples))
+    decided = cluster.model_copy(update={"use_gpu": uses_gpu(cluster.use_gpu, cluster.accelerator_type)})
+    count, options = placement(decided, gpus, len(examples))
     actor: Any = ray.remote(EvaluationWorker)
     workers = [actor.options(**options).remote() for _ in range(count)]
     share = [{i: examples[i] for i in range(number, len(examples), count)} for number in range(count)]

@@ -43,7 +43,8 @@ class Place:
 def find_place(cluster: Cluster, workspace: Workspace) -> Place:
     """The workers that the recipe asks for, on what the cluster has; joins the cluster."""
     connect(workspace.settings)
-    return Place(cluster.num_workers, uses_gpu(cluster.use_gpu), cluster.accelerator_type, cluster.cpus_per_worker)
+    use_gpu = uses_gpu(cluster.use_gpu, cluster.accelerator_type)
+    return Place(cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker)
 
 
 def check_resumable(job: Job, place: Place) -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,6 +138,25 @@ def test_the_embedded_rays_workers_inherit_the_settings_and_ray_is_told_none(ini
     inherited = initialised["inherited"]
     assert {name: inherited[name] for name in settings.environment()} == settings.environment()
     assert "SLUICE_MODELS" not in os.environ, "only while the node starts"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "named", "embedded", "used"),
+    [
+        ("auto", 1, None, False, True),
+        ("auto", 0, None, False, False),
+        ("auto", 0, "A100", False, True),  # workers scaled to zero
+        ("auto", 0, "A100", True, False),  # a laptop: no node will come
+        (True, 0, None, True, True),
+        (False, 8, "A100", False, False),
+    ],
+)
+def test_a_named_type_of_gpu_is_asked_for_even_when_no_node_has_one_yet(
+    monkeypatch, wanted, gpus, named, embedded, used
+):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(gpus)} if gpus else {}))
+    monkeypatch.setattr("ray._private.worker.global_worker.node", SimpleNamespace(head=embedded))
+    assert connecting.uses_gpu(wanted, named) is used
 
 
 # A driver in a process of its own, because a process joins one Ray only.
