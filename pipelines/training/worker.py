@@ -59,6 +59,15 @@ def run_loop(
         return {"status": "failed", "message": error.message, "remedy": error.remedy}
 
 
+def refuse_together(problem: UserError | None, world: int) -> None:
+    """Raise the first worker's problem on every worker: the others would wait for it for ever."""
+    told: list[Any] = [None] * world
+    dist.all_gather_object(told, (problem.message, problem.remedy) if problem else None)
+    for found in told:
+        if found:
+            raise UserError(*found)
+
+
 class Loop:
     """One worker's part of a run."""
 
@@ -70,10 +79,16 @@ class Loop:
         self.device = torch.device(f"cuda:{torch.cuda.current_device()}") if job.device == "cuda" else "cpu"
         prepare_process(job.device, job.seed)
         self.workspace = Workspace()
-        folder = self.workspace.fetch(job.bins)
-        self.bins, self.validation = BinFile(folder / "train.arrow"), BinFile(folder / "validation.arrow")
-        self.base_folder = self._base_here()
-        self.engine = start_engine(build_model(self.train, self.base_folder, job.seed), self.train, world)
+        problem: UserError | None = None
+        try:
+            folder = self.workspace.fetch(job.bins)
+            self.bins, self.validation = BinFile(folder / "train.arrow"), BinFile(folder / "validation.arrow")
+            self.base_folder = self._base_here()
+            model = build_model(self.train, self.base_folder, job.seed)
+        except UserError as error:
+            problem = error
+        refuse_together(problem, world)
+        self.engine = start_engine(model, self.train, world)
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.state = State(stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold))
         self._polled = 0.0

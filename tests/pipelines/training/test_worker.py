@@ -143,6 +143,19 @@ def test_what_goes_out_has_the_loss_that_was_validated(make_job, run, method, st
     assert loss_of_export(job, outcome["model"]) == pytest.approx(outcome["last_validation_loss"], rel=1e-3)
 
 
+def test_a_problem_of_one_worker_is_the_outcome_of_all(monkeypatch, make_job, run):
+    from pipelines.training import worker
+
+    def elsewhere(told, mine):
+        told[:] = [mine, ("tiny: this machine has other weights.", "Pin it.")]
+
+    monkeypatch.setattr(worker.dist, "all_gather_object", elsewhere)
+    outcome, heard = run(make_job("refused"))
+
+    assert outcome == {"status": "failed", "message": "tiny: this machine has other weights.", "remedy": "Pin it."}
+    assert heard.events == []
+
+
 def test_a_loss_that_is_no_number_names_the_step_and_its_examples(make_job, run):
     job = make_job("diverged", {"learning_rate": 1e30, "max_steps": 20, "method": "full", "warmup_steps": 0})
     outcome, heard = run(job)
