@@ -135,8 +135,9 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
 
     mailbox = open_mailbox()
     place, sweep = shared.place, shared.sweep
-    # A driver of other workers must ask for nothing, or the drivers keep the workers waiting for ever.
-    resources = {"CPU": 0.0} if place.num_workers > 1 else {"CPU": place.cpus_per_worker}
+    # A driver of other workers must ask for next to nothing, or the drivers keep the workers waiting for ever;
+    # for nothing at all Tune has no place.
+    resources = {"CPU": 0.01} if place.num_workers > 1 else {"CPU": place.cpus_per_worker}
     if place.use_gpu and place.num_workers == 1:
         resources["GPU"] = 1.0
     tuner = tune.Tuner(
