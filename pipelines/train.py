@@ -183,7 +183,7 @@ def tracked(event: dict[str, Any]) -> dict[str, float]:
     """A training event as metrics."""
     if event["kind"] == "step":
         names = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
-        return {f"train/{name}": event[name] for name in names}
+        return {f"train/{name}": event[name] for name in names if name in event}
     if event["kind"] in ("baseline", "validation"):
         return {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
     return {}

@@ -45,6 +45,9 @@ class State:
     supervised_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    since_loss: float = 0.0
+    """Summed since the last validation; with `since_tokens` it gives the training loss at the next one."""
+    since_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -92,7 +92,6 @@ class Loop:
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.state = State(stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold))
         self._polled = 0.0
-        self._since: list[tuple[float, int]] = []
 
     def _base_here(self) -> Path:
         """The base on this worker's machine, the very one that the driver saw."""
@@ -178,22 +177,23 @@ class Loop:
         norm = self._gradient_norm()
         asked = self._stop_asked()
         sums = self._sum([summed if nothing_lost else 0.0, 0.0 if nothing_lost else 1.0, float(asked), float(tokens)])
-        if sums[1] or not math.isfinite(norm):
+        if sums[1] or not math.isfinite(norm or 0.0):
             self._diverged(numbers, norm)
         state.step += 1
         seconds = time.monotonic() - started
         state.supervised_tokens += total
         state.tokens += int(sums[3])
         state.seconds += seconds
-        self._since.append((sums[0], total))
+        state.since_loss += sums[0]
+        state.since_tokens += total
         self._say(
             "step",
             step=state.step,
             loss=sums[0] / max(1, total),
             learning_rate=rate,
-            grad_norm=norm,
             tokens_per_second=sums[3] / seconds,
             supervised_tokens_per_second=total / seconds,
+            **({} if norm is None else {"grad_norm": norm}),
         )
         return sums[2] > 0
 
@@ -205,25 +205,25 @@ class Loop:
     def _batch(self, side: BinFile, numbers: list[int | None]) -> Batch:
         return Batch.of([side.read(number) for number in numbers], self.device)
 
-    def _gradient_norm(self) -> float:
+    def _gradient_norm(self) -> float | None:
+        """Before clipping; None where DeepSpeed keeps none (stage 0 in float32)."""
         norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else 0.0
+        return None if norm is None else float(norm)
 
-    def _diverged(self, numbers: list[int | None], norm: float) -> None:
+    def _diverged(self, numbers: list[int | None], norm: float | None) -> None:
         ids = [example for i in numbers if i is not None for example in self.bins.read(i).ids]
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         raise Diverged(
-            f"Training diverged at step {self.state.step + 1}: the loss or its gradient (norm {norm:g}) is no number. "
-            f"The step learnt from examples {shown}.",
+            f"Training diverged at step {self.state.step + 1}: the loss or its gradient"
+            f"{'' if norm is None else f' (norm {norm:g})'} is no number. The step learnt from examples {shown}.",
             "Look at these examples, lower train.learning_rate, or lengthen train.warmup_steps.",
         )
 
     def _validated(self) -> None:
         state = self.state
         loss = self._validate()
-        taught = sum(count for _, count in self._since)
-        train_loss = sum(value for value, _ in self._since) / max(1, taught)
-        self._since = []
+        train_loss = state.since_loss / max(1, state.since_tokens)
+        state.since_loss, state.since_tokens = 0.0, 0
         state.stopping = state.stopping.after(state.step, loss)
         state.history.append({"step": state.step, "train_loss": train_loss, "validation_loss": loss})
         self._say("validation", step=state.step, loss=loss, train_loss=train_loss)

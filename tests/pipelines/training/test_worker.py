@@ -78,6 +78,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(make_job, run, method,
     assert heard.of("baseline") == []
     assert resumed["baseline_loss"] == whole["baseline_loss"]
     assert resumed["last_validation_loss"] == pytest.approx(whole["last_validation_loss"], rel=1e-4)
+    # The stop fell between two validations: the steps before it count in the next training loss.
+    for one, other in zip(resumed["history"], whole["history"], strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(make_job, run):
