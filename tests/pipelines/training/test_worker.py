@@ -98,9 +98,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(make_job, 
     assert heard.of("step") == [3, 4]
 
 
-def test_patience_ends_the_run_and_the_best_weights_go_out(make_job, run):
+@pytest.mark.parametrize(("method", "stage"), [("lora", 0), ("lora", 3), ("full", 3)])
+def test_patience_ends_the_run_and_the_best_weights_go_out(make_job, run, method, stage):
     # Far too fast: the validation loss has its lowest early and rises from there.
-    job = make_job("patience", {"learning_rate": 0.3, "max_steps": 40, "eval_steps": 1, "early_stopping_patience": 3})
+    settings = {"learning_rate": 0.3, "max_steps": 40, "eval_steps": 1, "early_stopping_patience": 3}
+    job = make_job(f"patience-{method}-{stage}", settings | {"method": method, "deepspeed": {"stage": stage}})
     outcome, heard = run(job)
 
     losses = dict(zip(heard.of("validation"), heard.of("validation", "loss"), strict=True))
