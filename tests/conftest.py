@@ -11,6 +11,8 @@ from cluster.settings import Settings
 
 # Workers of the tests share few cores; set before torch is imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Ray reads it when it is imported, which any test may do before the one that starts it.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

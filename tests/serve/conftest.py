@@ -1,4 +1,5 @@
 import contextlib
+import json
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ def tiny_adapter(tiny_model, tmp_path_factory):
     import torch
     from peft import LoraConfig, get_peft_model
 
+    from pipelines.fingerprint import folder_fingerprint
+    from pipelines.models.files import RECORD
     from pipelines.models.load import load_causal_lm
 
     torch.manual_seed(3)
@@ -26,6 +29,8 @@ def tiny_adapter(tiny_model, tmp_path_factory):
             torch.nn.init.normal_(parameter, std=0.3)
     folder = tmp_path_factory.mktemp("adapters") / "tiny"
     model.save_pretrained(folder)
+    # As training leaves it: an adapter names the base that it belongs to.
+    (folder / RECORD).write_text(json.dumps({"base_fingerprint": folder_fingerprint(tiny_model)}))
     return folder
 
 
