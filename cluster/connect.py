@@ -34,6 +34,9 @@ PROCESS_DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONHASHSEED": "0",
+    # Threads that wait sleep instead of spinning: two processes on the same cores spin against each other,
+    # and a training step took 60 times as long beside another training.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 """What every process of ours starts with, here and on the nodes, unless its environment says otherwise."""
 
