@@ -35,6 +35,8 @@ def main():
                     query += f"&{options.try_query}"
                 page.goto(options.address + query)
                 settled(page)
+                # Charts load after the page has settled.
+                page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
                 target = options.folder / f"panel-{name}-{scheme}.png"
                 page.screenshot(path=target, full_page=options.full)
                 print(target, target.stat().st_size // 1024, "KB")
