@@ -174,11 +174,11 @@ def _stage_view(name: str, report: Report | None, recipe: dict[str, Any], earlie
 
 def changed_inputs(report: Report, earlier: list[Report]) -> tuple[str, ...]:
     """What `report` read that the reports of earlier stages, which read or left it too, now have otherwise."""
-    names: set[str] = set()
+    # Only what links reports: other names (model, version, train) mean different things to different stages.
+    names = {"dataset" if earlier else "", *(before.stage for before in earlier)}
     present: set[str] = set()
     for before in earlier:
         # A stage names what it read from the one before by that report's key, or by what it left.
-        names |= {before.stage, *before.fingerprints, *before.produced}
         present |= {before.key, *before.fingerprints.values(), *before.produced.values()}
     return tuple(sorted(n for n, value in report.fingerprints.items() if n in names and value not in present))
 
