@@ -1,6 +1,7 @@
 """One recipe: everything that a run depends on, and nothing else.
 
-Sections are frozen and refuse unknown keys. The text under each field is the one description of it:
+What concerns the examples is in `recipe_data.py`. Sections are frozen and refuse unknown keys. The text under
+each field is the one description of it:
 `sluice schema`, `sluice init` and the panel's labels show it.
 """
 
@@ -8,35 +9,10 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-PowerOfTwo = Annotated[int, Field(ge=1, le=65536)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_heading_is_default(cls, value: Any) -> Any:
-        """A section whose keys are all commented out reads as null in YAML: it has its defaults."""
-        if not isinstance(value, dict):
-            return value
-        headings = {key for key, field in cls.model_fields.items() if isinstance(field.default, Section)}
-        return {key: inner for key, inner in value.items() if not (inner is None and key in headings)}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads yes and on as true, and true would pass for the number 1.
-        field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and "bool" not in str(field.annotation):
-            raise ValueError(f"must not be {'yes' if value else 'no'}: YAML reads that word as true or false")
-        return value
+from pipelines.recipe_data import Audit, Dataset, Split
+from pipelines.section import Fraction, PositiveFloat, PowerOfTwo, Section, nearest
 
 
 def _power_of_two(value: int) -> int:
@@ -44,69 +20,6 @@ def _power_of_two(value: int) -> int:
         lower = 2 ** int(math.log2(value))
         raise ValueError(f"must be a power of two: {lower} or {2 * lower}")
     return value
-
-
-class Provenance(Section):
-    """Who made the examples, for columns that the data lacks; recorded as declared."""
-
-    source: str | None = None
-    """Where the examples come from."""
-    collector: str | None = None
-    """Who gathered them."""
-    annotator: str | None = None
-    """Who wrote or approved the answers; `model:NAME` for a machine, which never counts as a person."""
-
-
-class Dataset(Section):
-    """The examples to learn from."""
-
-    source: str | tuple[str, ...]
-    """Files (glob), URIs (s3://, gs://) or package://NAME#READER; paths are relative to the recipe."""
-    format: Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt"] = "auto"
-    """How a row holds its conversation; `auto` decides by the columns."""
-    columns: dict[str, str] = {}
-    """Sluice's name -> the data's name, where they differ, as in {prompt: question, completion: answer}."""
-    group_by: str | None = None
-    """Column whose equal values must stay on one side of the split: a customer, a document, a module."""
-    provenance: Provenance = Provenance()
-    """Declared origin for what the columns do not say."""
-    instruction: str = ""
-    """Text put before every prompt (a blank line between)."""
-    on_bad_row: Literal["quarantine", "raise"] = "quarantine"
-    """A row that cannot be read: kept aside with its reason, or the stage fails."""
-    max_examples: Annotated[int, Field(ge=1)] | None = None
-    """Keep the examples with the smallest seeded hashes (whole groups while they fit), up to this many."""
-
-
-class Audit(Section):
-    """What the data must satisfy before anything else happens."""
-
-    min_examples: Annotated[int, Field(ge=1)] = 1000
-    """Unique examples annotated by people."""
-    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Jaccard similarity of word shingles from which two examples are near-duplicates."""
-    max_duplicate_share: Fraction = 0.3
-    """Largest share of rows that repeat another row exactly or nearly."""
-
-
-class Split(Section):
-    """Shares of the three sides; clusters of near-duplicates and groups stay whole."""
-
-    train: Fraction = 0.8
-    """Share to learn from."""
-    validation: Fraction = 0.1
-    """Share that decides when to stop, and which trial wins."""
-    test: Fraction = 0.1
-    """Share for the final comparison, read by nothing else."""
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> "Split":
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test must be 1, not {total:g}")
-        if min(self.train, self.validation, self.test) == 0:
-            raise ValueError("each of train, validation and test needs a share above 0")
-        return self
 
 
 class BaseModelChoice(Section):
@@ -390,11 +303,3 @@ class Recipe(Section):
     def base(self) -> BaseModelChoice:
         """The base model to fine-tune."""
         return self.models[0]
-
-
-def nearest(word: str, known: Any) -> str:
-    """`; did you mean X?` for the known word nearest to `word`, or nothing."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""

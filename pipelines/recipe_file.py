@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cluster.errors import UserError
-from pipelines.recipe import Recipe, nearest
+from pipelines.recipe import Recipe
+from pipelines.section import nearest
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from pipelines.recipe import Recipe, Section, Sweep
+from pipelines.recipe import Recipe, Sweep
+from pipelines.section import Section
 
 WIDTH = 100
 EXAMPLE_SPACE = {"learning_rate": {"loguniform": [1e-4, 1e-3]}, "lora_r": {"choice": [8, 16, 32]}}

@@ -162,3 +162,40 @@ class FeedbackRow(Table):
     reason: Mapped[str | None] = mapped_column(Text)
     correction: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ReviewRow(Table):
+    """What a person decided about a suspect example; the newest row of an example counts."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index("reviews_by_example", "recipe_name", "example_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str]
+    example_id: Mapped[str]
+    """Of the conversation as it was read: the decision holds wherever the same conversation comes back."""
+    decision: Mapped[str]
+    """keep or drop."""
+    kinds: Mapped[dict[str, Any]]
+    """{"kinds": [...]}: what it was suspected of."""
+    by: Mapped[str]
+    because: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class FitRow(Table):
+    """Append-only: a transform that was fitted to rows of a split, and to which."""
+
+    __tablename__ = "fits"
+    __table_args__ = (Index("fits_by_table", "table_uri", "version"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    table_uri: Mapped[str] = mapped_column(String(1024))
+    version: Mapped[int]
+    transform: Mapped[str]
+    """What was fitted, such as `model weights` or `early stopping`."""
+    side: Mapped[str]
+    """The side of all rows that it saw."""
+    rows: Mapped[int]
+    ids: Mapped[str]
+    """Fingerprint of the ids of these rows."""
+    recipe_name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from cluster.errors import UserError
-from pipelines.recipe import nearest
+from pipelines.section import nearest
 from pipelines.stage import Stage
 
 STAGES: dict[str, str] = {

@@ -13,8 +13,9 @@ from cluster.jobs import Job, Jobs, jobs_address
 from cluster.settings import Settings
 from pipelines.fingerprint import fingerprint
 from pipelines.progress import Progress
-from pipelines.recipe import Recipe, nearest
+from pipelines.recipe import Recipe
 from pipelines.records import SubmissionRow
+from pipelines.section import nearest
 from pipelines.stages import STAGES
 from pipelines.tracking import submission_log
 from pipelines.tracking.submission_log import Request, Submission

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from cluster.errors import GateClosed, UserError
 from pipelines.gates import Verdict, Waiver, report_key
-from pipelines.recipe import Recipe, nearest
+from pipelines.recipe import Recipe
+from pipelines.section import nearest
 from pipelines.stages import STAGES, load_stage
 from pipelines.workspace import Workspace
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from cluster.errors import UserError
 from pipelines.data.example import Example, Turn, Unreadable, kind_of, make_example, shown
-from pipelines.recipe import Dataset, nearest
+from pipelines.recipe_data import Dataset
+from pipelines.section import nearest
 
 Format = Literal["messages", "sharegpt", "prompt_completion", "alpaca"]
 

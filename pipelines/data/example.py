@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pipelines.recipe import Provenance
+from pipelines.recipe_data import Provenance
 
 Turn = dict[str, str]
 """{"role": system, user or assistant, "content": text}."""

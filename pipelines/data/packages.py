@@ -13,7 +13,7 @@ from typing import Any
 from cluster.errors import UserError
 from pipelines.data.formats import RawRow
 from pipelines.fingerprint import file_fingerprint, fingerprint
-from pipelines.recipe import nearest
+from pipelines.section import nearest
 
 READER_VERSION = 1
 """Enters the fingerprint: raise it when a reader's rows change."""

@@ -13,7 +13,8 @@ from pipelines.data.formats import RawRow, raw_rows
 from pipelines.data.packages import Package, find_package
 from pipelines.data.sources import SourceFile, bytes_fingerprint, is_package, list_files
 from pipelines.fingerprint import fingerprint
-from pipelines.recipe import Dataset, Recipe
+from pipelines.recipe import Recipe
+from pipelines.recipe_data import Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from cluster.errors import UserError
 from cluster.jobs import Job, Jobs, JobState
 from pipelines.fingerprint import short
-from pipelines.recipe import nearest
 from pipelines.records import SubmissionRow, now
+from pipelines.section import nearest
 from pipelines.workspace import Workspace
 
 STARTUP = timedelta(minutes=15)

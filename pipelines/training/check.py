@@ -7,7 +7,8 @@ import torch
 from cluster.errors import UserError
 from pipelines.models.files import read_json
 from pipelines.models.load import BaseFiles, quiet_transformers
-from pipelines.recipe import Cluster, Train, nearest
+from pipelines.recipe import Cluster, Train
+from pipelines.section import nearest
 
 
 def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:

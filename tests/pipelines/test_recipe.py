@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from pipelines.recipe import BaseModelChoice, DeepSpeed, Recipe, Split, Sweep, Train, nearest
+from pipelines.recipe import BaseModelChoice, DeepSpeed, Recipe, Sweep, Train
+from pipelines.recipe_data import Split
+from pipelines.section import nearest
 
 
 def recipe(**sections):

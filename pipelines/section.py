@@ -1,0 +1,41 @@
+"""What every section of a recipe is: frozen, and closed to unknown keys."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+PowerOfTwo = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_heading_is_default(cls, value: Any) -> Any:
+        """A section whose keys are all commented out reads as null in YAML: it has its defaults."""
+        if not isinstance(value, dict):
+            return value
+        headings = {key for key, field in cls.model_fields.items() if isinstance(field.default, Section)}
+        return {key: inner for key, inner in value.items() if not (inner is None and key in headings)}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads yes and on as true, and true would pass for the number 1.
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and "bool" not in str(field.annotation):
+            raise ValueError(f"must not be {'yes' if value else 'no'}: YAML reads that word as true or false")
+        return value
+
+
+def nearest(word: str, known: Any) -> str:
+    """`; did you mean X?` for the known word nearest to `word`, or nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
