@@ -9,9 +9,11 @@ from pipelines.data.example import Example, Turn, Unreadable, kind_of, make_exam
 from pipelines.recipe_data import Dataset
 from pipelines.section import nearest
 
-Format = Literal["messages", "sharegpt", "prompt_completion", "alpaca"]
+Format = Literal["preference", "messages", "sharegpt", "prompt_completion", "alpaca"]
 
 REQUIRED: dict[Format, tuple[str, ...]] = {
+    # The prompt may stand in the answers' turns: hubs write pairs both ways.
+    "preference": ("chosen", "rejected"),
     "messages": ("messages",),
     "sharegpt": ("conversations",),
     "prompt_completion": ("prompt", "completion"),
@@ -20,6 +22,7 @@ REQUIRED: dict[Format, tuple[str, ...]] = {
 """The columns by which a format is known, in the order in which `auto` tries them."""
 
 OPTIONAL: dict[Format, tuple[str, ...]] = {
+    "preference": ("prompt", "system"),
     "messages": (),
     "sharegpt": ("system",),
     "prompt_completion": ("system",),
@@ -65,12 +68,13 @@ def choose_format(columns: Collection[str], dataset: Dataset, file: str) -> Form
                 f"the columns are {_listed(columns)}.",
                 "Correct dataset.columns.",
             )
-    if dataset.group_by and dataset.group_by not in columns:
-        raise UserError(
-            f"{file}: dataset.group_by names {dataset.group_by}, which is not there"
-            f"{nearest(dataset.group_by, columns)}; the columns are {_listed(columns)}.",
-            "Correct dataset.group_by.",
-        )
+    for key, named in (("group_by", dataset.group_by), ("label", dataset.label)):
+        if named and named not in columns:
+            raise UserError(
+                f"{file}: dataset.{key} names {named}, which is not there{nearest(named, columns)}; "
+                f"the columns are {_listed(columns)}.",
+                f"Correct dataset.{key}.",
+            )
     taken = set(dataset.columns.values())
     known = (set(columns) - taken) | set(dataset.columns)
     candidates = list(REQUIRED) if dataset.format == "auto" else [dataset.format]
@@ -102,11 +106,15 @@ def canonicalise(row: Mapping[str, Any], form: Format, dataset: Dataset, place: 
     # A column that is not mapped but has the name of a mapped one is another column.
     named = {(f"{name} (column)" if name in dataset.columns else name): value for name, value in named.items()}
     named |= renamed
-    turns = _READERS[form](named)
+    turns, rejected = _preference(named) if form == "preference" else (_READERS[form](named), None)
     kept = (*REQUIRED[form], *OPTIONAL[form], *PROVENANCE)
     group = row.get(dataset.group_by) if dataset.group_by else named.get("group")
+    # A column that happens to be called so is none: only the recipe says that it is the category.
+    label = row.get(dataset.label) if dataset.label else None
     provenance = {name: named.get(name) for name in PROVENANCE} | {
         "group": group,
+        "label": label,
+        "rejected": rejected,
         "meta": {name: value for name, value in named.items() if name not in kept},
     }
     return make_example(turns, provenance, dataset.provenance, dataset.instruction, place)
@@ -127,6 +135,33 @@ def _prompt_completion(row: Mapping[str, Any]) -> list[Turn]:
         return _system(row) + turns
     user, assistant = _text(prompt, "prompt"), _text(completion, "completion")
     return [*_system(row), _turn("user", user), _turn("assistant", assistant)]
+
+
+def _preference(row: Mapping[str, Any]) -> tuple[list[Turn], str]:
+    """The conversation that ends with the chosen answer, and the rejected one's text.
+
+    Each of the three is text or turns; answers given as turns may repeat the prompt, which both must then share.
+    """
+    given = row.get("prompt")
+    prompt = [] if given is None else _spoken(given, "prompt", "user")
+    before, pair = [], []
+    for name in ("chosen", "rejected"):
+        turns = _spoken(_required(row, name), name, "assistant")
+        if turns[-1]["role"] != "assistant":
+            raise Unreadable("roles", f"{name} does not end with the assistant's answer")
+        opening = turns[:-1]
+        before.append(opening if opening[: len(prompt)] == prompt else prompt + opening)
+        pair.append(turns[-1])
+    if before[0] != before[1]:
+        raise Unreadable("roles", "chosen and rejected answer different prompts")
+    return [*_system(row), *before[0], pair[0]], pair[1]["content"]
+
+
+def _spoken(value: Any, name: str, role: str) -> list[Turn]:
+    """Turns as they are, or text as one turn of `role`."""
+    if isinstance(value, list):
+        return _turns(value, name, "role", "content")
+    return [_turn(role, _text(value, name))]
 
 
 def _alpaca(row: Mapping[str, Any]) -> list[Turn]:

@@ -96,7 +96,7 @@ def stop_tokens(tokenizer: Any) -> set[int]:
 def escape(tokenizer: Any, text: str) -> tuple[str, int]:
     """The text with its special tokens made plain text, and how many there were."""
     count = 0
-    for name in _special_names(tokenizer):
+    for name in special_names(tokenizer):
         if name in text:
             count += text.count(name)
             text = text.replace(name, name[0] + WORD_JOINER + name[1:])
@@ -145,7 +145,8 @@ def _tokenize(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def _special_names(tokenizer: Any) -> list[str]:
+def special_names(tokenizer: Any) -> list[str]:
+    """The texts that the tokenizer reads as special tokens, longest first."""
     named = {str(token) for token in tokenizer.all_special_tokens}
     added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
     # Longest first: one may stand inside another.

@@ -1,8 +1,8 @@
 """A dataset's rows on disk, in columns: what the audit and the split stream over, whatever the size.
 
-A corpus is a folder of one Parquet file and a note. A row's number is its place in the file: the order of
-source files and positions. Everything that is computed about rows later (clusters, scores, sides) is an
-array over these numbers.
+A corpus is a folder of the rows, of those that could not be read and of a note. A row's number is its place in
+the file: the order of source files and positions. Everything that is computed about rows later (clusters, scores,
+sides) is an array over these numbers.
 """
 
 import json
@@ -35,6 +35,8 @@ class Note:
     """Who read: `one process` or `Ray Data`."""
     left_out: int
     """Readable rows beyond `max_examples`."""
+    tokenizer: str | None = None
+    """Name of the base whose tokenizer counted the tokens; None: they are null."""
 
 
 class Corpus:
@@ -61,6 +63,13 @@ class Corpus:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
         return tuple(self._file.schema_arrow.names)
+
+    @cached_property
+    def bad(self) -> "pa.Table":
+        """The rows that were kept aside: the fields of `BadRow`, contents cut as they are there."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.folder / "bad.parquet")
 
     def batches(self, columns: Sequence[str], size: int = ROW_GROUP) -> "Iterator[pa.RecordBatch]":
         """All rows of these columns in their order, at most `size` at a time."""
@@ -116,6 +125,7 @@ class CorpusWriter:
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         self._writer: pq.ParquetWriter | None = None
+        self._bad: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
         self._rows = 0
 
@@ -129,16 +139,46 @@ class CorpusWriter:
         if self._rows >= ROW_GROUP:
             self._flush(whole_groups=True)
 
-    def finish(self, note: Note) -> Corpus:
-        """Close the file and put the folder in its place; the corpus."""
-        self._flush(whole_groups=False)
-        assert self._writer is not None, "a corpus needs at least an empty table of its columns"
-        self._writer.close()
-        self._writer = None
+    def write_bad(self, table: "pa.Table") -> None:
+        """Append rows that could not be read; the first call, with rows or none, settles the columns."""
+        import pyarrow.parquet as pq
+
+        if self._bad is None:
+            self._bad = pq.ParquetWriter(self._partial / "bad.parquet", table.schema, compression="zstd")
+        if len(table):
+            self._bad.write_table(table)
+
+    def finish(self, note: Note, keep: "NDArray[np.bool_] | None" = None) -> Corpus:
+        """Close the files and put the folder in its place; the corpus, of the rows to `keep` alone where given."""
+        self.close()
+        if keep is not None:
+            self._filter(keep)
         (self._partial / "corpus.json").write_text(json.dumps(asdict(note)), "utf-8")
         shutil.rmtree(self.folder, ignore_errors=True)
         self._partial.rename(self.folder)
         return Corpus(self.folder)
+
+    def close(self) -> Corpus:
+        """Write what waits and close the files; the rows so far, for whoever must choose among them."""
+        self._flush(whole_groups=False)
+        assert self._writer is not None and self._bad is not None, "a corpus needs a table of each, were it empty"
+        self._writer.close()
+        self._bad.close()
+        return Corpus(self._partial)
+
+    def _filter(self, keep: "NDArray[np.bool_]") -> None:
+        import pyarrow as pa
+
+        everything = Corpus(self._partial)
+        columns = everything.columns
+        # It is open by now, and stays so under another name.
+        (self._partial / "rows.parquet").rename(self._partial / "all.parquet")
+        self._writer, start = None, 0
+        for batch in everything.batches(columns):
+            self.write(pa.Table.from_batches([batch.filter(pa.array(keep[start : start + len(batch)]))]))
+            start += len(batch)
+        self.close()
+        (self._partial / "all.parquet").unlink()
 
     def _flush(self, *, whole_groups: bool) -> None:
         import pyarrow as pa
@@ -158,6 +198,7 @@ class CorpusWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        for writer in (self._writer, self._bad):
+            if writer is not None:
+                writer.close()
         shutil.rmtree(self._partial, ignore_errors=True)

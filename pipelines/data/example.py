@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.recipe_data import Provenance
@@ -36,6 +36,10 @@ class Example:
     file: str
     position: int
     """Row or line in the file, from 1."""
+    rejected: str | None = None
+    """JSON text of the answer that was not preferred, where the row is a preference pair."""
+    label: str | None = None
+    """Its category, where `dataset.label` names a column."""
 
     @property
     def turns(self) -> list[Turn]:
@@ -57,13 +61,27 @@ class BadRow:
     position: int
     """Row or line in the file, from 1; 0 when it concerns the whole file."""
     kind: str
-    """One word: syntax, encoding, type, missing, empty, roles; `file` when the whole file is unreadable."""
+    """One word: syntax, encoding, type, missing, empty, roles, equal; `file` when the whole file is unreadable."""
     reason: str
     content: str
     """The row as text, cut at 2,000 characters."""
 
 
-COLUMNS = tuple(field.name for field in fields(Example))
+COLUMNS = (
+    "id",
+    "messages",
+    "rejected",
+    "group",
+    "label",
+    "source",
+    "collector",
+    "annotator",
+    "created_at",
+    "meta",
+    "file",
+    "position",
+)
+"""The fields in the order in which tables hold them."""
 
 
 class Unreadable(Exception):
@@ -79,9 +97,15 @@ def make_example(
 ) -> Example:
     """The example of `turns`; `row` holds its provenance under our names and `meta`, the other columns.
 
-    Raises Unreadable when the turns are no conversation that teaches something.
+    `row["rejected"]` is the answer that was not preferred, of a preference pair. Raises Unreadable when the turns
+    are no conversation that teaches something, or the pair teaches no preference.
     """
     check_turns(turns)
+    rejected: str | None = row.get("rejected")
+    if rejected is not None:
+        check_turns([*turns[:-1], {"role": "assistant", "content": rejected}])
+        if rejected.strip() == turns[-1]["content"].strip():
+            raise Unreadable("equal", "chosen and rejected are the same answer")
     provenance = {name: _text_or_none(row.get(name), name) for name in ("source", "collector", "annotator")}
     filled = [name for name, value in provenance.items() if value is None and getattr(declared, name)]
     provenance |= {name: getattr(declared, name) for name in filled}
@@ -94,7 +118,7 @@ def make_example(
         raise Unreadable("type", f"its other columns cannot be kept: {error}") from None
     created_at = row.get("created_at")
     example = Example(
-        id=conversation_id(turns),
+        id=conversation_id(turns, rejected),
         messages=json.dumps(_instructed(turns, instruction), ensure_ascii=False),
         group=_text_or_none(row.get("group"), "group"),
         **provenance,
@@ -102,8 +126,11 @@ def make_example(
         meta=meta_text,
         file=place[0],
         position=place[1],
+        rejected=None if rejected is None else json.dumps(rejected, ensure_ascii=False),
+        label=_text_or_none(row.get("label"), "label"),
     )
-    for name, value in asdict(example).items():
+    for name in COLUMNS:
+        value = getattr(example, name)
         if isinstance(value, str) and (found := _UNSTORABLE.search(value)):
             raise Unreadable("encoding", f"{name} holds the character U+{ord(found[0]):04X}, which is no text")
     # JSON writes NUL as an escape, but the same six characters may be a column's own text: look at what comes back.
@@ -112,9 +139,11 @@ def make_example(
     return example
 
 
-def conversation_id(turns: list[Turn]) -> str:
-    """SHA-256 of the roles and contents: equal conversations, equal id."""
+def conversation_id(turns: list[Turn], rejected: str | None = None) -> str:
+    """SHA-256 of the roles and contents, and of the answer that was not preferred: equal conversations, equal id."""
     pairs = [[turn["role"], turn["content"]] for turn in turns]
+    if rejected is not None:
+        pairs.append(["rejected", rejected])
     # ASCII JSON can be encoded whatever the texts hold.
     return hashlib.sha256(json.dumps(pairs, separators=(",", ":")).encode()).hexdigest()
 

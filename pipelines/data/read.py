@@ -1,14 +1,14 @@
 """Reading a recipe's dataset: every row becomes an example, or is kept aside with its reason."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from cluster.errors import UserError
 from cluster.settings import Settings
 from pipelines.data.canonical import canonicalise, check_mapping, choose_format
-from pipelines.data.example import BadRow, Example, Unreadable, shown
+from pipelines.data.example import COLUMNS, BadRow, Example, Unreadable, shown
 from pipelines.data.formats import RawRow, raw_rows
 from pipelines.data.packages import Package, find_package
 from pipelines.data.sources import SourceFile, bytes_fingerprint, is_package, list_files
@@ -25,6 +25,11 @@ CANONICAL_VERSION = 1
 
 SMALL_BYTES = 64 * 2**20
 """Up to this size one process reads: starting Ray's tasks would take longer."""
+
+BAD_COLUMNS = tuple(field.name for field in fields(BadRow))
+
+TABLE_ROWS = 2048
+"""Rows that are read, looked at and handed on together."""
 
 _COLUMNS_FROM = 1000
 """Rows whose columns decide a file's format, from the first that has any."""
@@ -52,9 +57,16 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
+    """What a recipe's sources come to."""
+
     files: tuple[SourceFile, ...]
     packages: tuple[Package, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of the files."""
+        return sum(file.size for file in self.files)
 
 
 def dataset_fingerprint(recipe: Recipe) -> str:
@@ -63,7 +75,7 @@ def dataset_fingerprint(recipe: Recipe) -> str:
     Where the files lie does not matter, what they hold and are called does. The seed enters where
     `max_examples` draws by it.
     """
-    inputs = _resolve(recipe.dataset)
+    inputs = resolve(recipe.dataset)
     return fingerprint(
         CANONICAL_VERSION,
         sorted((file.name, bytes_fingerprint(file)) for file in inputs.files),
@@ -80,7 +92,7 @@ def read_examples(recipe: Recipe, settings: Settings | None = None, small_bytes:
     with every file that cannot be read, and with every bad row when the recipe says `on_bad_row: raise`.
     """
     dataset = recipe.dataset
-    inputs = _resolve(dataset)
+    inputs = resolve(dataset)
     rows: Iterable[Example | BadRow] = chain.from_iterable(read_package(p, dataset) for p in inputs.packages)
     spread = sum(file.size for file in inputs.files) > small_bytes
     if spread:
@@ -103,10 +115,7 @@ def read_examples(recipe: Recipe, settings: Settings | None = None, small_bytes:
     _refuse(bad, len(examples), dataset)
     kept = choose_examples(examples, dataset.max_examples, recipe.seed)
     if not kept:
-        raise UserError(
-            f"dataset: none of {len(examples) + len(bad):,} rows makes an example.",
-            bad[0].reason if bad else "Raise dataset.max_examples above the size of the smallest group.",
-        )
+        raise too_small(len(examples) + len(bad))
     driver = "Ray Data" if spread else "one process"
     return Reading(kept, bad, len(examples) - len(kept), driver, dataset_fingerprint(recipe))
 
@@ -124,32 +133,35 @@ def stream_examples(files: tuple[SourceFile, ...], dataset: Dataset) -> "RayData
 
 def _read_batch(batch: "pa.Table", files: tuple[SourceFile, ...], dataset: Dataset) -> "Iterator[pa.Table]":
     for number in batch["number"].to_pylist():
-        rows = read_file(files[number], dataset)
-        while part := list(islice(rows, 2000)):
-            yield _table_of(part)
+        yield from tables_of(read_file(files[number], dataset))
 
 
-_GOOD, _BAD = [field.name for field in fields(Example)], [field.name for field in fields(BadRow)]
-
-
-def _table_of(rows: list[Example | BadRow]) -> "pa.Table":
+def table_of(rows: "list[Example | BadRow]") -> "pa.Table":
+    """Columns of Example, and those of BadRow after `bad_`: the good rows first, each kind in its order."""
     import pyarrow as pa
 
-    names = [*_GOOD, *(f"bad_{name}" for name in _BAD)]
-    schema = pa.schema([(name, pa.int64() if name.endswith("position") else pa.string()) for name in names])
-    flat = [
-        asdict(row) if isinstance(row, Example) else {f"bad_{k}": v for k, v in asdict(row).items()} for row in rows
-    ]
-    return pa.Table.from_pylist(flat, schema=schema)
+    good = [row for row in rows if isinstance(row, Example)]
+    bad = [row for row in rows if isinstance(row, BadRow)]
+    columns = {name: [getattr(row, name) for row in good] + [None] * len(bad) for name in COLUMNS}
+    columns |= {f"bad_{name}": [None] * len(good) + [getattr(row, name) for row in bad] for name in BAD_COLUMNS}
+    kinds = {name: pa.int64() if name.endswith("position") else pa.string() for name in columns}
+    return pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()})
+
+
+def tables_of(rows: "Iterable[Example | BadRow]") -> "Iterator[pa.Table]":
+    """The rows, some thousand a table."""
+    waiting = iter(rows)
+    while part := list(islice(waiting, TABLE_ROWS)):
+        yield table_of(part)
 
 
 def _rows_of(tables: "Iterable[pa.Table]") -> Iterator[Example | BadRow]:
     for table in tables:
         for row in table.to_pylist():
             if row["id"] is not None:
-                yield Example(**{name: row[name] for name in _GOOD})
+                yield Example(**{name: row[name] for name in COLUMNS})
             else:
-                yield BadRow(**{name: row[f"bad_{name}"] for name in _BAD})
+                yield BadRow(**{name: row[f"bad_{name}"] for name in BAD_COLUMNS})
 
 
 def read_file(file: SourceFile, dataset: Dataset) -> Iterator[Example | BadRow]:
@@ -191,40 +203,62 @@ def _read(rows: Iterable[tuple[str, RawRow]], dataset: Dataset, name: str) -> It
 
 
 def choose_examples(examples: list[Example], most: int | None, seed: int) -> list[Example]:
-    """At most `most` examples: whole groups in the order of their seeded hashes, while they fit.
-
-    An example without a group counts as one, its repeats included. The choice depends on contents
-    alone, so that the order of files does not change it.
-    """
+    """At most `most` examples: see `choose_units`."""
     if most is None or len(examples) <= most:
         return examples
     sizes: dict[str, int] = {}
     for example in examples:
         sizes[_unit(example)] = sizes.get(_unit(example), 0) + 1
+    kept = choose_units(sizes, most, seed)
+    return [example for example in examples if _unit(example) in kept]
+
+
+def choose_units(sizes: Mapping[str, int], most: int, seed: int) -> set[str]:
+    """Names of units with at most `most` rows in all: in the order of their seeded hashes, while they fit.
+
+    A unit is `group NAME`, or `example ID` with its repeats. The choice depends on contents alone, so that the
+    order of files does not change it.
+    """
     kept, room = set(), most
     for unit in sorted(sizes, key=lambda unit: fingerprint(seed, "max_examples", unit)):
         if sizes[unit] <= room:
             kept.add(unit)
             room -= sizes[unit]
-    return [example for example in examples if _unit(example) in kept]
+    return kept
 
 
 def _unit(example: Example) -> str:
     return f"group {example.group}" if example.group else f"example {example.id}"
 
 
-def _resolve(dataset: Dataset) -> _Inputs:
+def resolve(dataset: Dataset) -> Inputs:
+    """The files and packages that the recipe names. Raises UserError with every source that names none."""
     check_mapping(dataset)
     sources = (dataset.source,) if isinstance(dataset.source, str) else dataset.source
     packages = tuple(find_package(source) for source in dict.fromkeys(sources) if is_package(source))
     named = tuple(source for source in sources if not is_package(source))
-    return _Inputs(list_files(named) if named else (), packages)
+    return Inputs(list_files(named) if named else (), packages)
 
 
 def _refuse(bad: list[BadRow], good: int, dataset: Dataset) -> None:
-    """Raise UserError for files that cannot be read, or for bad rows where the recipe wants that."""
-    broken: list[Any] = [row for row in bad if row.kind == "file"]
-    if broken:
+    refuse([row for row in bad if row.kind == "file"], bad[:10], len(bad), good, dataset)
+
+
+def too_small(rows: int) -> UserError:
+    """The error for a `max_examples` that no group fits in."""
+    return UserError(
+        f"dataset: none of {rows:,} rows makes an example: max_examples is below the size of every group.",
+        "Raise dataset.max_examples above the size of the smallest group.",
+    )
+
+
+def refuse(broken: list[BadRow], first: list[BadRow], bad: int, good: int, dataset: Dataset) -> None:
+    """Raise UserError where nothing is readable, or something is not and the recipe says `on_bad_row: raise`.
+
+    `broken` are the files that cannot be read, `first` some of all `bad` rows, those files included.
+    """
+    strict = dataset.on_bad_row == "raise"
+    if broken and (strict or not good):
         others = f"\nThe other files hold {good:,} readable examples." if good else ""
         if len(broken) == 1:
             raise UserError(broken[0].reason + others, broken[0].content)
@@ -232,10 +266,12 @@ def _refuse(bad: list[BadRow], good: int, dataset: Dataset) -> None:
             f"{len(broken)} files cannot be read:\n" + "\n".join(f"  - {row.reason}" for row in broken) + others,
             broken[0].content,
         )
-    if bad and dataset.on_bad_row == "raise":
-        listed = "\n".join(f"  - {row.file}, row {row.position}: {row.reason}" for row in bad[:10])
-        more = f"\n  and {len(bad) - 10:,} more" if len(bad) > 10 else ""
+    if bad and strict:
+        listed = "\n".join(f"  - {row.file}, row {row.position}: {row.reason}" for row in first)
+        more = f"\n  and {bad - len(first):,} more" if bad > len(first) else ""
         raise UserError(
-            f"{len(bad):,} of {good + len(bad):,} rows cannot be read:\n{listed}{more}",
+            f"{bad:,} of {good + bad:,} rows cannot be read:\n{listed}{more}",
             "Correct them, or set dataset.on_bad_row to quarantine.",
         )
+    if not good:
+        raise UserError(f"dataset: none of {bad:,} rows makes an example.", first[0].reason if first else "")

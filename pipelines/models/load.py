@@ -67,6 +67,15 @@ def find_base(choice: BaseModelChoice, settings: Settings) -> BaseFiles:
     return _describe(choice.base, folder, settings)
 
 
+def base_already_here(choice: BaseModelChoice, settings: Settings) -> Path | None:
+    """The base's folder where it is on this machine already; nothing is fetched, converted or hashed."""
+    local = Path(choice.base).expanduser()
+    if local.is_dir():
+        return local.absolute()
+    folder = _kept_folder(choice, settings)
+    return folder if (folder / RECORD).is_file() else None
+
+
 def base_here(recorded: str, name: str, revision: str | None, expected: str, settings: Settings) -> Path:
     """The base that another machine recorded: its folder where that exists, else found by name and revision.
 

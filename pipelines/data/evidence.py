@@ -1,0 +1,116 @@
+"""What was found about a corpus's rows, in a folder: clusters, edges, suspects, private data, leaks."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+EVIDENCE_VERSION = 1
+"""Enters the key: raise it when the same corpus gives other evidence, or the files other columns."""
+
+TABLES = ("clusters", "edges", "suspects", "private")
+"""The files that are always there; `leaks` comes with the split, `report.html` with the audit."""
+
+
+@dataclass(frozen=True)
+class EvidenceNote:
+    """What evidence is of, and what is said of it as a whole."""
+
+    corpus: str
+    """Folder of the corpus whose rows the numbers mean."""
+    anomalies: dict[str, Any] = field(default_factory=dict)
+    """Figures of the search for suspects, plain values."""
+    label_noise: dict[str, Any] = field(default_factory=dict)
+    """Figures of the search for wrong labels, plain values; empty where there are no labels."""
+
+
+class Evidence:
+    """Findings about rows, read from a folder that `write_evidence` left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def note(self) -> EvidenceNote:
+        """What it is of."""
+        return EvidenceNote(**json.loads((self.folder / "evidence.json").read_text("utf-8")))
+
+    @cached_property
+    def text(self) -> "NDArray[np.int64]":
+        """For each row the number of its text: the smallest row with the same normalised text."""
+        return self._numbers("clusters", "text")
+
+    @cached_property
+    def cluster(self) -> "NDArray[np.int64]":
+        """For each row the number of its cluster: its smallest row."""
+        return self._numbers("clusters", "cluster")
+
+    @cached_property
+    def edges(self) -> "pa.Table":
+        """left, right (rows that stand for their texts), similarity, kind (near or semantic)."""
+        return self._table("edges")
+
+    @cached_property
+    def suspects(self) -> "pa.Table":
+        """row, kind, score, reason: one row for each suspicion, several a row possible."""
+        return self._table("suspects")
+
+    @cached_property
+    def private(self) -> "pa.Table":
+        """row, kind, masked: one row for each piece of personal data or secret, its sample masked."""
+        return self._table("private")
+
+    @property
+    def leaks(self) -> "pa.Table | None":
+        """kind, left, right (ids), similarity, as the last split found them; None before one."""
+        return self._table("leaks") if (self.folder / "leaks.parquet").is_file() else None
+
+    @property
+    def page(self) -> Path:
+        """Where the self-contained report is, or would be."""
+        return self.folder / "report.html"
+
+    def write_leaks(self, table: "pa.Table") -> None:
+        """Keep the leaks that a split found, in place of earlier ones."""
+        import pyarrow.parquet as pq
+
+        partial = self.folder / "leaks.partial"
+        pq.write_table(table, partial, compression="zstd")
+        partial.rename(self.folder / "leaks.parquet")
+
+    def _table(self, name: str) -> "pa.Table":
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.folder / f"{name}.parquet")
+
+    def _numbers(self, name: str, column: str) -> "NDArray[np.int64]":
+        import pyarrow.parquet as pq
+
+        found: NDArray[np.int64] = pq.read_table(self.folder / f"{name}.parquet", columns=[column])[column].to_numpy()
+        return found
+
+
+def write_evidence(folder: Path, tables: "dict[str, pa.Table]", note: EvidenceNote) -> Evidence:
+    """Store the TABLES, complete or not at all; the evidence."""
+    import pyarrow.parquet as pq
+
+    assert set(tables) == set(TABLES), f"evidence is {TABLES}, not {tuple(tables)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        for name, table in tables.items():
+            pq.write_table(table, partial / f"{name}.parquet", compression="zstd")
+        (partial / "evidence.json").write_text(json.dumps(asdict(note)), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Evidence(folder)

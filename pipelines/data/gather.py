@@ -1,0 +1,113 @@
+"""Looking through a corpus for evidence: each part's search, one after the other, as the tables that are kept."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.corpus import Corpus
+from pipelines.data.profile import _part
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+SUSPECTS = (("row", "int64"), ("kind", "string"), ("score", "float32"), ("reason", "string"))
+EDGES = (("left", "int64"), ("right", "int64"), ("similarity", "float32"), ("kind", "string"))
+PRIVATE = (("row", "int64"), ("kind", "string"), ("masked", "string"))
+
+
+def gather(
+    corpus: Corpus, recipe: Recipe, progress: Progress
+) -> "tuple[dict[str, pa.Table], dict[str, Any], dict[str, Any]]":
+    """The tables of the evidence, the figures of the suspects and those of the labels."""
+    import pyarrow as pa
+
+    text, cluster, edges = _clusters(corpus, recipe, progress)
+    suspects, anomalies = _suspects(corpus, cluster, recipe, progress)
+    wrong, label_noise = _labels(corpus, cluster, recipe, progress)
+    tables = {
+        "clusters": pa.table({"text": text, "cluster": cluster}),
+        "edges": edges,
+        "suspects": pa.concat_tables([suspects, wrong]),
+        "private": private_table(corpus),
+    }
+    return tables, anomalies, label_noise
+
+
+def _clusters(
+    corpus: Corpus, recipe: Recipe, progress: Progress
+) -> "tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]":
+    import numpy as np
+    import pyarrow as pa
+
+    if find_clusters := _part("clusters", "find_clusters"):
+        audit = recipe.audit
+        found = find_clusters(
+            corpus, audit.near_duplicate_threshold, recipe.dataset.instruction, progress, semantic=audit.semantic
+        )
+        columns = {"left": found.left, "right": found.right, "similarity": found.similarity, "kind": found.kind}
+        return found.text, found.cluster, pa.table(columns, schema=_schema(EDGES))
+    keys = corpus.column("text_key").combine_chunks().cast(pa.binary()).dictionary_encode()
+    codes = keys.indices.to_numpy().astype(np.int64)
+    first = np.full(len(keys.dictionary), len(codes), np.int64)
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    return first[codes], first[codes], _schema(EDGES).empty_table()
+
+
+def _suspects(
+    corpus: Corpus, cluster: "NDArray[np.int64]", recipe: Recipe, progress: Progress
+) -> "tuple[pa.Table, dict[str, Any]]":
+    find_suspects = _part("anomalies", "find_suspects")
+    if not find_suspects:
+        return _schema(SUSPECTS).empty_table(), {}
+    audit = recipe.audit
+    found = find_suspects(
+        corpus,
+        cluster,
+        audit.anomalies,
+        instruction=recipe.dataset.instruction,
+        folds=audit.folds,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    return _plain(found.table, SUSPECTS), found.figures
+
+
+def _labels(
+    corpus: Corpus, cluster: "NDArray[np.int64]", recipe: Recipe, progress: Progress
+) -> "tuple[pa.Table, dict[str, Any]]":
+    label_noise = _part("label_noise", "label_noise")
+    if not recipe.dataset.label or not label_noise:
+        return _schema(SUSPECTS).empty_table(), {}
+    found = label_noise(corpus, cluster, folds=recipe.audit.folds, seed=recipe.seed, progress=progress)
+    return _plain(found.table, SUSPECTS), found.figures
+
+
+def private_table(corpus: Corpus) -> "pa.Table":
+    """row, kind, masked: what the corpus' column `private` lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns: dict[str, list[Any]] = {"row": [], "kind": [], "masked": []}
+    start = 0
+    if "private" in corpus.columns:
+        for batch in corpus.batches(["private"]):
+            for place in pc.indices_nonzero(batch["private"].is_valid()).to_pylist():
+                for found in json.loads(batch["private"][place].as_py()):
+                    columns["row"].append(start + place)
+                    columns["kind"].append(found["kind"])
+                    columns["masked"].append(found["masked"])
+            start += len(batch)
+    return pa.table(columns, schema=_schema(PRIVATE))
+
+
+def _schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(name, getattr(pa, kind)()) for name, kind in columns])
+
+
+def _plain(table: "pa.Table", columns: tuple[tuple[str, str], ...]) -> "pa.Table":
+    return table.select([name for name, _ in columns]).cast(_schema(columns))

@@ -1,0 +1,273 @@
+"""From a recipe to its corpus and to the evidence about it: each made once, kept, and made again when it is gone."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.corpus import Corpus, CorpusWriter, Note
+from pipelines.data.evidence import EVIDENCE_VERSION, Evidence, EvidenceNote, write_evidence
+from pipelines.data.example import BadRow
+from pipelines.data.profile import PROFILE_VERSION, ProfileSettings, profile
+from pipelines.data.read import (
+    BAD_COLUMNS,
+    SMALL_BYTES,
+    Inputs,
+    choose_units,
+    dataset_fingerprint,
+    read_file,
+    read_package,
+    refuse,
+    resolve,
+    tables_of,
+    too_small,
+)
+from pipelines.fingerprint import file_fingerprint, fingerprint, short
+from pipelines.progress import Bar, Progress
+from pipelines.recipe import Recipe
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+SHOWN = 10
+"""Bad rows that an error names."""
+
+
+def prepare(
+    recipe: Recipe, workspace: Workspace, progress: Progress, *, fresh: bool = False, small_bytes: int = SMALL_BYTES
+) -> Corpus:
+    """The corpus of the recipe's dataset: the one that is kept for exactly these data and settings, or a new one.
+
+    Small data are read in this process, larger ones by Ray Data, through the same functions. Raises UserError
+    where nothing can be read, or something cannot and the recipe says `on_bad_row: raise`; StageFailed where the
+    data change meanwhile.
+    """
+    dataset = dataset_fingerprint(recipe)
+    folder = _cache(workspace, "corpora") / corpus_key(recipe, workspace, dataset)
+    with _only_one(folder):
+        if fresh or not (folder / "corpus.json").is_file():
+            _read_into(folder, recipe, workspace, progress, dataset, small_bytes)
+    return Corpus(folder)
+
+
+def evidence_of(recipe: Recipe, workspace: Workspace, progress: Progress, *, fresh: bool = False) -> Evidence:
+    """The evidence about the recipe's corpus, found or made (and the corpus with it, see `prepare`)."""
+    corpus = prepare(recipe, workspace, progress, fresh=fresh)
+    audit = recipe.audit
+    key = fingerprint(
+        EVIDENCE_VERSION,
+        corpus.note.dataset,
+        profile_settings(recipe, workspace).identity(),
+        audit.model_dump(mode="json", include={"near_duplicate_threshold", "semantic", "anomalies", "folds"}),
+        recipe.seed,
+        recipe.base.model_dump(mode="json") if audit.semantic and not audit.semantic.model else None,
+    )
+    folder = _cache(workspace, "evidence") / short(key)
+    with _only_one(folder):
+        if fresh or not (folder / "evidence.json").is_file():
+            _find_into(folder, corpus, recipe, workspace, progress)
+    return Evidence(folder)
+
+
+def corpus_key(recipe: Recipe, workspace: Workspace, dataset: str) -> str:
+    """Name of the corpus' folder: other data, settings or versions have another."""
+    settings = profile_settings(recipe, workspace)
+    tokenizer = None
+    if settings.tokenizer:
+        files = sorted(path for path in Path(settings.tokenizer).iterdir() if path.name in _TOKENIZER_FILES)
+        tokenizer = [(path.name, file_fingerprint(path)) for path in files]
+    return short(fingerprint(PROFILE_VERSION, _versions(), dataset, settings.identity(), tokenizer))
+
+
+def profile_settings(recipe: Recipe, workspace: Workspace) -> ProfileSettings:
+    """What the columns of the recipe's corpus depend on."""
+    return ProfileSettings(
+        threshold=recipe.audit.near_duplicate_threshold,
+        instruction=recipe.dataset.instruction,
+        private=tuple(sorted(recipe.audit.private.kinds)),
+        tokenizer=tokenizer_here(recipe, workspace),
+    )
+
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def tokenizer_here(recipe: Recipe, workspace: Workspace) -> str | None:
+    """Folder of the base's tokenizer where it is on this machine and renders conversations: none is ever fetched."""
+    from pipelines.models.load import base_already_here
+
+    folder = base_already_here(recipe.base, workspace.settings)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return None
+    described = folder / "tokenizer_config.json"
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / "chat_template.jinja").is_file() or json.loads(described.read_text("utf-8")).get("chat_template"):
+            return str(folder)
+    return None
+
+
+def _versions() -> list[Any]:
+    """Versions of the parts whose columns a corpus holds."""
+    from pipelines.data.profile import _part
+
+    parts = {"sketches": "SKETCH_VERSION", "row_scores": "SCORES_VERSION", "private": "PRIVATE_VERSION"}
+    return [(part, _part(part, name)) for part, name in parts.items()]
+
+
+@dataclass
+class _Tally:
+    """What passed by while reading."""
+
+    good: int = 0
+    bad: int = 0
+    first: list[BadRow] = field(default_factory=list)
+    broken: list[BadRow] = field(default_factory=list)
+
+    def add(self, table: "pa.Table") -> None:
+        """Count bad rows, and keep the first ones and the files that cannot be read."""
+        rows = [BadRow(**row) for row in table.to_pylist()] if len(self.first) < SHOWN or len(table) else []
+        self.bad += len(rows)
+        self.first += rows[: SHOWN - len(self.first)]
+        self.broken += [row for row in rows if row.kind == "file"]
+
+
+def _read_into(
+    folder: Path, recipe: Recipe, workspace: Workspace, progress: Progress, dataset: str, small_bytes: int
+) -> None:
+    from pipelines.stage import check_unmoved
+
+    started, inputs, tally = time.monotonic(), resolve(recipe.dataset), _Tally()
+    spread = inputs.bytes > small_bytes
+    wanted = profile_settings(recipe, workspace)
+    tables = _tables(inputs, recipe, wanted, workspace if spread else None)
+    with CorpusWriter(folder) as writer, progress.bar("reading (MB)", total=inputs.bytes / 1e6 or None) as bar:
+        for table in _moving(tables, inputs, bar):
+            good, bad = _parted(table)
+            tally.good += len(good)
+            tally.add(bad)
+            writer.write_bad(bad)
+            if len(good):
+                writer.write(good)
+        refuse(tally.broken, tally.first, tally.bad, tally.good, recipe.dataset)
+        keep = chosen_rows(writer.close(), recipe.dataset.max_examples, recipe.seed)
+        if keep is not None and not keep.any():
+            raise too_small(tally.good + tally.bad)
+        after = dataset_fingerprint(recipe)
+        check_unmoved("audit", recipe, {"dataset": dataset}, {"dataset": after})
+        note = Note(
+            dataset=after,
+            driver="Ray Data" if spread else "one process",
+            left_out=0 if keep is None else int(tally.good - keep.sum()),
+            tokenizer=recipe.base.base if wanted.tokenizer else None,
+        )
+        writer.finish(note, keep)
+    seconds = time.monotonic() - started
+    progress.say(f"{tally.good:,} rows read by {note.driver} in {seconds:.1f} s, {tally.bad:,} kept aside.")
+
+
+def _tables(
+    inputs: Inputs, recipe: Recipe, wanted: ProfileSettings, spread: Workspace | None
+) -> "Iterator[tuple[pa.Table, int]]":
+    """Profiled tables, each with the number of files that are behind it: packages first, then files in their order."""
+    dataset = recipe.dataset
+    for package in inputs.packages:
+        for table in tables_of(read_package(package, dataset)):
+            yield profile(table, wanted), 0
+    if spread is None:
+        for number, file in enumerate(inputs.files):
+            for table in tables_of(read_file(file, dataset)):
+                yield profile(table, wanted), number
+    elif inputs.files:
+        from pipelines.data.streaming import stream_tables
+
+        number, name = -1, None
+        for table in stream_tables(inputs.files, dataset, wanted, spread.settings):
+            for place in ("file", "bad_file"):
+                found = table[place].drop_null()
+                if len(found) and (last := found[-1].as_py()) != name:
+                    number, name = number + 1, last
+            yield table, max(number, 0)
+
+
+def _moving(tables: "Iterator[tuple[pa.Table, int]]", inputs: Inputs, bar: Bar) -> "Iterator[pa.Table]":
+    """The tables, moving the bar: whole files as their bytes, the present one by the size of its rows so far."""
+    sizes, rows, here, present = [file.size for file in inputs.files], 0, 0, 0
+    for table, number in tables:
+        rows += len(table)
+        here = table.nbytes + (here if number == present else 0)
+        present = number
+        done = sum(sizes[:number]) + min(here, *sizes[number : number + 1], sum(sizes))
+        bar.update(round(done / 1e6, 1), note=f"{rows:,} rows")
+        yield table
+    bar.update(round(inputs.bytes / 1e6, 1), note=f"{rows:,} rows")
+
+
+def _parted(table: "pa.Table") -> "tuple[pa.Table, pa.Table]":
+    """(the good rows with their columns, the bad rows under the names of BadRow)."""
+    names = [f"bad_{name}" for name in BAD_COLUMNS]
+    count = len(table) - table["id"].null_count
+    bad = table.slice(count).select(names).rename_columns(list(BAD_COLUMNS))
+    return table.slice(0, count).drop_columns(names), bad
+
+
+def chosen_rows(corpus: Corpus, most: int | None, seed: int) -> "NDArray[np.bool_] | None":
+    """Which rows `max_examples` keeps (see `choose_units`); None: all."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if most is None or len(corpus) <= most:
+        return None
+    group, id = corpus.column("group").combine_chunks(), corpus.column("id").combine_chunks()
+    units = pc.if_else(
+        group.is_valid(),
+        pc.binary_join_element_wise("group", group, " "),
+        pc.binary_join_element_wise("example", id, " "),
+    )
+    encoded = (units.combine_chunks() if isinstance(units, pa.ChunkedArray) else units).dictionary_encode()
+    names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    kept = choose_units(dict(zip(names, np.bincount(codes).tolist(), strict=True)), most, seed)
+    flags: NDArray[np.bool_] = np.array([name in kept for name in names])[codes]
+    return flags
+
+
+def _find_into(folder: Path, corpus: Corpus, recipe: Recipe, workspace: Workspace, progress: Progress) -> None:
+    from pipelines.data.gather import gather
+
+    tables, anomalies, label_noise = gather(corpus, recipe, progress)
+    note = EvidenceNote(str(corpus.folder), anomalies, label_noise)
+    write_evidence(folder, tables, note)
+
+
+def _cache(workspace: Workspace, kind: str) -> Path:
+    """Where this machine keeps them: beside local storage, at home where storage is remote."""
+    return Path(workspace.uri(kind)) if workspace.is_local else Path.home() / ".sluice" / kind
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Wait here while another process of this machine makes the same folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def forget(workspace: Workspace) -> None:
+    """Remove every corpus and all evidence of this workspace from this machine; they are made again when needed."""
+    for kind in ("corpora", "evidence"):
+        shutil.rmtree(_cache(workspace, kind), ignore_errors=True)

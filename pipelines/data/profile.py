@@ -1,0 +1,184 @@
+"""What is known of a row from the row alone: keys, lengths, tokens, sketches, scores, private data; as columns."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.example import Turn, answers, text_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROFILE_VERSION = 1
+"""Enters a corpus's key: raise it when the same row gets other columns."""
+
+_CHAT_MARKS = re.compile(r"<\|[\w.-]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
+"""What chat templates of well-known models put between turns."""
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What the columns depend on, beside the row."""
+
+    threshold: float
+    """Similarity from which two texts are near-duplicates: the sketches' bands are made for it."""
+    instruction: str
+    """What the recipe put before every prompt: not compared, not looked at."""
+    private: tuple[str, ...]
+    """Kinds of personal data and secrets that are looked for."""
+    tokenizer: str | None
+    """Folder of the tokenizer; None: tokens are not counted."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values for a fingerprint: all but the tokenizer's place."""
+        values = asdict(self)
+        del values["tokenizer"]
+        return values
+
+
+def profile(table: "pa.Table", wanted: ProfileSettings) -> "pa.Table":
+    """The table of `read.table_of` with the columns of its good rows; they are null for the bad ones."""
+    import pyarrow as pa
+
+    bad = table["id"].null_count
+    good = len(table) - bad
+    turns: list[list[Turn]] = [json.loads(text) for text in table["messages"].slice(0, good).to_pylist()]
+    rejected = [None if text is None else json.loads(text) for text in table["rejected"].slice(0, good).to_pylist()]
+    for name, column in columns_of(turns, rejected, wanted).items():
+        if bad:
+            column = pa.concat_arrays([column, pa.nulls(bad, column.type)])
+        table = table.append_column(name, column)
+    return table
+
+
+def columns_of(
+    turns: Sequence[list[Turn]], rejected: Sequence[str | None], wanted: ProfileSettings
+) -> "dict[str, pa.Array]":
+    """Name -> column, of conversations as plain values."""
+    import pyarrow as pa
+
+    from pipelines.data.duplicates import normalise
+
+    normals = [normalise(text_of(each, wanted.instruction)) for each in turns]
+    prompts = [prompt_of(each, wanted.instruction) for each in turns]
+    answered = [answer_of(each) for each in turns]
+    texts = [_own_texts(each, other, wanted.instruction) for each, other in zip(turns, rejected, strict=True)]
+    tokens, special = _tokens(turns, wanted)
+    columns = {
+        "text_key": _keys(normals),
+        "answer_key": _keys(answered),
+        "prompt_words": pa.array([len(text.split()) for text in prompts], pa.int32()),
+        "answer_words": pa.array([len(text.split()) for text in answered], pa.int32()),
+        "turns": pa.array([len(each) for each in turns], pa.int16()),
+        "roles": pa.array([",".join(turn["role"] for turn in each) for each in turns], pa.string()),
+        "tokens": tokens,
+        "special": special,
+    }
+    return columns | _columns_of_parts(normals, prompts, answered, texts, wanted)
+
+
+def _columns_of_parts(
+    normals: list[str], prompts: list[str], answered: list[str], texts: list[list[str]], wanted: ProfileSettings
+) -> "dict[str, pa.Array]":
+    columns: dict[str, Any] = {}
+    if sketch_columns := _part("sketches", "sketch_columns"):
+        columns |= sketch_columns(normals, wanted.threshold)
+    if row_scores := _part("row_scores", "row_scores"):
+        columns |= row_scores(prompts, answered)
+    if private_column := _part("private", "private_column"):
+        columns["private"] = private_column(texts, wanted.private)
+    return columns
+
+
+def _part(module: str, name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"pipelines.data.{module}"), name, None)
+    except ImportError:
+        return None
+
+
+def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:
+    """What stands before the first answer, without the recipe's instruction where that is given."""
+    first = next(number for number, turn in enumerate(turns) if turn["role"] == "assistant")
+    prefix = f"{instruction}\n\n" if instruction else ""
+    return "\n".join(turn["content"].removeprefix(prefix) for turn in turns[:first])
+
+
+def answer_of(turns: Sequence[Turn]) -> str:
+    """The answers, joined."""
+    return "\n".join(answers(list(turns)))
+
+
+def _own_texts(turns: list[Turn], rejected: str | None, instruction: str) -> list[str]:
+    """Every text of a row, without what the recipe adds."""
+    prefix = f"{instruction}\n\n" if instruction else ""
+    texts = [turn["content"].removeprefix(prefix) for turn in turns]
+    return texts if rejected is None else [*texts, rejected]
+
+
+def _keys(texts: Sequence[str]) -> "pa.Array":
+    """BLAKE2b of 128 bits each: two of 10^9 different texts share one with a probability below 10^-20."""
+    import pyarrow as pa
+
+    return pa.array([hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts], pa.binary(16))
+
+
+def _tokens(turns: Sequence[list[Turn]], wanted: ProfileSettings) -> "tuple[pa.Array, pa.Array]":
+    """(tokens of each rendered conversation, whether its texts hold tokenizer's or chat templates' marks)."""
+    import pyarrow as pa
+
+    tokenizer, own = _tokenizer(wanted.tokenizer) if wanted.tokenizer else (None, None)
+    special = [_is_marked(each, own) for each in turns]
+    marked = pa.array(special, pa.bool_())
+    if tokenizer is None:
+        return pa.nulls(len(turns), pa.int32()), marked
+    from pipelines.data.chat import escape
+
+    clean = [
+        [turn | {"content": escape(tokenizer, turn["content"])[0]} for turn in each] if flag else each
+        for each, flag in zip(turns, special, strict=True)
+    ]
+    rendered = _rendered(tokenizer, clean)
+    known = [text for text in rendered if text is not None]
+    lengths = iter([len(found) for found in tokenizer.backend_tokenizer.encode_batch_fast(known, False, False)])
+    return pa.array([None if text is None else next(lengths) for text in rendered], pa.int32()), marked
+
+
+def _rendered(tokenizer: Any, conversations: list[list[Turn]]) -> list[str | None]:
+    """Each as the template writes it; None where the template refuses (some know no system turn)."""
+    from jinja2.exceptions import TemplateError
+
+    if not conversations:
+        return []
+    try:
+        found: list[str | None] = tokenizer.apply_chat_template(conversations, tokenize=False)
+        return found
+    except TemplateError:
+        pass
+    rendered: list[str | None] = []
+    for each in conversations:
+        try:
+            rendered.append(tokenizer.apply_chat_template(each, tokenize=False))
+        except TemplateError:
+            rendered.append(None)
+    return rendered
+
+
+def _is_marked(turns: Sequence[Turn], own: re.Pattern[str] | None) -> bool:
+    return any(_CHAT_MARKS.search(turn["content"]) or (own and own.search(turn["content"])) for turn in turns)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: str) -> tuple[Any, re.Pattern[str]]:
+    """The tokenizer and a pattern of its special tokens; once a process, for loading takes a second."""
+    from pipelines.data.chat import special_names
+    from pipelines.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    return tokenizer, re.compile("|".join(map(re.escape, special_names(tokenizer))) or "(?!)")
