@@ -88,8 +88,9 @@ class Train(Section):
     """AdamW's denominator."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Arithmetic of the model; optimiser state stays in 32 bits."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Arithmetic of the model: `auto` is bfloat16 on GPUs and CPUs that multiply in it natively, else float32.
+    Optimiser state stays in 32 bits."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     lora_r: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -223,10 +224,9 @@ class Evaluate(Section):
 class Serve(Section):
     """How the candidates are hosted."""
 
-    weights: dict[Literal["base", "tuned"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {
-        "base": 1.0,
-        "tuned": 1.0,
-    }
+    weights: dict[Literal["base", "tuned"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default={"base": 1.0, "tuned": 1.0}
+    )
     """Relative share of users whose sticky arm is each candidate."""
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
     """The most tokens a request may ask for."""

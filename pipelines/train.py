@@ -239,7 +239,8 @@ def judge(
         "history": outcome["history"],
         "stopped_because": outcome["stopped_because"],
         "winner": winner,
-        "resolved_train": train.model_dump(mode="json"),
+        # The arithmetic that was computed in: `auto` depends on the machine.
+        "resolved_train": train.model_dump(mode="json") | {"dtype": outcome["dtype"]},
     }
     return Outcome(
         gates=(

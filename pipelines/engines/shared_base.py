@@ -11,15 +11,17 @@ from cluster.errors import UserError
 from pipelines.data.chat import stop_tokens
 from pipelines.engines.lora import Rows, replace_peft_layers
 from pipelines.models.load import load_causal_lm, load_tokenizer
+from pipelines.models.precision import arithmetic
 
 
 class SharedBase:
     """A base with its adapters; each row of a batch says which of them answers."""
 
-    def __init__(self, folder: str | Path, adapters: Mapping[str, str | Path] | None = None, dtype: str = "bfloat16"):
+    def __init__(self, folder: str | Path, adapters: Mapping[str, str | Path] | None = None, dtype: str = "auto"):
         """Load everything. Raises UserError for a model or an adapter that cannot be used."""
         self.tokenizer = load_tokenizer(folder)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = arithmetic(dtype, self.device.type)
         self.model: nn.Module = load_causal_lm(folder, dtype).to(self.device)  # type: ignore[arg-type]
         self.config: Any = self.model.config
         self.adapters = tuple(adapters or ())

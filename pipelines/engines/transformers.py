@@ -57,7 +57,7 @@ class TransformersEngine:
         self,
         base_folder: str | Path,
         adapters: Mapping[str, str | Path] | None = None,
-        dtype: str = "bfloat16",
+        dtype: str = "auto",
         max_batch_size: int = 16,
         max_queued_requests: int = 64,
     ) -> None:

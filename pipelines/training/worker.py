@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.utils import get_total_norm
 
 from cluster.errors import StageFailed, UserError
 from pipelines.data.packing import shuffled
 from pipelines.fingerprint import folder_fingerprint, short
 from pipelines.models.load import base_here
+from pipelines.models.precision import Arithmetic, arithmetic
 from pipelines.recipe import Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
@@ -68,6 +70,13 @@ def refuse_together(problem: UserError | None, world: int) -> None:
             raise UserError(*found)
 
 
+def agreed_arithmetic(wanted: str, device: str, world: int) -> Arithmetic:
+    """What every worker can do well: they all compute in the same."""
+    told: list[Any] = [None] * world
+    dist.all_gather_object(told, arithmetic(wanted, device))
+    return "bfloat16" if set(told) == {"bfloat16"} else "float32"
+
+
 class Loop:
     """One worker's part of a run."""
 
@@ -78,6 +87,7 @@ class Loop:
         self.train, self.plan = Train.model_validate(job.train), job.plan
         self.device = torch.device(f"cuda:{torch.cuda.current_device()}") if job.device == "cuda" else "cpu"
         prepare_process(job.device, job.seed)
+        self.train = self.train.model_copy(update={"dtype": agreed_arithmetic(self.train.dtype, job.device, world)})
         self.workspace = Workspace()
         problem: UserError | None = None
         try:
@@ -147,6 +157,7 @@ class Loop:
         return {
             "status": status,
             "stopped_because": stopped,
+            "dtype": self.train.dtype,
             "kept_step": self.state.step,
             "last_validation_loss": last.get("validation_loss"),
             "last_train_loss": last.get("train_loss"),
@@ -163,18 +174,20 @@ class Loop:
         rate = learning_rate(train, self.plan, state.step)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        summed, nothing_lost, tokens = 0.0, True, 0
+        summed, nothing_lost, tokens, norm = 0.0, True, 0, None
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
             batch = self._batch(self.bins, micro)
             loss = self.engine(batch.tokens, batch.positions, batch.targets)
             # Normalised by the supervised tokens of the whole step: DeepSpeed averages over the workers, hence
             # the factor, and must not divide by the accumulation as well.
             self.engine.backward(loss * (self.world / max(1, total)), scale_wrt_gas=False)
+            norm = self._gradient_norm()
             self.engine.step()
             summed += float(loss.detach())
             nothing_lost = nothing_lost and math.isfinite(summed)
             tokens += sum(self.bins.sizes[i] for i in micro if i is not None)
-        norm = self._gradient_norm()
+        norm = self.engine.get_global_grad_norm() if norm is None else norm
+        norm = None if norm is None else float(norm)
         asked = self._stop_asked()
         sums = self._sum([summed if nothing_lost else 0.0, 0.0 if nothing_lost else 1.0, float(asked), float(tokens)])
         if sums[1] or not math.isfinite(norm or 0.0):
@@ -206,9 +219,10 @@ class Loop:
         return Batch.of([side.read(number) for number in numbers], self.device)
 
     def _gradient_norm(self) -> float | None:
-        """Before clipping; None where DeepSpeed keeps none (stage 0 in float32)."""
-        norm = self.engine.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        """Before clipping, where DeepSpeed keeps none: at stage 0, whose gradients are whole on every worker."""
+        if zero_stage(self.train) or not self.engine.is_gradient_accumulation_boundary():
+            return None
+        return float(get_total_norm([p.grad for p in self.engine.parameters() if p.grad is not None]))
 
     def _diverged(self, numbers: list[int | None], norm: float | None) -> None:
         ids = [example for i in numbers if i is not None for example in self.bins.read(i).ids]
