@@ -1,24 +1,27 @@
 """`sluice audit`: are these examples fit to learn from?"""
 
 import sys
-from collections import Counter
-from itertools import chain
 from typing import Any
 
 from pipelines import stage
+from pipelines.data.doubts import private_findings, suspect_findings
+from pipelines.data.figures import figures_of
 from pipelines.data.findings import (
     answer_findings,
     duplicate_findings,
-    masked,
+    in_order,
     provenance_findings,
     schema_findings,
     size_findings,
+    special_findings,
 )
+from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.quarantine import keep_aside
-from pipelines.data.read import Reading, dataset_fingerprint, read_examples
-from pipelines.data.survey import Survey, answer_of, prompt_of
+from pipelines.data.read import dataset_fingerprint
+from pipelines.data.survey import Survey
+from pipelines.data.suspicion import kept_ids, suspicion
 from pipelines.fingerprint import fingerprint
-from pipelines.gates import Gate, decide
+from pipelines.gates import Gate, Verdict, decide
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stage import Outcome, Stage
@@ -29,42 +32,64 @@ MAX_BAD_SHARE = 0.05
 
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The data, the rules, and the shares and seed by which a random split is simulated."""
+    """The data, the rules, the shares and seed by which a random split is simulated, and what people let pass."""
     return {
         "dataset": dataset_fingerprint(recipe),
         "audit": fingerprint(recipe.audit.model_dump(mode="json")),
-        "shares": fingerprint(recipe.split.model_dump(mode="json"), recipe.seed),
+        "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
+        "reviews": fingerprint(kept_ids(workspace, recipe.name)),
     }
 
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Read every row once, keep aside what is none, and look at the rest."""
-    reading = read_examples(recipe, workspace.settings)
-    progress.say(f"audit: {reading.rows:,} rows read by {reading.driver}, {len(reading.bad):,} kept aside.")
-    keep_aside(workspace, reading.fingerprint, reading.bad)
-    survey = Survey(reading.examples, recipe.audit.near_duplicate_threshold, recipe.dataset.instruction)
+    corpus = prepare(recipe, workspace, progress, fresh=fresh)
+    evidence = evidence_of(recipe, workspace, progress, fresh=fresh, corpus=corpus)
+    keep_aside(workspace, corpus.note.dataset, corpus.bad)
+    survey = Survey(corpus, evidence, recipe.dataset.instruction)
+    suspects = suspicion(corpus, evidence, kept_ids(workspace, recipe.name))
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
-    figures = _figures(reading, survey, random_split)
-    duplicates = _duplicates_gate(recipe, figures)
-    findings = chain(
-        schema_findings(reading),
-        size_findings(survey, recipe.audit.min_examples),
-        provenance_findings(survey),
-        duplicate_findings(survey, random_split, duplicates.verdict == "open"),
-        answer_findings(survey),
+    figures = figures_of(survey, suspects, random_split, recipe.audit.context_sizes)
+    gates = _gates(recipe, survey, figures)
+    threshold = recipe.audit.near_duplicate_threshold
+    duplicates_hold = next(gate for gate in gates if gate.gate == "data.duplicates").verdict is Verdict.OPEN
+    findings = in_order(
+        [
+            *schema_findings(survey, figures),
+            *size_findings(survey, figures, recipe.audit.min_examples),
+            *provenance_findings(survey),
+            *duplicate_findings(survey, figures, threshold, holds=duplicates_hold),
+            *answer_findings(survey),
+            *special_findings(survey),
+            *suspect_findings(survey, suspects),
+            *private_findings(survey, recipe.audit.private.action),
+        ]
     )
-    gates = (_schema_gate(figures), _size_gate(recipe, figures), _provenance_gate(reading), duplicates)
-    worst_first = sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
-    return Outcome(gates, tuple(worst_first), figures, read={"dataset": reading.fingerprint})
+    produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder)}
+    return Outcome(gates, findings, figures, produced, read={"dataset": corpus.note.dataset})
+
+
+def _gates(recipe: Recipe, survey: Survey, figures: dict[str, Any]) -> tuple[Gate, ...]:
+    return (
+        _schema_gate(figures),
+        _size_gate(recipe, figures),
+        _provenance_gate(survey),
+        _duplicates_gate(recipe, figures),
+        _anomalies_gate(recipe, figures),
+        _label_noise_gate(recipe, figures),
+        _private_gate(recipe, figures),
+    )
 
 
 def _schema_gate(figures: dict[str, Any]) -> Gate:
-    """Almost every row is readable."""
-    bad, rows = figures["quarantined_rows"], figures["rows"]
+    """Every file and almost every row is readable."""
+    bad, rows, broken = figures["quarantined_rows"], figures["rows"], figures["unreadable_files"]
+    names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
     return decide(
         "data.schema",
-        bad <= MAX_BAD_SHARE * rows,
-        f"{rows - bad:,} of {rows:,} rows are readable; {bad:,} kept aside (at most {MAX_BAD_SHARE:.0%}).",
+        bad <= MAX_BAD_SHARE * rows and not broken,
+        f"{rows - bad:,} of {rows:,} rows are readable; {bad:,} kept aside (at most {MAX_BAD_SHARE:.0%})"
+        + (f"; not readable to the end: {names}." if broken else "."),
     )
 
 
@@ -79,18 +104,18 @@ def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
     )
 
 
-def _provenance_gate(reading: Reading) -> Gate:
+def _provenance_gate(survey: Survey) -> Gate:
     """Every example tells where it comes from and who stands for its answer.
 
     The collector is asked for, but its absence closes nothing: the source and the person who answers for
     the text are what a later question about the data needs.
     """
-    silent = sum(1 for example in reading.examples if not (example.source and example.annotator))
-    declared = sum(1 for example in reading.examples if '"declared": []' not in example.meta)
+    named = survey.rows - len({*survey.missing("source").tolist(), *survey.missing("annotator").tolist()})
+    declared = survey.declared
     return decide(
         "data.provenance",
-        silent == 0,
-        f"{len(reading.examples) - silent:,} of {len(reading.examples):,} rows name their source and annotator"
+        named == survey.rows,
+        f"{named:,} of {survey.rows:,} rows name their source and annotator"
         + (f", {declared:,} of them partly as the recipe declares." if declared else "."),
     )
 
@@ -108,50 +133,68 @@ def _duplicates_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
     )
 
 
-def _figures(reading: Reading, survey: Survey, random_split: dict[str, float]) -> dict[str, Any]:
-    examples = reading.examples
-    answer, times = survey.most_common_answer
-    readable = len(examples)
-    return {
-        "rows": readable + len(reading.bad),
-        "readable_rows": readable,
-        "quarantined_rows": len(reading.bad),
-        "quarantined": dict(Counter(row.kind for row in reading.bad)),
-        "left_out_rows": reading.left_out,
-        # A row that is kept aside is a different row too: what was found is what is counted.
-        "unique_rows": len(survey.unique) + len({row.content for row in reading.bad}),
-        "unique_examples": len(survey.unique),
-        "human_annotated": survey.by_people,
-        "duplicate_rows": readable - len(survey.unique),
-        "near_duplicate_rows": len(survey.unique) - len(survey.clusters),
-        "duplicate_share": round((readable - len(survey.clusters)) / readable, 6),
-        "clusters": len(survey.clusters),
-        "largest_cluster_rows": max(survey.clusters.values()),
-        "groups": len({example.group for example in examples if example.group}),
-        "ungrouped_rows": sum(1 for example in examples if not example.group),
-        "most_common_answer": {"text": masked(answer, 400), "count": times},
-        "random_split_leak_share": round(random_split["leak_share"], 6),
-        "random_split_group_share": round(random_split["group_share"], 6),
-        "random_split_test_rows": random_split["test_rows"],
-        "prompt_words": survey.lengths(prompt_of),
-        "answer_words": survey.lengths(answer_of),
-        **{f"{name}s": _commonest(getattr(example, name) for example in examples) for name in _WHO},
-        "read_by": reading.driver,
-    }
+def _anomalies_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
+    """Few rows are suspect, but for those that a person looked at and keeps."""
+    most, rows, kept = recipe.audit.anomalies.max_share, figures["suspect_rows"], figures["reviewed_keep_rows"]
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in figures["suspects"].items())
+    return decide(
+        "data.anomalies",
+        rows <= most * figures["readable_rows"],
+        f"{rows:,} of {figures['readable_rows']:,} rows are suspect "
+        f"({figures['suspect_share']:.1%}, at most {most:.0%})"
+        + (f": {kinds}" if kinds else "")
+        + (f"; {kept:,} were looked at and are kept." if kept else "."),
+    )
 
 
-_WHO = ("source", "collector", "annotator")
+def _label_noise_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
+    """Few labels are wrong, as far as models of the other folds can tell."""
+    most, found = recipe.audit.max_label_noise, figures["label_noise"]
+    reason = found.get("reason", "") if recipe.dataset.label else "The recipe names no dataset.label."
+    if reason or found.get("share") is None:
+        return Gate(
+            gate="data.label_noise", verdict=Verdict.NOT_APPLICABLE, evidence=reason or "No label was looked at."
+        )
+    return decide(
+        "data.label_noise",
+        found["share"] <= most,
+        f"an estimated {found['share']:.1%} of the labels are wrong (at most {most:.0%}); "
+        f"{figures['suspects'].get('label', 0):,} rows wait in the review queue.",
+    )
 
 
-def _commonest(values: Any) -> list[dict[str, Any]]:
-    counts = Counter(str(value or "not named") for value in values)
-    return [{"name": masked(name), "rows": count} for name, count in counts.most_common(10)]
+def _private_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
+    """Nothing personal or secret goes on without a decision."""
+    action, rows = recipe.audit.private.action, figures["private_rows"]
+    kinds = ", ".join(f"{kind} in {count:,}" for kind, count in figures["private"].items())
+    will = {
+        "mask": "each is replaced by its kind when the split is written",
+        "drop": "these rows are left out of the split",
+        "allow": "the recipe lets them pass",
+        None: "audit.private.action decides nothing yet: mask, drop or allow",
+    }[action]
+    looked = ", ".join(recipe.audit.private.kinds)
+    return decide(
+        "data.private",
+        not rows or action is not None,
+        f"{rows:,} rows hold personal data or secrets ({kinds}); {will}."
+        if rows
+        else f"no personal data or secrets found (looked for: {looked}).",
+    )
 
 
 STAGE = Stage(
     name="audit",
     summary="Read the examples and decide whether they are fit to learn from.",
-    gates=("data.schema", "data.size", "data.provenance", "data.duplicates"),
+    gates=(
+        "data.schema",
+        "data.size",
+        "data.provenance",
+        "data.duplicates",
+        "data.anomalies",
+        "data.label_noise",
+        "data.private",
+    ),
     reads=reads,
     work=work,
 )

@@ -96,6 +96,18 @@ class Corpus:
         indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return indices.astype(np.int64), encoded.dictionary.to_pylist()
 
+    def numbers(self, name: str) -> "NDArray[np.int64]":
+        """For each row the number of its value among the distinct ones (-1: null), for columns of many values."""
+        import numpy as np
+        import pyarrow as pa
+
+        column = self.column(name).combine_chunks()
+        if pa.types.is_fixed_size_binary(column.type):
+            column = column.cast(pa.binary())
+        indices = column.dictionary_encode().indices.fill_null(-1)
+        found: NDArray[np.int64] = indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return found
+
     def take(self, rows: "Sequence[int] | NDArray[np.int64]", columns: Sequence[str]) -> "pa.Table":
         """These rows, in the order asked for; reads only the row groups that hold them."""
         import numpy as np

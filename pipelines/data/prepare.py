@@ -58,9 +58,11 @@ def prepare(
     return Corpus(folder)
 
 
-def evidence_of(recipe: Recipe, workspace: Workspace, progress: Progress, *, fresh: bool = False) -> Evidence:
-    """The evidence about the recipe's corpus, found or made (and the corpus with it, see `prepare`)."""
-    corpus = prepare(recipe, workspace, progress, fresh=fresh)
+def evidence_of(
+    recipe: Recipe, workspace: Workspace, progress: Progress, *, fresh: bool = False, corpus: Corpus | None = None
+) -> Evidence:
+    """The evidence about the recipe's corpus, found or made; the corpus with it where none is given (see `prepare`)."""
+    corpus = corpus or prepare(recipe, workspace, progress, fresh=fresh)
     audit = recipe.audit
     key = fingerprint(
         EVIDENCE_VERSION,

@@ -71,6 +71,7 @@ def columns_of(
     columns = {
         "text_key": _keys(normals),
         "answer_key": _keys(answered),
+        "answer_hashes": _answer_hashes(turns),
         "prompt_words": pa.array([len(text.split()) for text in prompts], pa.int32()),
         "answer_words": pa.array([len(text.split()) for text in answered], pa.int32()),
         "turns": pa.array([len(each) for each in turns], pa.int16()),
@@ -126,7 +127,24 @@ def _keys(texts: Sequence[str]) -> "pa.Array":
     """BLAKE2b of 128 bits each: two of 10^9 different texts share one with a probability below 10^-20."""
     import pyarrow as pa
 
-    return pa.array([hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts], pa.binary(16))
+    return pa.array([_digest(text, 16) for text in texts], pa.binary(16))
+
+
+def _answer_hashes(turns: Sequence[list[Turn]]) -> "pa.Array":
+    """For each row its different answers as 64 bits each: what is counted to find the one that stands most often."""
+    import pyarrow as pa
+
+    found = [[answer_hash(text) for text in dict.fromkeys(answers(each))] for each in turns]
+    return pa.array(found, pa.list_(pa.uint64()))
+
+
+def answer_hash(text: str) -> int:
+    """64 bits of an answer."""
+    return int.from_bytes(_digest(text, 8))
+
+
+def _digest(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
 
 
 def _tokens(turns: Sequence[list[Turn]], wanted: ProfileSettings) -> "tuple[pa.Array, pa.Array]":

@@ -2,23 +2,36 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.data.example import BadRow
+from pipelines.data.example import shown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipelines.workspace import Workspace
 
+BATCH = 5000
+"""Rows that are inserted together."""
 
-def keep_aside(workspace: "Workspace", dataset: str, rows: list[BadRow]) -> None:
-    """Store the bad rows of the data with the fingerprint `dataset`, in place of what was stored for it."""
-    from sqlalchemy import delete
+
+def keep_aside(workspace: "Workspace", dataset: str, bad: "pa.Table") -> None:
+    """Store the bad rows (fields of BadRow) of the data with the fingerprint `dataset`, in place of what was there."""
+    from sqlalchemy import delete, insert
 
     from pipelines.records import QuarantineRow
 
     with workspace.session() as session:
         session.execute(delete(QuarantineRow).where(QuarantineRow.dataset == dataset))
-        session.add_all(
-            QuarantineRow(
-                dataset=dataset, source=row.file, position=row.position, reason=row.reason, content=row.content
+        for batch in bad.to_batches(max_chunksize=BATCH):
+            session.execute(
+                insert(QuarantineRow),
+                [
+                    {
+                        "dataset": dataset,
+                        "source": row["file"],
+                        "position": row["position"],
+                        "reason": shown(row["reason"]),
+                        "content": row["content"],
+                    }
+                    for row in batch.to_pylist()
+                ],
             )
-            for row in rows
-        )

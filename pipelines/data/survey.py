@@ -1,85 +1,127 @@
-"""What a set of examples looks like: repeats, clusters, common answers, lengths, who made them. Pure."""
+"""What a corpus looks like as a whole: repeats, clusters, lengths, who made it; arrays over rows, nothing a row."""
 
+import json
 import random
-import statistics
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.data.duplicates import connected, near_duplicate_pairs, normalise
-from pipelines.data.example import Example, answers, text_of
+from pipelines.data.corpus import Corpus
+from pipelines.data.evidence import Evidence
+from pipelines.data.example import answers
+from pipelines.data.profile import answer_hash
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 SIMULATIONS = 20
-"""Random splits that are simulated, and averaged."""
-LENGTH_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+"""Random splits that are simulated, and averaged; of more than MANY_ROWS a few say the same."""
+MANY_ROWS = 50_000
+WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Words at which the bars of the length histograms end."""
+TOKEN_BOUNDS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+SIZE_BOUNDS = (1, 2, 5, 10, 100)
+"""Rows at which the bars of the histogram of cluster sizes end."""
+NAMES = 10
+"""The commonest values of a column that are named."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Examples, and what is computed from them at most once."""
+    """A corpus with its evidence, and what is computed from them at most once."""
 
-    examples: Sequence[Example]
-    threshold: float
-    """Similarity from which two texts are near-duplicates."""
+    corpus: Corpus
+    evidence: Evidence
     instruction: str = ""
-    """What the recipe put before every prompt: not compared."""
+    """What the recipe put before every prompt: not shown."""
 
     @cached_property
-    def unique(self) -> dict[str, Example]:
-        """The first example of each id."""
-        found: dict[str, Example] = {}
-        for example in self.examples:
-            found.setdefault(example.id, example)
-        return found
+    def rows(self) -> int:
+        """Rows of the corpus, repeats included."""
+        return len(self.corpus)
 
     @cached_property
-    def repeats(self) -> Counter[str]:
-        """How many rows have each id."""
-        return Counter(example.id for example in self.examples)
+    def id(self) -> "NDArray[np.int64]":
+        """For each row the number of its id."""
+        return self.corpus.numbers("id")
 
     @cached_property
-    def text_of_id(self) -> dict[str, int]:
-        """Id -> number of its normalised text among `texts`."""
-        number_of = {text: number for number, text in enumerate(self.texts)}
-        return {id: number_of[text] for id, text in self._normal.items()}
+    def first(self) -> "NDArray[np.int64]":
+        """The first row of each id, ascending."""
+        import numpy as np
+
+        return np.sort(np.unique(self.id, return_index=True)[1]).astype(np.int64)
 
     @cached_property
-    def _normal(self) -> dict[str, str]:
-        return {id: normalise(text_of(example.turns, self.instruction)) for id, example in self.unique.items()}
+    def repeats(self) -> "NDArray[np.int64]":
+        """Number of an id -> how many rows have it."""
+        import numpy as np
+
+        return np.bincount(self.id).astype(np.int64)
 
     @cached_property
-    def texts(self) -> list[str]:
-        """The different normalised texts, sorted."""
-        return sorted(set(self._normal.values()))
+    def cluster_sizes(self) -> "NDArray[np.int64]":
+        """Rows of each cluster, repeats included."""
+        import numpy as np
+
+        return np.unique(self.evidence.cluster, return_counts=True)[1].astype(np.int64)
 
     @cached_property
-    def pairs(self) -> list[tuple[int, int, float]]:
-        """Numbers of the texts that are near-duplicates, with their similarity."""
-        return near_duplicate_pairs(self.texts, self.threshold)
+    def by_person(self) -> "NDArray[np.bool_]":
+        """Whether a named person wrote or approved the row's answers."""
+        import numpy as np
 
-    @cached_property
-    def cluster_of_text(self) -> list[int]:
-        """For each text the number of its cluster."""
-        return connected(len(self.texts), [(left, right) for left, right, _ in self.pairs])
-
-    @cached_property
-    def clusters(self) -> Counter[int]:
-        """Cluster -> its rows, repeats included."""
-        return Counter(self.cluster_of_text[self.text_of_id[example.id]] for example in self.examples)
-
-    @cached_property
-    def most_common_answer(self) -> tuple[str, int]:
-        """The answer that stands in most rows, and in how many."""
-        counts = Counter(answer for example in self.examples for answer in set(answers(example.turns)))
-        return counts.most_common(1)[0]
+        codes, names = self.corpus.codes("annotator")
+        people = [not str(name).casefold().startswith("model:") for name in names]
+        # The last place is that of -1, nobody.
+        flags: NDArray[np.bool_] = np.array([*people, False])[codes]
+        return flags
 
     @cached_property
     def by_people(self) -> int:
-        """Unique examples that a named person wrote or approved."""
-        return len({example.id for example in self.examples if example.by_a_person})
+        """Different ids that a named person wrote or approved."""
+        import numpy as np
+
+        return len(np.unique(self.id[self.by_person]))
+
+    @cached_property
+    def declared(self) -> int:
+        """Rows whose origin the recipe declares, in part or whole."""
+        import pyarrow.compute as pc
+
+        silent = 0
+        for batch in self.corpus.batches(["meta"]):
+            silent += pc.sum(pc.match_substring(batch["meta"], '"declared": []')).as_py() or 0
+        return self.rows - silent
+
+    def missing(self, name: str) -> "NDArray[np.int64]":
+        """The rows in which a column is null."""
+        import numpy as np
+
+        return np.flatnonzero(self.corpus.column(name).is_null().to_numpy())
+
+    @cached_property
+    def most_common_answer(self) -> "tuple[NDArray[np.int64], int]":
+        """The rows that hold the answer which stands in most rows (the first such), and its hash."""
+        import numpy as np
+
+        column = self.corpus.column("answer_hashes").combine_chunks()
+        hashes, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+        found, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+        most = np.flatnonzero(counts == counts.max())
+        chosen = found[most[np.argmin(first[most])]]
+        rows = np.searchsorted(offsets, np.flatnonzero(hashes == chosen), side="right") - 1
+        return rows.astype(np.int64), int(chosen)
+
+    @cached_property
+    def common_answer(self) -> str:
+        """The text of `most_common_answer`."""
+        rows, wanted = self.most_common_answer
+        turns = json.loads(self.corpus.take(rows[:1], ["messages"])["messages"][0].as_py())
+        return next(text for text in answers(turns) if answer_hash(text) == wanted)
 
     def random_split(self, train: float, test: float, seed: int) -> dict[str, float]:
         """What a split of the rows at random would leak, averaged over seeded simulations.
@@ -87,52 +129,70 @@ class Survey:
         `leak_share`: test rows with another row of their cluster on the training side; `group_share`: test
         rows with another row of their group there; `test_rows`: the size of the test side.
         """
-        clusters = [self.cluster_of_text[self.text_of_id[example.id]] for example in self.examples]
-        groups = [example.group for example in self.examples]
-        size = len(clusters)
+        import numpy as np
+
+        size = self.rows
         test_rows = max(1, round(size * test)) if size else 0
         train_rows = min(round(size * train), size - test_rows)
-        order, chance = list(range(size)), random.Random(seed)
-        leaked = grouped = 0
-        simulations = SIMULATIONS if size <= 50_000 else 3
-        for _ in range(simulations):
-            chance.shuffle(order)
-            learnt = order[test_rows : test_rows + train_rows]
-            seen = {clusters[row] for row in learnt}
-            seen_groups = {groups[row] for row in learnt if groups[row]}
-            for row in order[:test_rows]:
-                leaked += clusters[row] in seen
-                grouped += groups[row] in seen_groups
-        drawn = simulations * test_rows or 1
-        return {"leak_share": leaked / drawn, "group_share": grouped / drawn, "test_rows": test_rows}
-
-    def lengths(self, part: Callable[[Example], str]) -> dict[str, Any]:
-        """Words of a part of each unique example: least, median, mean, 95th percentile, most, and a histogram."""
-        words = sorted(len(part(example).split()) for example in self.unique.values())
-        bars = Counter(next((bound for bound in LENGTH_BOUNDS if count <= bound), 0) for count in words)
-        edges = (0, *(bound + 1 for bound in LENGTH_BOUNDS[:-1]))
-        histogram: list[dict[str, int | None]] = [
-            {"from": low, "to": high, "count": bars[high]} for low, high in zip(edges, LENGTH_BOUNDS, strict=True)
-        ]
-        histogram.append({"from": LENGTH_BOUNDS[-1] + 1, "to": None, "count": bars[0]})
-        return {
-            "min": words[0],
-            "median": statistics.median(words),
-            "mean": round(statistics.fmean(words), 1),
-            "p95": words[min(len(words) - 1, int(0.95 * len(words)))],
-            "max": words[-1],
-            "histogram": histogram,
-        }
+        cluster, group = self.evidence.cluster, self.corpus.numbers("group")
+        seen, seen_groups = np.zeros(size, bool), np.zeros(size + 1, bool)
+        leaked = grouped = drawn = 0
+        for order in _orders(size, seed):
+            tested, learnt = order[:test_rows], order[test_rows : test_rows + train_rows]
+            seen[:], seen_groups[:] = False, False
+            seen[cluster[learnt]] = True
+            seen_groups[group[learnt]] = True
+            # That of -1, rows without a group.
+            seen_groups[-1] = False
+            leaked += int(seen[cluster[tested]].sum())
+            grouped += int(seen_groups[group[tested]].sum())
+            drawn += test_rows
+        return {"leak_share": leaked / (drawn or 1), "group_share": grouped / (drawn or 1), "test_rows": test_rows}
 
 
-def prompt_of(example: Example, instruction: str = "") -> str:
-    """What stands before the first answer, without the recipe's instruction where that is given."""
-    turns = example.turns
-    first = next(number for number, turn in enumerate(turns) if turn["role"] == "assistant")
-    prefix = f"{instruction}\n\n" if instruction else ""
-    return "\n".join(turn["content"].removeprefix(prefix) for turn in turns[:first])
+def _orders(size: int, seed: int) -> "Iterator[NDArray[np.int64]]":
+    import numpy as np
+
+    if size > MANY_ROWS:
+        generator = np.random.default_rng(seed)
+        for _ in range(3):
+            yield generator.permutation(size)
+        return
+    order, chance = list(range(size)), random.Random(seed)
+    for _ in range(SIMULATIONS):
+        chance.shuffle(order)
+        yield np.array(order, np.int64)
 
 
-def answer_of(example: Example) -> str:
-    """The answers, joined."""
-    return "\n".join(answers(example.turns))
+def lengths(values: "NDArray[Any]", bounds: Sequence[int] = WORD_BOUNDS) -> dict[str, Any]:
+    """Least, median, mean, 95th percentile, most, and a histogram; of at least one value."""
+    import numpy as np
+
+    ordered = np.sort(values)
+    return {
+        "min": int(ordered[0]),
+        "median": float(np.median(ordered)),
+        "mean": round(float(ordered.mean()), 1),
+        "p95": int(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]),
+        "max": int(ordered[-1]),
+        "histogram": histogram(ordered, bounds),
+    }
+
+
+def histogram(values: "NDArray[Any]", bounds: Sequence[int]) -> list[dict[str, int | None]]:
+    """How many values lie up to each bound and above the one before; the last bar has no end."""
+    import numpy as np
+
+    counts = np.bincount(np.searchsorted(bounds, values), minlength=len(bounds) + 1).tolist()
+    lows = (0, *(bound + 1 for bound in bounds))
+    return [{"from": low, "to": high, "count": n} for low, high, n in zip(lows, (*bounds, None), counts, strict=True)]
+
+
+def commonest(column: "pa.ChunkedArray", most: int = NAMES) -> list[tuple[Any, int]]:
+    """The commonest values of a column with their rows, the first in the data first among equals."""
+    import pyarrow.compute as pc
+
+    counted = pc.value_counts(column.combine_chunks())
+    values, counts = counted.field("values"), counted.field("counts").to_numpy()
+    order = (-counts).argsort(kind="stable")[:most]
+    return [(values[int(place)].as_py(), int(counts[place])) for place in order]
