@@ -1,39 +1,13 @@
-"""HTML from data, safe by construction: templates are literals, every value is escaped, controls are shown.
+"""What the pages write with: HTML that is safe by construction, and times for people.
 
 `st.html` sanitises once more in the browser; nothing here relies on it.
 """
 
-import math
-import re
 from datetime import UTC, datetime
 
-from markupsafe import Markup
+from pipelines.markup import html, joined, number, share, visible
 
-_HIDDEN = re.compile(
-    # Control characters (ANSI codes start with one) and those that reorder or hide the text around them.
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
-
-
-def visible(text: object) -> str:
-    r"""`text` with control, reordering and zero-width characters made visible: ESC becomes \x1b."""
-    return _HIDDEN.sub(_show, str(text).replace("\r\n", "\n"))
-
-
-def _show(match: re.Match[str]) -> str:
-    point = ord(match[0])
-    return f"\\x{point:02x}" if point <= 0xFF else f"\\u{point:04x}"
-
-
-def html(template: str, **values: object) -> Markup:
-    """`template` (a literal) with `values` escaped and made visible; numbers and Markup go in as they are."""
-    safe = {n: value if isinstance(value, Markup | int | float) else visible(value) for n, value in values.items()}
-    return Markup(template).format(**safe)
-
-
-def joined(parts: list[Markup]) -> Markup:
-    """The parts one after the other."""
-    return Markup("").join(parts)
+__all__ = ["age", "duration", "html", "joined", "number", "share", "visible"]
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
@@ -56,16 +30,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def number(value: float | int, digits: int = 4) -> str:
-    """A figure for people: thousands apart, at most `digits` significant decimals."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not math.isfinite(value):
-        return str(value)
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
