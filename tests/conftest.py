@@ -15,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+pytest_plugins = ("tests.ray_head",)
+
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 CHAT_TEMPLATE = (
