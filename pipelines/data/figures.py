@@ -145,13 +145,14 @@ def _combinations(survey: Survey) -> dict[str, Any]:
 
 def _times(survey: Survey) -> dict[str, Any] | None:
     """First and last `created_at`, and the rows of each month (or year); of those that begin as ISO dates do."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     given = survey.corpus.column("created_at").combine_chunks()
     dates = given.filter(pc.match_substring_regex(given, r"^\d{4}-\d\d-\d\d"))
     if not len(dates):
         return None
-    months = dict(sorted(commonest(pc.utf8_slice_codeunits(dates, 0, 7), len(dates))))
+    months = dict(sorted(commonest(pa.chunked_array([pc.utf8_slice_codeunits(dates, 0, 7)]), len(dates))))
     if len(months) > 240:
         years: Counter[str] = Counter()
         for month, count in months.items():
