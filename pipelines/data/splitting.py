@@ -1,155 +1,244 @@
 """Assigning examples to sides: what belongs together stays together, and nothing old ever moves.
 
-Pure. Two examples belong together when they have the same text, when their texts are near-duplicates, or
-when they are of one group. What belongs together, directly or through others, goes to one side, drawn by a
-seeded hash. An example that has a side keeps it; newcomers follow those that they belong to; a newcomer
-that would join two sides enters none (HELD_OUT).
+Pure, over arrays. Two examples belong together when they have the same text, when their texts are neighbours
+(near-duplicates, for one), or when they are of one group. What belongs together, directly or through others, goes
+to one side. An example that has a side keeps it; newcomers follow those that they belong to; a newcomer that would
+join two sides enters none (HELD_OUT).
 """
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pipelines.data.duplicates import connected
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SIDES = ("train", "validation", "test")
 HELD_OUT = "held_out"
+PLACES = (*SIDES, HELD_OUT)
+"""Where an example can stand; its number here is the code of its side."""
+TRAIN, VALIDATION, TEST, HELD = range(4)
+NEWCOMER = -1
+"""The code of who has no side yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What the assignment needs to know of an example."""
+@dataclass(frozen=True)
+class Items:
+    """What the assignment needs to know of each example: arrays of equal length."""
 
-    id: str
-    text: str
-    """Key of its normalised text."""
-    group: str | None = None
+    ids: "NDArray[np.bytes_]"
+    """Distinct."""
+    text: "NDArray[np.int64]"
+    """Number of its normalised text, from 0."""
+    group: "NDArray[np.int64]"
+    """Number of its group, -1 for none."""
+    groups: Sequence[str]
+    """Names of the groups by number."""
+    pull: "NDArray[np.uint8] | None" = None
+    """Sides (bits 1, 2, 4) that it is bound to by something that is not among the items."""
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an example stands."""
-
-    cluster: str
-    """Id of its near-duplicate cluster: given once, never computed again."""
-    side: str
-    """train, validation, test or held_out."""
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 @dataclass(frozen=True)
 class History:
-    """The places that were given before."""
+    """The places that were given before, an entry for each item."""
 
-    present: Mapping[str, Place] = field(default_factory=dict)
-    """Id -> place of what the last table holds: these never move."""
-    gone: Mapping[str, Place] = field(default_factory=dict)
-    """Id -> place of what earlier tables held: one that comes back returns to its side, or enters none
-    where somebody who belongs to it was put elsewhere meanwhile."""
+    side: "NDArray[np.int8]"
+    """Code of its side, or NEWCOMER."""
+    cluster: "NDArray[np.bytes_]"
+    """Id of its cluster; empty for a newcomer."""
+    returns: "NDArray[np.bool_]"
+    """Not in the last table but in an earlier one: it returns to its side, or enters none where somebody who
+    belongs to it was put elsewhere meanwhile."""
 
-
-def assign(
-    items: Sequence[Item],
-    neighbours: Iterable[tuple[str, str]],
-    shares: Mapping[str, float],
-    seed: int,
-    history: History | None = None,
-) -> dict[str, Place]:
-    """The place of every item, by id; ids are distinct. `neighbours`: pairs of near-duplicate text keys."""
-    history = history or History()
-    near: dict[str, set[str]] = defaultdict(set)
-    for left, right in neighbours:
-        near[left].add(right)
-        near[right].add(left)
-    old = [item for item in items if item.id in history.present]
-    newcomers = [item for item in items if item.id not in history.present]
-    surroundings = _Surroundings(near, history)
-    for item in old:
-        surroundings.learn(item, history.present[item.id])
-    places = {item.id: history.present[item.id] for item in old}
-    for members in _components(newcomers, near, by_group=True):
-        places |= _place(members, surroundings, shares, seed)
-    return places
+    @property
+    def stays(self) -> "NDArray[np.bool_]":
+        """What the last table holds: these never move."""
+        found: NDArray[np.bool_] = (self.side != NEWCOMER) & ~self.returns
+        return found
 
 
-def draw(key: str, shares: Mapping[str, float], seed: int) -> str:
-    """The side of `key`: a seeded hash in [0, 1) against the shares, so that it depends on nothing else."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    point, reached = int.from_bytes(digest[:7]) / 2**56, 0.0
-    for side in SIDES:
-        reached += shares[side]
-        if point < reached:
-            return side
-    return SIDES[-1]
+@dataclass(frozen=True)
+class Places:
+    """Where each item stands."""
+
+    side: "NDArray[np.int8]"
+    """Code in PLACES."""
+    cluster: "NDArray[np.bytes_]"
+    """Id of its near-duplicate cluster: given once, never computed again."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Newcomers that belong together, and to nobody who has a side."""
+
+    keys: list[str]
+    """What each component is drawn by: its first group's name, or its first id."""
+    members: "NDArray[np.int64]"
+    """Numbers of items."""
+    component: "NDArray[np.int64]"
+    """For each member the number of its component."""
+
+
+Choose = Callable[[Components], "NDArray[np.int8]"]
+"""A side for each component (see `drawing`)."""
+
+
+def newcomers(size: int) -> History:
+    """The history of items that were never seen."""
+    import numpy as np
+
+    return History(np.full(size, NEWCOMER, np.int8), np.zeros(size, "S1"), np.zeros(size, np.bool_))
+
+
+def assign(items: Items, edges: "NDArray[np.int64]", choose: Choose, history: History | None = None) -> Places:
+    """The place of every item. `edges`: pairs of text numbers that are neighbours, of shape (pairs, 2)."""
+    import numpy as np
+
+    history = history or newcomers(len(items))
+    edges = edges.reshape(-1, 2)
+    names, own, before = _names(items, history)
+    around = _Surroundings(items, edges, history, before)
+    side, cluster = history.side.copy(), before.copy()
+    new = np.flatnonzero(~history.stays)
+    bound = around.sides(items, history, new)
+    component = components(items, new, edges, by_group=True)
+    chosen = _chosen(items, new, bound, component, choose)[component]
+    fits = (bound & ~(1 << chosen).astype(np.uint8)) == 0
+    side[new] = np.where(fits, chosen, HELD)
+    # A cluster of its own: nobody shall follow what is held out.
+    cluster[new[~fits]] = own[new[~fits]]
+    kept = new[fits]
+    near = components(items, kept, edges, by_group=False)
+    met = _least(near, around.cluster[items.text[kept]])
+    name = np.where(met < len(names), met, _least(near, own[kept]))[near]
+    cluster[kept] = np.where(history.returns[kept], before[kept], name)
+    return Places(side, names[cluster])
+
+
+def components(
+    items: Items, members: "NDArray[np.int64]", edges: "NDArray[np.int64]", *, by_group: bool
+) -> "NDArray[np.int64]":
+    """For each of `members` (numbers of items) the number, from 0, of the set of members that it belongs to."""
+    import numpy as np
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    texts, text = _texts(items, edges), items.text[members]
+    present = np.zeros(texts, np.bool_)
+    present[text] = True
+    # A text that no member has connects nobody.
+    left, right = edges[present[edges].all(axis=1)].T
+    if by_group:
+        grouped = items.group[members] >= 0
+        left = np.concatenate((left, text[grouped]))
+        right = np.concatenate((right, texts + items.group[members][grouped]))
+    size = texts + len(items.groups)
+    graph = coo_matrix((np.ones(len(left), np.bool_), (left, right)), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1]
+    found: NDArray[np.int64] = np.unique(labels[text], return_inverse=True)[1].astype(np.int64)
+    return found
+
+
+def _texts(items: Items, edges: "NDArray[np.int64]") -> int:
+    """How many text numbers there can be."""
+    return int(max(items.text.max(initial=-1), edges.max(initial=-1))) + 1
+
+
+def _names(items: Items, history: History) -> "tuple[NDArray[np.bytes_], NDArray[np.int64], NDArray[np.int64]]":
+    """(ids and names of clusters sorted, each item's own place among them, that of the cluster it was in)."""
+    import numpy as np
+
+    names, places = np.unique(np.concatenate((items.ids, history.cluster)), return_inverse=True)
+    return names, places[: len(items)].astype(np.int64), places[len(items) :].astype(np.int64)
 
 
 class _Surroundings:
     """The sides and clusters that have been given, by what a newcomer may share with them."""
 
-    def __init__(self, near: Mapping[str, set[str]], history: History) -> None:
-        self.near, self.history = near, history
-        self._text_sides: dict[str, set[str]] = defaultdict(set)
-        self._text_clusters: dict[str, set[str]] = defaultdict(set)
-        self._group_sides: dict[str, set[str]] = defaultdict(set)
+    def __init__(self, items: Items, edges: "NDArray[np.int64]", history: History, before: "NDArray[np.int64]") -> None:
+        import numpy as np
 
-    def learn(self, item: Item, place: Place) -> None:
-        """What is held out stands on no side, so it keeps nobody from one."""
-        if place.side == HELD_OUT:
-            return
-        self._text_sides[item.text].add(place.side)
-        self._text_clusters[item.text].add(place.cluster)
-        if item.group:
-            self._group_sides[item.group].add(place.side)
+        texts = _texts(items, edges)
+        # What is held out stands on no side, so it keeps nobody from one.
+        old = np.flatnonzero(history.stays & (history.side != HELD))
+        bits = (1 << history.side[old]).astype(np.uint8)
+        own = np.zeros(texts, np.uint8)
+        self.groups = np.zeros(len(items.groups) + 1, np.uint8)
+        np.bitwise_or.at(own, items.text[old], bits)
+        np.bitwise_or.at(self.groups, items.group[old], bits)
+        if items.pull is not None:
+            np.bitwise_or.at(own, items.text, items.pull)
+            np.bitwise_or.at(self.groups, items.group, items.pull)
+        # The last entry is of those without a group.
+        self.groups[-1] = 0
+        clusters = np.full(texts, np.iinfo(np.int64).max)
+        np.minimum.at(clusters, items.text[old], before[old])
+        self.texts, self.cluster = own.copy(), clusters.copy()
+        for left, right in (edges.T, edges.T[::-1]):
+            np.bitwise_or.at(self.texts, left, own[right])
+            np.minimum.at(self.cluster, left, clusters[right])
 
-    def sides(self, item: Item) -> set[str]:
-        """The sides on which something stands that `item` belongs to."""
-        sides = set(self._group_sides[item.group]) if item.group else set()
-        for text in (item.text, *self.near.get(item.text, ())):
-            sides |= self._text_sides.get(text, set())
-        if item.id in self.history.gone:
-            sides.add(self.history.gone[item.id].side)
-        return sides
+    def sides(self, items: Items, history: History, members: "NDArray[np.int64]") -> "NDArray[np.uint8]":
+        """For each of `members` the places (bits 1, 2, 4, and 8 for HELD) of what it belongs to."""
+        import numpy as np
 
-    def clusters(self, item: Item) -> set[str]:
-        """The clusters that have `item`'s text or one near it."""
-        texts = (item.text, *self.near.get(item.text, ()))
-        return set().union(*(self._text_clusters.get(text, set()) for text in texts))
-
-
-def _components(items: Sequence[Item], near: Mapping[str, set[str]], *, by_group: bool) -> list[list[Item]]:
-    """The items in the sets that belong together, in an order that does not depend on theirs."""
-    first_of: dict[str, int] = {}
-    edges = []
-    for number, item in enumerate(items):
-        keys = [f"text {item.text}"] + ([f"group {item.group}"] if by_group and item.group else [])
-        edges += [(first_of.setdefault(key, number), number) for key in keys]
-    for number, item in enumerate(items):
-        others = (first_of.get(f"text {text}") for text in near.get(item.text, ()))
-        edges += [(number, other) for other in others if other is not None]
-    sets: dict[int, list[Item]] = defaultdict(list)
-    for item, label in zip(items, connected(len(items), edges), strict=True):
-        sets[label].append(item)
-    return sorted((sorted(members, key=lambda item: item.id) for members in sets.values()), key=lambda m: m[0].id)
+        returns = history.returns[members]
+        back = np.where(returns, 1 << np.where(returns, history.side[members], 0), 0).astype(np.uint8)
+        found: NDArray[np.uint8] = self.texts[items.text[members]] | self.groups[items.group[members]] | back
+        return found
 
 
-def _place(
-    members: list[Item], surroundings: _Surroundings, shares: Mapping[str, float], seed: int
-) -> dict[str, Place]:
-    """Places for newcomers that belong together: all on one side, but for those that belong elsewhere too."""
-    sides = {item.id: surroundings.sides(item) for item in members}
-    votes = Counter(side for found in sides.values() if len(found) == 1 for side in found if side != HELD_OUT)
-    if votes:
-        chosen = min(votes, key=lambda side: (-votes[side], SIDES.index(side)))
-    else:
-        groups = [item.group for item in members if item.group]
-        chosen = draw(f"group {min(groups)}" if groups else f"cluster {members[0].id}", shares, seed)
-    stay = [item for item in members if sides[item.id] <= {chosen}]
-    # A cluster of its own: nobody shall follow what is held out.
-    places = {item.id: Place(item.id, HELD_OUT) for item in members if not sides[item.id] <= {chosen}}
-    for cluster in _components(stay, surroundings.near, by_group=False):
-        met = set().union(*(surroundings.clusters(item) for item in cluster))
-        name = min(met) if met else cluster[0].id
-        for item in cluster:
-            before = surroundings.history.gone.get(item.id)
-            places[item.id] = Place(before.cluster if before else name, chosen)
-    return places
+def _chosen(
+    items: Items,
+    new: "NDArray[np.int64]",
+    bound: "NDArray[np.uint8]",
+    component: "NDArray[np.int64]",
+    choose: Choose,
+) -> "NDArray[np.int8]":
+    """For each component the side of most of what its members are bound to, or a drawn one."""
+    import numpy as np
+
+    count = int(component.max(initial=-1)) + 1
+    votes = np.stack([np.bincount(component[bound == 1 << side], minlength=count) for side in range(len(SIDES))], 1)
+    chosen: NDArray[np.int8] = votes.argmax(axis=1).astype(np.int8)
+    free: NDArray[np.bool_] = votes.max(axis=1) == 0
+    inside = free[component]
+    number = np.cumsum(free) - 1
+    drawn = Components(_keys(items, new, component, free), new[inside], number[component[inside]])
+    chosen[free] = choose(drawn)
+    return chosen
+
+
+def _keys(
+    items: Items, new: "NDArray[np.int64]", component: "NDArray[np.int64]", free: "NDArray[np.bool_]"
+) -> list[str]:
+    """For each free component `group NAME`, the first by name, or `cluster ID`, the first."""
+    import numpy as np
+
+    by_name = sorted(range(len(items.groups)), key=items.groups.__getitem__)
+    rank = np.empty(len(by_name) + 1, np.int64)
+    rank[by_name] = np.arange(len(by_name))
+    rank[-1] = len(by_name)
+    group = _least(component, rank[items.group[new]])[free].tolist()
+    order = np.argsort(items.ids[new], kind="stable")
+    first = np.empty(len(free), np.int64)
+    # Written from the last id to the first: the first stays.
+    first[component[order[::-1]]] = new[order[::-1]]
+    ids: list[Any] = items.ids[first[free]].tolist()
+    return [
+        f"group {items.groups[by_name[name]]}" if name < len(by_name) else f"cluster {id.decode()}"
+        for name, id in zip(group, ids, strict=True)
+    ]
+
+
+def _least(component: "NDArray[np.int64]", values: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """For each component the least of its members' values."""
+    import numpy as np
+
+    least: NDArray[np.int64] = np.full(int(component.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(least, component, values)
+    return least
