@@ -85,7 +85,12 @@ class BucketsByRay:
     """The same buckets through a shuffle of the keys by Ray Data: once, however often they are looked through."""
 
     def __init__(self, corpus: Corpus, bands: Sequence[str], among: "NDArray[np.bool_]") -> None:
+        from cluster.connect import connect
+        from cluster.settings import Settings
+
+        connect(Settings.from_environment())
         import ray
+        from ray.data.context import ShuffleStrategy
 
         # The corpus is a file of this machine and the workers may be elsewhere: the keys go through the object store.
         references: list[Any] = []
@@ -93,8 +98,13 @@ class BucketsByRay:
         for batch in corpus.batches(bands, KEYS_AT_ONCE):
             references.append(ray.put(_exploded(batch, start, among, PARTS)))
             start += len(batch)
-        keys = ray.data.from_arrow_refs(references)
-        self._shuffled = keys.groupby("part").map_groups(_group, batch_format="pyarrow").materialize()
+        context = ray.data.DataContext.get_current().copy()
+        context.shuffle_strategy = ShuffleStrategy.HASH_SHUFFLE
+        context.enable_progress_bars = False
+        with ray.data.DataContext.current(context):
+            keys = ray.data.from_arrow_refs(references)
+            grouped = keys.groupby("part", num_partitions=PARTS).map_groups(_group, batch_format="pyarrow")
+        self._shuffled = grouped.materialize()
 
     def __iter__(self) -> Iterator[Buckets]:
         import numpy as np

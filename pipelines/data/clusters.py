@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.data.candidates import Buckets, BucketsByRay, BucketsHere
 from pipelines.data.corpus import Corpus
+from pipelines.data.edges import Edges, components, joined, once
 from pipelines.data.resemblance import ShingleSets
 from pipelines.data.sketches import band_names, character_hashes, sorted_once, word_hashes
 from pipelines.progress import Progress
@@ -42,15 +43,6 @@ class Clusters:
     """Of each edge: near or semantic."""
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Pairs of rows (the lower first) and their similarities."""
-
-    left: "NDArray[np.int64]"
-    right: "NDArray[np.int64]"
-    similarity: "NDArray[np.float64]"
-
-
 def find_clusters(
     corpus: Corpus,
     threshold: float,
@@ -79,7 +71,7 @@ def find_clusters(
         meant = semantic_edges(corpus, np.flatnonzero(stands), semantic, base, instruction, progress)
         parts.append(meant)
         kinds.append(np.full(len(meant.left), "semantic", "<U8"))
-    edges, kind = _joined(parts), np.concatenate(kinds)
+    edges, kind = joined(parts), np.concatenate(kinds)
     order = np.lexsort((kind, edges.right, edges.left))
     return Clusters(
         text=text,
@@ -108,20 +100,6 @@ def distinct_texts(corpus: Corpus) -> "NDArray[np.int64]":
     text = np.empty(size, np.int64)
     text[order] = order[first][np.cumsum(first) - 1]
     return text
-
-
-def components(size: int, left: "NDArray[np.int64]", right: "NDArray[np.int64]") -> "NDArray[np.int64]":
-    """For each of `size` nodes the smallest node that the edges connect it with, directly or not."""
-    import numpy as np
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
-    count, label = connected_components(graph, directed=False)
-    smallest = np.full(count, size, np.int64)
-    np.minimum.at(smallest, label, np.arange(size))
-    roots: NDArray[np.int64] = smallest[label]
-    return roots
 
 
 def near_edges(
@@ -158,7 +136,7 @@ def near_edges(
             passed_over = is_long if space == "c" else np.zeros(len(corpus), bool)
             found += list(_confirmed(buckets[space], sets[space], threshold, passed_over))
             advance(f"{'words' if space == 'w' else 'characters'} compared")
-    return _once(_joined(found))
+    return once(joined(found))
 
 
 def _meeting(size: int, buckets: Iterable[Buckets]) -> "NDArray[np.bool_]":
@@ -249,22 +227,3 @@ def _led(
         near, similar = sets.near(leader, rows, threshold)
         yield Edges(leader[near], rows[near], similar[near])
         rows, bucket = rows[~near], bucket[~near]
-
-
-def _joined(parts: list[Edges]) -> Edges:
-    import numpy as np
-
-    empty = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    columns = zip(*((part.left, part.right, part.similarity) for part in [empty, *parts]), strict=True)
-    return Edges(*(np.concatenate(column) for column in columns))
-
-
-def _once(edges: Edges) -> Edges:
-    """Each pair once, ascending."""
-    import numpy as np
-
-    order = np.lexsort((edges.right, edges.left))
-    left, right = edges.left[order], edges.right[order]
-    first = np.ones(len(left), bool)
-    first[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-    return Edges(left[first], right[first], edges.similarity[order][first])

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data.candidates import DENSE, Buckets, bucketed
-from pipelines.data.clusters import components, find_clusters
+from pipelines.data.clusters import find_clusters
 from pipelines.data.corpus import CorpusWriter, Note
 from pipelines.data.duplicates import MISSED, character_shingles, is_short, jaccard, normalise, word_shingles
+from pipelines.data.edges import components
 from pipelines.data.resemblance import ShingleSets
 from pipelines.data.sketches import sketch_columns, word_hashes
 from pipelines.progress import Progress
