@@ -4,7 +4,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.corpus import Corpus
-from pipelines.data.profile import _part
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 
@@ -39,21 +38,22 @@ def gather(
 def _clusters(
     corpus: Corpus, recipe: Recipe, progress: Progress
 ) -> "tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]":
-    import numpy as np
     import pyarrow as pa
 
-    if find_clusters := _part("clusters", "find_clusters"):
-        audit = recipe.audit
-        found = find_clusters(
-            corpus, audit.near_duplicate_threshold, recipe.dataset.instruction, progress, semantic=audit.semantic
-        )
-        columns = {"left": found.left, "right": found.right, "similarity": found.similarity, "kind": found.kind}
-        return found.text, found.cluster, pa.table(columns, schema=_schema(EDGES))
-    keys = corpus.column("text_key").combine_chunks().cast(pa.binary()).dictionary_encode()
-    codes = keys.indices.to_numpy().astype(np.int64)
-    first = np.full(len(keys.dictionary), len(codes), np.int64)
-    np.minimum.at(first, codes, np.arange(len(codes)))
-    return first[codes], first[codes], _schema(EDGES).empty_table()
+    from pipelines.data.clusters import find_clusters
+
+    audit = recipe.audit
+    found = find_clusters(
+        corpus,
+        audit.near_duplicate_threshold,
+        recipe.dataset.instruction,
+        progress,
+        semantic=audit.semantic,
+        base=recipe.base,
+        base=recipe.base,
+    )
+    columns = {"left": found.left, "right": found.right, "similarity": found.similarity, "kind": found.kind}
+    return found.text, found.cluster, pa.table(columns, schema=_schema(EDGES))
 
 
 def _suspects(
@@ -101,6 +101,15 @@ def private_table(corpus: Corpus) -> "pa.Table":
                     columns["masked"].append(found["masked"])
             start += len(batch)
     return pa.table(columns, schema=_schema(PRIVATE))
+
+
+def _part(module: str, name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"pipelines.data.{module}"), name, None)
+    except ImportError:
+        return None
 
 
 def _schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":

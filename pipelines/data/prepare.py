@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
 from pipelines.data.evidence import EVIDENCE_VERSION, Evidence, EvidenceNote, write_evidence
@@ -27,6 +27,7 @@ from pipelines.data.read import (
     tables_of,
     too_small,
 )
+from pipelines.data.sketches import SKETCH_VERSION
 from pipelines.fingerprint import file_fingerprint, fingerprint, short
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Recipe
@@ -86,7 +87,7 @@ def corpus_key(recipe: Recipe, workspace: Workspace, dataset: str) -> str:
     if settings.tokenizer:
         files = sorted(path for path in Path(settings.tokenizer).iterdir() if path.name in _TOKENIZER_FILES)
         tokenizer = [(path.name, file_fingerprint(path)) for path in files]
-    return short(fingerprint(PROFILE_VERSION, _versions(), dataset, settings.identity(), tokenizer))
+    return short(fingerprint(PROFILE_VERSION, SKETCH_VERSION, dataset, settings.identity(), tokenizer))
 
 
 def profile_settings(recipe: Recipe, workspace: Workspace) -> ProfileSettings:
@@ -122,14 +123,6 @@ def tokenizer_here(recipe: Recipe, workspace: Workspace) -> str | None:
     return None
 
 
-def _versions() -> list[Any]:
-    """Versions of the parts whose columns a corpus holds."""
-    from pipelines.data.profile import _part
-
-    parts = {"sketches": "SKETCH_VERSION", "row_scores": "SCORES_VERSION", "private": "PRIVATE_VERSION"}
-    return [(part, _part(part, name)) for part, name in parts.items()]
-
-
 @dataclass
 class _Tally:
     """What passed by while reading."""
@@ -156,7 +149,10 @@ def _read_into(
     spread = inputs.bytes > small_bytes
     wanted = profile_settings(recipe, workspace)
     tables = _tables(inputs, recipe, wanted, workspace if spread else None)
-    with CorpusWriter(folder) as writer, progress.bar("reading (MB)", total=inputs.bytes / 1e6 or None) as bar:
+    with (
+        CorpusWriter(folder) as writer,
+        progress.bar("reading (MB)", total=round(inputs.bytes / 1e6, 1) or None) as bar,
+    ):
         for table in _moving(tables, inputs, bar):
             good, bad = _parted(table)
             tally.good += len(good)
@@ -205,12 +201,16 @@ def _tables(
             yield table, max(number, 0)
 
 
+_LARGE = ("messages", "rejected", "meta", "bad_content")
+"""Columns whose bytes tell how far a file is read."""
+
+
 def _moving(tables: "Iterator[tuple[pa.Table, int]]", inputs: Inputs, bar: Bar) -> "Iterator[pa.Table]":
     """The tables, moving the bar: whole files as their bytes, the present one by the size of its rows so far."""
     sizes, rows, here, present = [file.size for file in inputs.files], 0, 0, 0
     for table, number in tables:
         rows += len(table)
-        here = table.nbytes + (here if number == present else 0)
+        here = sum(table[name].nbytes for name in _LARGE) + (here if number == present else 0)
         present = number
         done = sum(sizes[:number]) + min(here, *sizes[number : number + 1], sum(sizes))
         bar.update(round(done / 1e6, 1), note=f"{rows:,} rows")

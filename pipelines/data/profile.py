@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.duplicates import normalise
 from pipelines.data.example import Turn, answers, text_of
+from pipelines.data.private import private_column
+from pipelines.data.row_scores import row_scores
+from pipelines.data.sketches import sketch_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PROFILE_VERSION = 1
-"""Enters a corpus's key: raise it when the same row gets other columns."""
+"""Enters a corpus's key: raise it when the same row gets other columns, whichever part makes them."""
 
 _CHAT_MARKS = re.compile(r"<\|[\w.-]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
 """What chat templates of well-known models put between turns."""
@@ -61,8 +65,6 @@ def columns_of(
     """Name -> column, of conversations as plain values."""
     import pyarrow as pa
 
-    from pipelines.data.duplicates import normalise
-
     normals = [normalise(text_of(each, wanted.instruction)) for each in turns]
     prompts = [prompt_of(each, wanted.instruction) for each in turns]
     answered = [answer_of(each) for each in turns]
@@ -79,29 +81,9 @@ def columns_of(
         "tokens": tokens,
         "special": special,
     }
-    return columns | _columns_of_parts(normals, prompts, answered, texts, wanted)
-
-
-def _columns_of_parts(
-    normals: list[str], prompts: list[str], answered: list[str], texts: list[list[str]], wanted: ProfileSettings
-) -> "dict[str, pa.Array]":
-    columns: dict[str, Any] = {}
-    if sketch_columns := _part("sketches", "sketch_columns"):
-        columns |= sketch_columns(normals, wanted.threshold)
-    if row_scores := _part("row_scores", "row_scores"):
-        columns |= row_scores(prompts, answered)
-    if private_column := _part("private", "private_column"):
-        columns["private"] = private_column(texts, wanted.private)
-    return columns
-
-
-def _part(module: str, name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(f"pipelines.data.{module}"), name, None)
-    except ImportError:
-        return None
+    columns |= sketch_columns(normals, wanted.threshold)
+    columns |= row_scores(prompts, answered)
+    return columns | {"private": private_column(texts, wanted.private)}
 
 
 def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:

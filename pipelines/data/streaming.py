@@ -1,5 +1,6 @@
 """Reading large data with Ray Data: rows stream from files through `profile` to the driver, whatever their number."""
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +29,10 @@ def stream_tables(
 
     connect(settings)
     import ray.data
+    from ray.data import TaskPoolStrategy
 
+    # Its console speaks of plans and bars; our bar says what people ask.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current().copy()
     # Row numbers must not depend on which task ends first.
     context.execution_options.preserve_order = True
@@ -42,14 +46,14 @@ def stream_tables(
             batch_size=1,
             batch_format="pyarrow",
             fn_kwargs={"files": files, "dataset": dataset},
-            concurrency=_most_readers(settings),
+            compute=TaskPoolStrategy(_most_readers(settings)),
         )
         profiled = read.map_batches(
             cast(Any, profile),
             batch_size=None,
             batch_format="pyarrow",
             fn_kwargs={"wanted": wanted},
-            concurrency=_most_profilers(settings),
+            compute=TaskPoolStrategy(_most_profilers(settings)),
         )
     # A dataset keeps the context that it was made in.
     yield from profiled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
