@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.errors import UserError
 from pipelines.recipe import Recipe
+from pipelines.recipe_data import Source
 from pipelines.section import nearest
 
 
@@ -87,13 +88,18 @@ def resolve(content: dict[str, Any], place: str, folder: Path) -> Recipe:
             f"{place}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems),
             "Correct them; `sluice schema` lists every key.",
         ) from None
-    sources = [recipe.dataset.source] if isinstance(recipe.dataset.source, str) else list(recipe.dataset.source)
-    absolute = tuple(s if "://" in s else str(folder / Path(s).expanduser()) for s in sources)
+    absolute = _absolute(recipe.dataset.source, folder)
     dataset = recipe.dataset.model_copy(update={"source": absolute[0] if len(absolute) == 1 else absolute})
+    split = recipe.split.model_copy(update={"benchmarks": _absolute(recipe.split.benchmarks, folder)})
     base = recipe.base
     if (folder / base.base).is_dir():
         base = base.model_copy(update={"base": str((folder / base.base).absolute())})
-    return recipe.model_copy(update={"dataset": dataset, "models": (base,)})
+    return recipe.model_copy(update={"dataset": dataset, "split": split, "models": (base,)})
+
+
+def _absolute(sources: Source, folder: Path) -> tuple[str, ...]:
+    listed = [sources] if isinstance(sources, str) else list(sources)
+    return tuple(s if "://" in s else str(folder / Path(s).expanduser()) for s in listed)
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

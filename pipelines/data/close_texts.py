@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.containment import Containment, contained_pairs
 from pipelines.data.placed import TRAIN, Placed
-from pipelines.data.similarity_join import HAIR, Pairs, similar_pairs
+from pipelines.data.row_pairs import Pairs
+from pipelines.data.similarity_join import HAIR, similar_pairs
 from pipelines.data.text_store import holds_space
 
 if TYPE_CHECKING:
@@ -69,9 +70,8 @@ def containment_edges(
 
     `together`: for each row the number of what it stays with anyway: such pairs are not looked for.
     """
-    found = contained_texts(placed.on(together), share).pairs
-    inside = (found.left < placed.rows) & (found.right < placed.rows)
-    return found.left[inside], found.right[inside]
+    found = contained_texts(placed.apart(together), share).pairs
+    return found.left, found.right
 
 
 def _stream(placed: Placed, kind: "Kind", chosen: "NDArray[np.bool_]") -> "Stream":

@@ -9,24 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.data.similarity_join import (
-    HAIR,
-    Census,
-    Collector,
-    Pairs,
-    distinct_pairs,
-    in_buckets,
-    prefixes,
-    ranges,
-    shared_tokens,
-)
+from pipelines.data.row_pairs import Collector, Pairs, distinct_pairs, ranges
+from pipelines.data.similarity_join import HAIR, prefixes, shared_tokens
+from pipelines.data.token_census import Census, in_buckets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipelines.data.similarity_join import Likes, Sides, Stream
+    from pipelines.data.similarity_join import Likes, Stream
     from pipelines.data.text_store import Sets
+    from pipelines.data.token_census import Sides
 
 BOILERPLATE = 1000
 """A sequence in more texts than this counts for nothing."""

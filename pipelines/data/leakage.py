@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.close_texts import contained_texts, near_pairs
 from pipelines.data.placed import NOWHERE, TRAIN, Placed
-from pipelines.data.similarity_join import Pairs
+from pipelines.data.row_pairs import Pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ class Leaks:
     boilerplate: int = 0
     """Long sequences that counted for nothing, as very many texts hold them (`containment.BOILERPLATE`)."""
     complete: bool = True
-    """False: some kind has more pairs than are counted (`similarity_join.MOST_PAIRS`)."""
+    """False: some kind has more pairs than are counted (`row_pairs.MOST_PAIRS`)."""
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -214,7 +214,7 @@ def _alike(placed: Placed, vectors: "NDArray[np.float32]", threshold: float) -> 
     """The pairs of different texts of the split on two sides whose unit vectors reach the cosine `threshold`."""
     import numpy as np
 
-    from pipelines.data.similarity_join import Collector
+    from pipelines.data.row_pairs import Collector
 
     chosen, text = placed.once_a_side()[: placed.rows], placed.keys["text"]
     found, sides = Collector(), [np.flatnonzero(chosen & (placed.side[: placed.rows] == code)) for code in range(3)]

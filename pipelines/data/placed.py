@@ -50,11 +50,23 @@ class Placed:
         return found
 
     def on(self, side: "NDArray[Any]") -> "Placed":
-        """The same rows on other sides: a code for each row of the split."""
+        """The same rows on other sides: a code for each row of the split; one of no side is NOWHERE."""
         import numpy as np
 
-        assert len(side) == self.rows, f"{len(side)} sides for {self.rows} rows"
-        return replace(self, side=np.concatenate((side.astype(np.int64), self.side[self.rows :])))
+        codes = side.astype(np.int64)
+        return self._with(np.where((codes >= 0) & (codes < BENCHMARK), codes, NOWHERE), self.side[self.rows :])
+
+    def apart(self, number: "NDArray[Any]") -> "Placed":
+        """The same rows, each number from 0 a side of its own, and no benchmarks."""
+        import numpy as np
+
+        return self._with(number.astype(np.int64), np.full(len(self) - self.rows, NOWHERE))
+
+    def _with(self, own: "NDArray[np.int64]", theirs: "NDArray[np.int64]") -> "Placed":
+        import numpy as np
+
+        assert len(own) == self.rows, f"{len(own)} sides for {self.rows} rows"
+        return replace(self, side=np.concatenate((own, theirs)))
 
     def once_a_side(self) -> "NDArray[np.bool_]":
         """The first row of each text on each side."""

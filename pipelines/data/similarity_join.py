@@ -8,109 +8,27 @@ tokens are counted.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipelines.data.row_pairs import CHUNK, Collector, Pairs, distinct_pairs, ranges
 from pipelines.data.text_store import TOKEN_BITS, Sets
+from pipelines.data.token_census import HASH_BITS, RARITY_BITS, Census
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Sides = NDArray[np.int64]
+    from pipelines.data.token_census import Sides
+
     Likes = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
     """Whether two rows, given as arrays, are to be compared at all."""
     Stream = Callable[[NDArray[np.bool_]], Iterator[Sets]]
     """The sets of the rows that are wanted, and that it holds; the same ones each time."""
 
-MOST_PAIRS = 5_000_000
-"""Where more pairs are found the search ends: nobody reads them, and memory ends too."""
-
-_CHUNK = 2_000_000
-"""Candidates that are looked at together."""
 _TOKENS_AT_ONCE = 2**25
 """Tokens of candidates that are in memory together."""
-_COUNT_BITS, _SIDE_BITS = 22, 26
-"""Of a census's buckets, at most."""
-_RARITY_BITS = 8
-_HASH_BITS = 43
-"""Of a token in an order key: behind its rarity, and low enough for 2,048 rows before it."""
 HAIR = 1e-9
 """Below every bound, so that rounding loses no pair that is exactly at the threshold."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of rows, each once."""
-
-    left: "NDArray[np.int64]"
-    right: "NDArray[np.int64]"
-    value: "NDArray[np.float64]"
-    """Similarity, or share."""
-    complete: bool = True
-    """False: the search ended at MOST_PAIRS."""
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-
-class Census:
-    """How many texts hold a token, and on how many sides: in hashed buckets, so never too few."""
-
-    def __init__(self, tokens: int, sides: "Sides") -> None:
-        """`tokens`: about how many there will be, which decides the size; `sides`: of each row."""
-        import numpy as np
-
-        self._sides = sides
-        self._few_sides = len(sides) == 0 or int(sides.max()) < 8
-        bits = int(tokens).bit_length() + 1
-        self._counts = np.zeros(1 << min(bits, _COUNT_BITS), np.uint32)
-        # Larger, so that most tokens that stand on one side alone are seen to.
-        self._on = np.zeros(1 << min(bits, _SIDE_BITS) if self._few_sides else 0, np.uint8)
-
-    def add(self, sets: Sets) -> None:
-        """Count the tokens of these texts."""
-        import numpy as np
-
-        np.add.at(self._counts, _bucket(sets.tokens, len(self._counts)), np.uint32(1))
-        if not self._few_sides:
-            return
-        side = np.repeat(self._sides[sets.rows], sets.sizes)
-        buckets = _bucket(sets.tokens, len(self._on))
-        for each in np.unique(side):
-            self._on[buckets[side == each]] |= np.uint8(1 << int(each))
-
-    def on_several_sides(self, tokens: "NDArray[np.uint64]") -> "NDArray[np.bool_]":
-        """False only for tokens that no two texts on two sides hold."""
-        if not self._few_sides:
-            several: NDArray[np.bool_] = self._counts[_bucket(tokens, len(self._counts))] > 1
-            return several
-        on = self._on[_bucket(tokens, len(self._on))]
-        found: NDArray[np.bool_] = (on & (on - 1)) != 0
-        return found
-
-    def common(self, most: int) -> "NDArray[np.bool_]":
-        """The buckets whose tokens stand in more than `most` texts, by `in_buckets`."""
-        import numpy as np
-
-        # What shares the bucket by chance is no reason to call a token common.
-        flags: NDArray[np.bool_] = self._counts > most + np.ceil(self._counts.mean())
-        return flags
-
-    def keys(self, sets: Sets) -> "NDArray[np.uint64]":
-        """For each token its place in the order of all: rare ones first, then by hash."""
-        import numpy as np
-
-        counts = self._counts[_bucket(sets.tokens, len(self._counts))]
-        rarity = np.minimum(4 * np.log2(np.maximum(counts, 1)), (1 << _RARITY_BITS) - 1).astype(np.uint64)
-        keys: NDArray[np.uint64] = sets.tokens & np.uint64((1 << _HASH_BITS) - 1)
-        return keys | (rarity << np.uint64(_HASH_BITS))
-
-
-def in_buckets(tokens: "NDArray[np.uint64]", flags: "NDArray[np.bool_]") -> "NDArray[np.bool_]":
-    """The flag of each token's bucket."""
-    found: NDArray[np.bool_] = flags[_bucket(tokens, len(flags))]
-    return found
 
 
 def similar_pairs(stream: "Stream", sides: "Sides", threshold: float, likes: "Likes", tokens: int) -> Pairs:
@@ -161,12 +79,12 @@ def prefixes(
     keys, rows = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
     for sets in stream:
         place = sets.places
-        order = np.uint64(_RARITY_BITS + _HASH_BITS)
+        order = np.uint64(RARITY_BITS + HASH_BITS)
         ordered = np.sort((place.astype(np.uint64) << order) | census.keys(sets))
         first = np.arange(len(place)) - sets.starts[:-1][place] < prefix_sizes(sets.sizes, threshold)[place]
         key, row = ordered[first] & np.uint64((1 << int(order)) - 1), sets.rows[place[first]]
         # An order key holds a token's lowest bits, by which it has its bucket.
-        several = census.on_several_sides(key & np.uint64((1 << _HASH_BITS) - 1))
+        several = census.on_several_sides(key & np.uint64((1 << HASH_BITS) - 1))
         keys.append(key[several])
         rows.append(row[several].astype(np.int32))
     return np.concatenate(keys), np.concatenate(rows)
@@ -183,7 +101,7 @@ def prefix_sizes(sizes: "NDArray[np.int64]", threshold: float) -> "NDArray[np.in
 def _met(
     index: "tuple[NDArray[np.uint64], NDArray[np.int32]]", sides: "Sides"
 ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]":
-    """The pairs of rows on two sides that share a key, some repeated, about _CHUNK at a time."""
+    """The pairs of rows on two sides that share a key, some repeated, about CHUNK at a time."""
     import numpy as np
 
     keys, rows = index
@@ -196,42 +114,6 @@ def _met(
     parts = np.append(np.flatnonzero((keys[1:] != keys[:-1]) | (side[1:] != side[:-1])) + 1, len(keys))
     part_end = np.repeat(parts, np.diff(np.concatenate(([0], parts)))) if len(keys) else parts[:0]
     yield from ranges(rows, rows, part_end, run_end)
-
-
-def ranges(
-    one: "NDArray[np.int32]", other: "NDArray[np.int32]", start: "NDArray[np.int64]", stop: "NDArray[np.int64]"
-) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]":
-    """Each of `one` with each of `other` from its `start` to its `stop`, about _CHUNK pairs at a time."""
-    import numpy as np
-
-    counts = stop - start
-    some = np.flatnonzero(counts)
-    before = np.cumsum(counts[some])
-    first = 0
-    while first < len(some):
-        done = before[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(before, done + _CHUNK, side="right")))
-        part = some[first:last]
-        many = counts[part]
-        offsets = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
-        yield (
-            np.repeat(one[part], many).astype(np.int64),
-            other[np.repeat(start[part], many) + offsets].astype(np.int64),
-        )
-        first = last
-
-
-def distinct_pairs(
-    left: "NDArray[np.int64]", right: "NDArray[np.int64]"
-) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-    """Each pair once, in their order."""
-    import numpy as np
-
-    packed = np.sort((left.astype(np.uint64) << np.uint64(32)) | right.astype(np.uint64))
-    first = np.ones(len(packed), bool)
-    first[1:] = packed[1:] != packed[:-1]
-    packed = packed[first]
-    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(2**32 - 1)).astype(np.int64)
 
 
 def shared_tokens(
@@ -274,7 +156,7 @@ def _intersections(
     return shared
 
 
-def _parts(weights: "NDArray[np.int64]", limit: int, most: int = _CHUNK) -> Iterator[slice]:
+def _parts(weights: "NDArray[np.int64]", limit: int, most: int = CHUNK) -> Iterator[slice]:
     """Consecutive parts whose weights sum to at most `limit` (or of one alone), of at most `most` each."""
     import numpy as np
 
@@ -299,50 +181,3 @@ def _parities(sets: Sets) -> "NDArray[np.uint64]":
         own = np.where(word == number, bit, np.uint64(0))
         found[filled, number] = np.bitwise_xor.reduceat(own, sets.starts[:-1][filled]) if len(filled) else 0
     return found
-
-
-def _bucket(tokens: "NDArray[np.uint64]", size: int) -> "NDArray[np.int64]":
-    import numpy as np
-
-    return (tokens & np.uint64(size - 1)).astype(np.int64)
-
-
-class Collector:
-    """Pairs as they are found, each kept once with its largest value."""
-
-    def __init__(self) -> None:
-        self._parts: list[Pairs] = []
-        self._count = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether there are MOST_PAIRS."""
-        if self._count > MOST_PAIRS:
-            self._parts = [self._merged()]
-            self._count = len(self._parts[0])
-        return self._count > MOST_PAIRS
-
-    def add(self, left: "NDArray[np.int64]", right: "NDArray[np.int64]", value: "NDArray[np.float64]") -> None:
-        """Keep these."""
-        if len(left):
-            self._parts.append(Pairs(left, right, value))
-            self._count += len(left)
-
-    def pairs(self) -> Pairs:
-        """All that were added, by left and right row."""
-        merged = self._merged()
-        return Pairs(merged.left, merged.right, merged.value, not self.full)
-
-    def _merged(self) -> Pairs:
-        import numpy as np
-
-        if not self._parts:
-            return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-        left, right, value = (
-            np.concatenate([getattr(part, name) for part in self._parts]) for name in ("left", "right", "value")
-        )
-        order = np.lexsort((-value, right, left))
-        left, right, value = left[order], right[order], value[order]
-        first = np.ones(len(left), bool)
-        first[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-        return Pairs(left[first], right[first], value[first])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipelines.data.duplicates import normalise, similarity
 from pipelines.data.leakage import find_leaks, heal
 from pipelines.data.placed import SIDE_NAMES, read_placed
-from pipelines.data.similarity_join import Pairs
+from pipelines.data.row_pairs import Pairs
 
 SIDES = SIDE_NAMES[:3]
 
