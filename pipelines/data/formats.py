@@ -53,11 +53,16 @@ class FileProblem(UserError):
 
 def raw_rows(file: SourceFile) -> Iterator[RawRow]:
     """The rows of a file in their order. Raises FileProblem when the file as a whole cannot be read."""
+    if not file.size:
+        raise FileProblem(f"{file.name}: the file is empty (0 bytes).", "Put examples into it, or leave it out.")
     readers = {".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
     try:
         yield from readers.get(file.suffix, _jsonl)(file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FileProblem(f"{file.name}: the gzip is damaged or cut short ({error}).", "Copy the file again.") from None
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise FileProblem(f"{file.name}: the file cannot be read ({reason}).", "Check its place and rights.") from None
 
 
 class _Capped(io.RawIOBase):

@@ -50,7 +50,6 @@ def _clusters(
         progress,
         semantic=audit.semantic,
         base=recipe.base,
-        base=recipe.base,
     )
     columns = {"left": found.left, "right": found.right, "similarity": found.similarity, "kind": found.kind}
     return found.text, found.cluster, pa.table(columns, schema=_schema(EDGES))

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
-from cluster.settings import Settings
-from pipelines.data.canonical import canonicalise, check_mapping, choose_format
+from pipelines.data.canonical import Format, canonicalise, check_mapping, choose_format
 from pipelines.data.example import COLUMNS, BadRow, Example, Unreadable, shown
 from pipelines.data.formats import RawRow, raw_rows
 from pipelines.data.packages import Package, find_package
@@ -18,7 +17,6 @@ from pipelines.recipe_data import Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from ray.data import Dataset as RayDataset
 
 CANONICAL_VERSION = 1
 """Enters the fingerprint: raise it when the same file gives other examples than before."""
@@ -30,30 +28,11 @@ BAD_COLUMNS = tuple(field.name for field in fields(BadRow))
 
 TABLE_ROWS = 2048
 """Rows that are read, looked at and handed on together."""
+TABLE_CHARACTERS = 2**24
+"""And their characters, from which on there are no more: rows may be of any length."""
 
 _COLUMNS_FROM = 1000
 """Rows whose columns decide a file's format, from the first that has any."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a dataset comes to."""
-
-    examples: list[Example]
-    """In the order of files and positions, repeats included."""
-    bad: list[BadRow]
-    """Rows kept aside."""
-    left_out: int
-    """Readable rows beyond `max_examples`."""
-    driver: str
-    """Who read: `one process` or `Ray Data`."""
-    fingerprint: str
-    """`dataset_fingerprint` after the last row: whoever took it before can tell whether the data held still."""
-
-    @property
-    def rows(self) -> int:
-        """Every row that was found."""
-        return len(self.examples) + len(self.bad) + self.left_out
 
 
 @dataclass(frozen=True)
@@ -85,57 +64,6 @@ def dataset_fingerprint(recipe: Recipe) -> str:
     )
 
 
-def read_examples(recipe: Recipe, settings: Settings | None = None, small_bytes: int = SMALL_BYTES) -> Reading:
-    """Every row of the recipe's dataset, as an example or with the reason why it is none.
-
-    Small data are read in this process, larger ones by Ray Data; both call `read_file`. Raises UserError
-    with every file that cannot be read, and with every bad row when the recipe says `on_bad_row: raise`.
-    """
-    dataset = recipe.dataset
-    inputs = resolve(dataset)
-    rows: Iterable[Example | BadRow] = chain.from_iterable(read_package(p, dataset) for p in inputs.packages)
-    spread = sum(file.size for file in inputs.files) > small_bytes
-    if spread:
-        from cluster.connect import connect
-
-        connect(settings or Settings.from_environment())
-        rows = chain(rows, _rows_of(stream_examples(inputs.files, dataset).iter_batches(batch_format="pyarrow")))
-    else:
-        rows = chain(rows, chain.from_iterable(read_file(file, dataset) for file in inputs.files))
-    examples, bad = [], []
-    for row in rows:
-        if isinstance(row, Example):
-            examples.append(row)
-        else:
-            bad.append(row)
-    if spread:
-        # Tasks end in any order.
-        examples.sort(key=lambda row: (row.file, row.position))
-        bad.sort(key=lambda row: (row.file, row.position))
-    _refuse(bad, len(examples), dataset)
-    kept = choose_examples(examples, dataset.max_examples, recipe.seed)
-    if not kept:
-        raise too_small(len(examples) + len(bad))
-    driver = "Ray Data" if spread else "one process"
-    return Reading(kept, bad, len(examples) - len(kept), driver, dataset_fingerprint(recipe))
-
-
-def stream_examples(files: tuple[SourceFile, ...], dataset: Dataset) -> "RayDataset":
-    """The same rows as a streaming Ray Dataset, a task a file: columns of Example, and those of BadRow after `bad_`."""
-    import ray.data
-
-    numbers = [{"number": number} for number in range(len(files))]
-    listed = ray.data.from_items(numbers, override_num_blocks=len(files))
-    return listed.map_batches(
-        cast(Any, _read_batch), batch_size=1, batch_format="pyarrow", fn_kwargs={"files": files, "dataset": dataset}
-    )
-
-
-def _read_batch(batch: "pa.Table", files: tuple[SourceFile, ...], dataset: Dataset) -> "Iterator[pa.Table]":
-    for number in batch["number"].to_pylist():
-        yield from tables_of(read_file(files[number], dataset))
-
-
 def table_of(rows: "list[Example | BadRow]") -> "pa.Table":
     """Columns of Example, and those of BadRow after `bad_`: the good rows first, each kind in its order."""
     import pyarrow as pa
@@ -148,20 +76,18 @@ def table_of(rows: "list[Example | BadRow]") -> "pa.Table":
     return pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()})
 
 
-def tables_of(rows: "Iterable[Example | BadRow]") -> "Iterator[pa.Table]":
-    """The rows, some thousand a table."""
-    waiting = iter(rows)
-    while part := list(islice(waiting, TABLE_ROWS)):
+def tables_of(rows: Iterable[Example | BadRow]) -> "Iterator[pa.Table]":
+    """The rows, some thousand a table, fewer where they are long."""
+    part: list[Example | BadRow] = []
+    characters = 0
+    for row in rows:
+        part.append(row)
+        characters += len(row.messages) + len(row.meta) if isinstance(row, Example) else len(row.content)
+        if len(part) == TABLE_ROWS or characters >= TABLE_CHARACTERS:
+            yield table_of(part)
+            part, characters = [], 0
+    if part:
         yield table_of(part)
-
-
-def _rows_of(tables: "Iterable[pa.Table]") -> Iterator[Example | BadRow]:
-    for table in tables:
-        for row in table.to_pylist():
-            if row["id"] is not None:
-                yield Example(**{name: row[name] for name in COLUMNS})
-            else:
-                yield BadRow(**{name: row[f"bad_{name}"] for name in BAD_COLUMNS})
 
 
 def read_file(file: SourceFile, dataset: Dataset) -> Iterator[Example | BadRow]:
@@ -175,42 +101,44 @@ def read_package(package: Package, dataset: Dataset) -> Iterator[Example | BadRo
 
 
 def _read(rows: Iterable[tuple[str, RawRow]], dataset: Dataset, name: str) -> Iterator[Example | BadRow]:
-    rows = iter(rows)
+    problems: list[UserError] = []
+    whole = _until_a_problem(rows, problems)
     head: list[tuple[str, RawRow]] = []
+    for each in whole:
+        head.append(each)
+        if each[1].value:
+            break
+    if not head and not problems:
+        problems.append(UserError(f"{name}: 0 rows.", "Put an example into each row, or leave the file out."))
+    head.extend(islice(whole, _COLUMNS_FROM - 1))
+    columns = dict.fromkeys(chain.from_iterable(row.value or () for _, row in head))
     try:
-        for each in rows:
-            head.append(each)
-            if each[1].value:
-                break
-        if not head:
-            raise UserError(f"{name}: 0 rows.", "Put an example into each row, or leave the file out.")
-        head.extend(islice(rows, _COLUMNS_FROM - 1))
-        columns = dict.fromkeys(chain.from_iterable(row.value or () for _, row in head))
         form = choose_format(columns, dataset, name) if columns else None
-        for place, row in chain(head, rows):
-            if row.value is None:
-                yield BadRow(place, row.position, "syntax", row.problem, shown(row.text))
-                continue
-            if not row.value or form is None:
-                yield BadRow(place, row.position, "missing", "the row has no columns", shown(row.value))
-                continue
-            try:
-                yield canonicalise(row.value, form, dataset, (place, row.position))
-            except Unreadable as problem:
-                yield BadRow(place, row.position, problem.kind, problem.reason, shown(row.value))
+        for place, row in chain(head, whole):
+            yield _example_or_not(place, row, form, dataset)
     except UserError as problem:
-        yield BadRow(name, 0, "file", problem.message, problem.remedy)
+        problems.append(problem)
+    # What stood before the place where a file breaks is read; the break itself comes last.
+    if problems:
+        yield BadRow(name, 0, "file", problems[0].message, problems[0].remedy)
 
 
-def choose_examples(examples: list[Example], most: int | None, seed: int) -> list[Example]:
-    """At most `most` examples: see `choose_units`."""
-    if most is None or len(examples) <= most:
-        return examples
-    sizes: dict[str, int] = {}
-    for example in examples:
-        sizes[_unit(example)] = sizes.get(_unit(example), 0) + 1
-    kept = choose_units(sizes, most, seed)
-    return [example for example in examples if _unit(example) in kept]
+def _until_a_problem(rows: Iterable[tuple[str, RawRow]], problems: list[UserError]) -> Iterator[tuple[str, RawRow]]:
+    try:
+        yield from rows
+    except UserError as problem:
+        problems.append(problem)
+
+
+def _example_or_not(place: str, row: RawRow, form: Format | None, dataset: Dataset) -> Example | BadRow:
+    if row.value is None:
+        return BadRow(place, row.position, "syntax", row.problem, shown(row.text))
+    if not row.value or form is None:
+        return BadRow(place, row.position, "missing", "the row has no columns", shown(row.value))
+    try:
+        return canonicalise(row.value, form, dataset, (place, row.position))
+    except Unreadable as problem:
+        return BadRow(place, row.position, problem.kind, problem.reason, shown(row.value))
 
 
 def choose_units(sizes: Mapping[str, int], most: int, seed: int) -> set[str]:
@@ -227,10 +155,6 @@ def choose_units(sizes: Mapping[str, int], most: int, seed: int) -> set[str]:
     return kept
 
 
-def _unit(example: Example) -> str:
-    return f"group {example.group}" if example.group else f"example {example.id}"
-
-
 def resolve(dataset: Dataset) -> Inputs:
     """The files and packages that the recipe names. Raises UserError with every source that names none."""
     check_mapping(dataset)
@@ -238,10 +162,6 @@ def resolve(dataset: Dataset) -> Inputs:
     packages = tuple(find_package(source) for source in dict.fromkeys(sources) if is_package(source))
     named = tuple(source for source in sources if not is_package(source))
     return Inputs(list_files(named) if named else (), packages)
-
-
-def _refuse(bad: list[BadRow], good: int, dataset: Dataset) -> None:
-    refuse([row for row in bad if row.kind == "file"], bad[:10], len(bad), good, dataset)
 
 
 def too_small(rows: int) -> UserError:

@@ -18,6 +18,8 @@ from pipelines.fingerprint import file_fingerprint
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """What can be read; all but Parquet also as .gz."""
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz")
 
 _WILDCARD = re.compile(r"[*\[]|\?(?!\w+=)")
 """In a URI; `?name=` begins its options, as in s3://bucket/folder?region=eu-west-1."""
@@ -84,11 +86,15 @@ def list_files(sources: tuple[str, ...]) -> tuple[SourceFile, ...]:
 
 
 def _unreadable_kind(file: SourceFile) -> str:
+    if file.suffix in _ARCHIVES:
+        return "archives are not read, for their entries may lead anywhere; unpack it yourself"
+    if file.suffix in _PICKLES:
+        return "pickled objects are never read, for reading them runs their code; write them as JSONL or Parquet"
     if file.suffix not in SUFFIXES:
         return f"files of the kind {file.suffix or 'without a suffix'} are not read"
     if file.suffix == ".parquet" and file.is_compressed:
         return "Parquet compresses itself; unpack the .gz"
-    return "" if file.size else "the file is empty (0 bytes)"
+    return ""
 
 
 @contextmanager
@@ -104,7 +110,14 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
 
 
 def bytes_fingerprint(file: SourceFile) -> str:
-    """SHA-256 of the file's bytes."""
+    """SHA-256 of the file's bytes; a text that says so where they cannot be read, which reading then reports."""
+    try:
+        return _bytes_fingerprint(file)
+    except OSError as error:
+        return f"unreadable: {error.strerror or type(error).__name__}"
+
+
+def _bytes_fingerprint(file: SourceFile) -> str:
     if not file.is_local:
         with opened(file) as stream:
             return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()

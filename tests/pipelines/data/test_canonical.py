@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.data.example import conversation_id
-from pipelines.data.read import read_examples
+from tests.pipelines.data.reading import read_examples
 
 USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 SYSTEM = {"role": "system", "content": "s"}

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.data import formats
-from pipelines.data.read import read_examples
+from tests.pipelines.data.reading import read_examples
 
 ROW = {"prompt": "Wie heißt du?", "completion": "Ich heiße Ürsel."}
 LINE = json.dumps(ROW, ensure_ascii=False) + "\n"
@@ -22,8 +22,9 @@ def texts(reading):
 
 
 def refusal(recipe):
+    dataset = recipe.dataset.model_copy(update={"on_bad_row": "raise"})
     with pytest.raises(UserError) as caught:
-        read_examples(recipe)
+        read_examples(recipe.model_copy(update={"dataset": dataset}))
     return str(caught.value)
 
 
@@ -196,7 +197,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["a.pkl", "a.zip", "a.tar", "a", "a.parquet.gz"])
 def test_other_kinds_of_file_are_refused(dataset, name):
-    assert "not read" in (message := refusal(dataset(name, pickle.dumps(ROW)))) or "unpack the .gz" in message
+    assert " read" in (message := refusal(dataset(name, pickle.dumps(ROW)))) or "unpack the .gz" in message
 
 
 def test_gzip_is_unpacked(dataset):

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.data.packages import docstring_examples, find_package
-from pipelines.data.read import dataset_fingerprint, read_examples
+from pipelines.data.read import dataset_fingerprint
+from tests.pipelines.data.reading import read_examples
 
 
 def test_the_chatterbot_corpus_has_2026_conversations_of_which_899_are_unique(reading_of):

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import UserError
-from pipelines.data.example import Example
-from pipelines.data.read import choose_examples, dataset_fingerprint, read_examples
+from pipelines.data.read import choose_units, dataset_fingerprint
 from pipelines.data.sources import list_files
-from pipelines.fingerprint import fingerprint
+from tests.pipelines.data.reading import read_examples
 
 ROWS = [{"prompt": f"question {i}", "completion": f"answer {i}", "topic": f"t{i % 7}"} for i in range(50)]
 
@@ -65,7 +64,7 @@ def test_every_broken_file_is_named_in_one_message(dataset, reading_of, tmp_path
     dataset("latin.jsonl", '{"prompt": "é"}'.encode("latin-1"))
     dataset("header.csv", "prompt,completion\n")
     with pytest.raises(UserError) as caught:
-        read_examples(reading_of(str(tmp_path / "*.*")))
+        read_examples(reading_of(str(tmp_path / "*.*"), on_bad_row="raise"))
     message = str(caught.value)
     assert "2 files cannot be read" in message and "50 readable examples" in message
     assert "latin.jsonl: byte 12" in message and "header.csv: 0 rows" in message
@@ -130,26 +129,25 @@ def test_no_group_that_fits_is_an_error(dataset):
         read_examples(dataset("a.jsonl", rows, group_by="topic", max_examples=20))
 
 
-def example(number, group):
-    return Example(fingerprint(number), "[]", group, None, None, None, None, "{}", "f", number)
+@given(st.dictionaries(st.integers(0, 50), st.integers(1, 9)), st.integers(1, 30), st.integers(0, 99))
+def test_the_choice_is_at_most_so_many_with_whole_groups_and_as_full_as_it_gets(numbers, most, seed):
+    sizes = {f"group {number}": size for number, size in numbers.items()}
+    kept = choose_units(sizes, most, seed)
+    room = most - sum(sizes[unit] for unit in kept)
+    assert room >= 0
+    assert all(size > room for unit, size in sizes.items() if unit not in kept)
 
 
-@given(st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=30), st.integers(1, 30), st.integers(0, 99))
-def test_the_choice_is_at_most_so_many_with_whole_groups_and_as_full_as_it_gets(groups, most, seed):
-    examples = [example(number, group) for number, group in enumerate(groups)]
-    kept = choose_examples(examples, most, seed)
-    assert len(kept) <= most
-    left = [e for e in examples if e not in kept]
-    assert not {e.group for e in kept} & {e.group for e in left} - {None}
-    for group in {e.group for e in left}:
-        size = 1 if group is None else sum(e.group == group for e in left)
-        assert len(kept) + size > most
+def test_the_choice_does_not_depend_on_the_order():
+    sizes = {f"example {number}": 1 for number in range(30)}
+    chosen = choose_units(sizes, 10, 1)
+    assert choose_units(dict(reversed(sizes.items())), 10, 1) == chosen
+    assert choose_units(sizes, 10, 2) != chosen
 
 
-def test_the_choice_does_not_depend_on_the_order(dataset):
-    examples = [example(number, None) for number in range(30)]
-    chosen = {e.id for e in choose_examples(examples, 10, 1)}
-    assert {e.id for e in choose_examples(examples[::-1], 10, 1)} == chosen
+def test_a_repeat_of_a_row_counts_towards_max_examples_and_comes_with_it(dataset):
+    reading = read_examples(dataset("a.jsonl", [row for row in ROWS for _ in "ab"], max_examples=21))
+    assert len(reading.examples) == 20 and len({example.id for example in reading.examples}) == 10
 
 
 @pytest.mark.cluster
@@ -171,6 +169,6 @@ def test_a_worker_outlives_a_file_that_cannot_be_read(dataset, reading_of, tmp_p
     dataset("mixed/bad.parquet", b"PAR1 is how it begins")
     dataset("mixed/good.jsonl", ROWS)
     with pytest.raises(UserError) as caught:
-        read_examples(reading_of(str(tmp_path / "mixed")), small_bytes=0)
+        read_examples(reading_of(str(tmp_path / "mixed"), on_bad_row="raise"), small_bytes=0)
     assert "bad.parquet: no readable Parquet" in str(caught.value)
     assert "50 readable examples" in str(caught.value)
