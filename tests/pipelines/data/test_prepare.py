@@ -1,0 +1,152 @@
+"""A corpus and its evidence: made once for the same data and settings, anew for others, and when they are gone."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from cluster.errors import StageFailed, UserError
+from pipelines.data import prepare as module
+from pipelines.data import read
+from pipelines.data.prepare import chosen_rows, evidence_of, prepare
+from pipelines.progress import Progress
+from pipelines.recipe import Recipe
+
+QUIET = Progress(quiet=True)
+ROWS = [
+    {
+        "prompt": f"tell me something about the number {i} and what it is",
+        "completion": f"it is {i}",
+        "topic": f"t{i % 4}",
+    }
+    for i in range(30)
+]
+
+
+def changed(recipe, section, **keys):
+    content = recipe.model_dump()
+    content[section] |= keys
+    return Recipe.model_validate(content)
+
+
+def test_the_same_data_are_read_once(dataset, workspace, monkeypatch):
+    recipe = dataset("a.jsonl", ROWS)
+    first = prepare(recipe, workspace, QUIET)
+    monkeypatch.setattr(module, "_read_into", None)
+    assert prepare(recipe, workspace, QUIET).folder == first.folder
+    assert len(first) == 30 and first.note.dataset == read.dataset_fingerprint(recipe)
+
+
+@pytest.mark.parametrize(
+    "section,keys",
+    [
+        ("dataset", {"instruction": "Be brief."}),
+        ("audit", {"near_duplicate_threshold": 0.5}),
+        ("audit", {"private": {"kinds": ["email"]}}),
+    ],
+)
+def test_other_settings_that_columns_depend_on_are_another_corpus(dataset, workspace, section, keys):
+    recipe = dataset("a.jsonl", ROWS)
+    assert (
+        prepare(recipe, workspace, QUIET).folder != prepare(changed(recipe, section, **keys), workspace, QUIET).folder
+    )
+
+
+def test_rules_that_read_no_column_keep_the_corpus(dataset, workspace):
+    recipe = dataset("a.jsonl", ROWS)
+    other = changed(recipe, "audit", min_examples=5, private={"action": "drop"})
+    assert prepare(recipe, workspace, QUIET).folder == prepare(other, workspace, QUIET).folder
+    assert evidence_of(recipe, workspace, QUIET).folder == evidence_of(other, workspace, QUIET).folder
+
+
+def test_another_threshold_is_other_evidence(dataset, workspace):
+    recipe = dataset("a.jsonl", ROWS)
+    other = changed(recipe, "audit", folds=3)
+    assert evidence_of(recipe, workspace, QUIET).folder != evidence_of(other, workspace, QUIET).folder
+
+
+def test_what_is_gone_is_made_again_with_the_same_content(dataset, workspace):
+    recipe = dataset("a.jsonl", [*ROWS, *ROWS[:5]])
+    corpus, evidence = prepare(recipe, workspace, QUIET), evidence_of(recipe, workspace, QUIET)
+    before = (corpus.folder / "rows.parquet").read_bytes(), (evidence.folder / "clusters.parquet").read_bytes()
+    module.forget(workspace)
+    assert not corpus.folder.exists() and not evidence.folder.exists()
+    again = evidence_of(recipe, workspace, QUIET)
+    assert ((corpus.folder / "rows.parquet").read_bytes(), (again.folder / "clusters.parquet").read_bytes()) == before
+    shutil.rmtree(corpus.folder)
+    assert len(prepare(recipe, workspace, QUIET)) == 35
+
+
+def test_evidence_names_clusters_by_their_smallest_row(dataset, workspace):
+    evidence = evidence_of(dataset("a.jsonl", [*ROWS, ROWS[3]]), workspace, QUIET)
+    assert evidence.text[30] == 3 and len(evidence.text) == 31
+    assert (evidence.cluster <= evidence.text).all() and (evidence.cluster[evidence.cluster] == evidence.cluster).all()
+    assert evidence.leaks is None and set(evidence.edges.column_names) == {"left", "right", "similarity", "kind"}
+
+
+def test_data_that_change_while_they_are_read_leave_no_corpus(dataset, workspace, tmp_path, monkeypatch):
+    recipe, original = dataset("a.jsonl", ROWS), read.raw_rows
+
+    def growing(file):
+        with (tmp_path / "a.jsonl").open("a") as stream:
+            stream.write(json.dumps(ROWS[0]) + "\n")
+        return original(file)
+
+    monkeypatch.setattr(read, "raw_rows", growing)
+    with pytest.raises(StageFailed, match="changed while"):
+        prepare(recipe, workspace, QUIET)
+    assert not list((tmp_path / "workspace" / "corpora").glob("*/corpus.json"))
+
+
+def test_a_corrupt_file_among_twenty_loses_nothing_of_the_other_nineteen(dataset, reading_of, workspace, tmp_path):
+    for number in range(19):
+        dataset(f"many/{number:02}.jsonl", [row | {"completion": f"{number}"} for row in ROWS])
+    dataset("many/cut.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS * 50).encode())[:-40])
+    corpus = prepare(reading_of(str(tmp_path / "many")), workspace, QUIET)
+    files, names = corpus.codes("file")
+    whole = [name for name in names if name != "cut.jsonl.gz"]
+    assert len(whole) == 19
+    assert [(files == names.index(name)).sum() for name in whole] == [30] * 19
+    broken = corpus.bad.to_pylist()
+    assert [(row["kind"], row["file"]) for row in broken] == [("file", "cut.jsonl.gz")]
+    assert "damaged or cut short" in broken[0]["reason"]
+    with pytest.raises(UserError, match=r"cut\.jsonl\.gz.*cut short[^$]*570 readable"):
+        prepare(reading_of(str(tmp_path / "many"), on_bad_row="raise"), workspace, QUIET)
+
+
+def test_whole_groups_are_chosen_whatever_the_order_of_the_rows(dataset, workspace):
+    few = [
+        dataset(f"{name}.jsonl", rows, group_by="topic", max_examples=16)
+        for name, rows in (("a", ROWS), ("b", ROWS[::-1]))
+    ]
+    chosen = [set(prepare(recipe, workspace, QUIET).column("id").to_pylist()) for recipe in few]
+    assert chosen[0] == chosen[1] and 0 < len(chosen[0]) <= 16
+    corpus = prepare(dataset("a.jsonl", ROWS), workspace, QUIET)
+    assert chosen_rows(corpus, 30, 1) is None and chosen_rows(corpus, 7, 1).sum() == 7
+
+
+def test_tokens_are_counted_where_the_base_is_here_and_null_where_it_is_not(dataset, workspace, tiny_model):
+    recipe = dataset("a.jsonl", ROWS)
+    absent = prepare(recipe, workspace, QUIET)
+    assert absent.column("tokens").null_count == 30 and absent.note.tokenizer is None
+    content = recipe.model_dump() | {"models": [{"base": str(tiny_model)}]}
+    present = prepare(Recipe.model_validate(content), workspace, QUIET)
+    assert present.column("tokens").null_count == 0 and present.note.tokenizer == str(tiny_model)
+    assert present.folder != absent.folder
+    assert evidence_of(recipe, workspace, QUIET).folder != absent.folder
+
+
+@pytest.mark.cluster
+def test_ray_data_makes_the_same_corpus_as_one_process(dataset, reading_of, tmp_path, ray_cluster):
+    for number in range(3):
+        rows = [row | {"completion": f"{number} {i}"} for i, row in enumerate(ROWS * 80)]
+        dataset(f"many/{number}.jsonl", "".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": \n')
+    recipe = reading_of(str(tmp_path / "many"))
+    alone = prepare(recipe, ray_cluster, QUIET)
+    table, bad = alone.take(range(len(alone)), alone.columns), alone.bad
+    spread = prepare(recipe, ray_cluster, QUIET, fresh=True, small_bytes=0)
+    assert (alone.note.driver, spread.note.driver) == ("one process", "Ray Data")
+    assert len(spread) == 7200 and len(bad) == 3
+    assert spread.take(range(len(spread)), spread.columns).equals(table)
+    assert spread.bad.equals(bad)
