@@ -180,18 +180,13 @@ def _origins(figures: dict[str, Any]) -> Markup:
         for one in origins
     ]
     table = html('<div class="panel scroll"><table><tr>{h}</tr>{r}</table></div>', h=head, r=joined(rows))
-    return section("Where it comes from", html("{table}{time}", table=table, time=_time(figures.get("time_range"))))
+    total = figures.get("origin_combinations", len(origins))
+    note = f"the commonest {len(origins)} of {total:,} combinations" if total > len(origins) else ""
+    return section("Where it comes from", table, note)
 
 
 def _number_class(value: Any) -> Markup:
     return Markup(' class="n"') if isinstance(value, int | float) else Markup()
-
-
-def _time(span: Any) -> Markup:
-    if not isinstance(span, dict) or not any(span.values()):
-        return Markup()
-    told = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in span.items() if value is not None)
-    return html('<p class="quiet small">Time: {told}.</p>', told=told)
 
 
 def _foot(report: Report) -> Markup:

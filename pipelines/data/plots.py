@@ -10,6 +10,8 @@ from pipelines.markup import html, joined, number, share
 
 WIDTH, HEIGHT = 520, 150
 """Of a histogram's drawing, in its own units."""
+LABELS = 14
+"""Labels below a histogram that do not touch; of more bars every so many has one."""
 SHOWN = 12
 """Categories of a chart; what is rarer is added up."""
 
@@ -38,6 +40,10 @@ class Plot:
         """A bar's value as people read it."""
         return share(value) if self.of == 1 else number(value)
 
+    def part(self, value: float) -> str:
+        """A bar's share of the whole, where counts have one."""
+        return share(value / self.of) if self.of and self.of != 1 else ""
+
 
 def draw(plot: Plot) -> Markup:
     """The chart as HTML with inline SVG: no style attribute, no script."""
@@ -48,13 +54,14 @@ def _upright(plot: Plot) -> Markup:
     most = max((bar.value for bar in plot.bars), default=0) or 1
     step = WIDTH / max(1, len(plot.bars))
     room, floor = HEIGHT - 34, HEIGHT - 18
+    every = -(-len(plot.bars) * max((len(bar.label) for bar in plot.bars), default=0) // (LABELS * 5))
     drawn = []
     for place, bar in enumerate(plot.bars):
         height = max(room * bar.value / most, 1.0 if bar.value else 0.0)
         values = {
             "x": f"{place * step + 1:.1f}",
             "y": f"{floor - height:.1f}",
-            "width": f"{step - 2:.1f}",
+            "width": f"{max(step - 2, 0.8 * step):.1f}",
             "height": f"{height:.1f}",
             "middle": f"{(place + 0.5) * step:.1f}",
             "above": f"{floor - height - 4:.1f}",
@@ -64,10 +71,11 @@ def _upright(plot: Plot) -> Markup:
             html(
                 '<g><title>{label}: {value}</title><rect class="bar" x="{x}" y="{y}" width="{width}" '
                 'height="{height}" rx="1.5"/><text class="value" x="{middle}" y="{above}">{short}</text>'
-                '<text class="tick" x="{middle}" y="{below}">{label}</text></g>',
+                '<text class="tick" x="{middle}" y="{below}">{tick}</text></g>',
                 label=bar.label,
                 value=plot.told(bar.value),
-                short=brief(bar.value) if bar.value else "",
+                short=brief(bar.value) if bar.value and len(plot.bars) <= LABELS else "",
+                tick=bar.label if place % every == 0 else "",
                 **values,
             )
         )
@@ -92,7 +100,7 @@ def _lying(plot: Plot) -> Markup:
             label=bar.label,
             width=f"{max(100 * min(bar.value / most, 1.0), 0.5 if bar.value else 0):.2f}",
             value=plot.told(bar.value),
-            part=share(bar.value / plot.of) if plot.of and plot.of != 1 else "",
+            part=plot.part(bar.value),
         )
         for bar in plot.bars
     ]

@@ -12,6 +12,7 @@ st.html(Path(__file__).parent / "panel.css")
 page = st.navigation(
     [
         st.Page("views/overview.py", title="Overview", default=True),
+        st.Page("views/data.py", title="Data", url_path="data"),
         st.Page("views/runs.py", title="Runs", url_path="runs"),
         st.Page("views/try_it.py", title="Try it", url_path="try"),
     ],

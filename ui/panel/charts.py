@@ -1,9 +1,11 @@
-"""Curves of a run. Every label is ours, so that no data reaches plotly's own markup."""
+"""Curves of a run and histograms of data. Every label is ours, so that no data reaches plotly's own markup."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+    from pipelines.data.plots import Plot
 
 Points = list[tuple[int, float, float]]
 """(step, value, unix time)."""
@@ -55,3 +57,32 @@ def thinned(points: Points) -> Points:
     stride = -(-len(points) // POINTS_SHOWN)
     kept = points[::stride]
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def bars(plot: "Plot") -> "Figure":
+    """A histogram; its labels are numbers and dates, never names from the data."""
+    from plotly.graph_objects import Bar, Figure
+
+    figure = Figure(
+        Bar(
+            x=[bar.label for bar in plot.bars],
+            y=[bar.value for bar in plot.bars],
+            marker={"color": COLOURS["train"]},
+            hovertemplate="%{x}: %{y:,}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        title={
+            "text": plot.title,
+            "subtitle": {"text": plot.note, "font": {"size": 11}},
+            "font": {"size": 13},
+            "x": 0,
+            "y": 0.95,
+        },
+        height=230,
+        margin={"l": 4, "r": 8, "t": 60, "b": 4},
+        bargap=0.08,
+    )
+    figure.update_xaxes(tickfont={"size": 11}, showgrid=False, automargin=True, type="category", nticks=6, tickangle=0)
+    figure.update_yaxes(tickfont={"size": 11}, automargin=True, nticks=4)
+    return figure

@@ -10,7 +10,12 @@ from ui.panel import backend
 from ui.panel.last_known import Known, Problem
 from ui.panel.markup import age, html
 
-PAGES = {"Overview": "views/overview.py", "Runs": "views/runs.py", "Try it": "views/try_it.py"}
+PAGES = {
+    "Overview": "views/overview.py",
+    "Data": "views/data.py",
+    "Runs": "views/runs.py",
+    "Try it": "views/try_it.py",
+}
 
 
 def in_address(name: str) -> str | None:
