@@ -32,7 +32,8 @@ class FoldCounts:
         import numpy as np
 
         counts = self._all[self._places(keys)] - self._own[self._places_in(keys, fold)]
-        return np.maximum(counts, 0).astype(np.float32)
+        found: NDArray[np.float32] = np.maximum(counts, 0).astype(np.float32)
+        return found
 
     def _places(self, keys: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
         return mixed(keys) & self._last

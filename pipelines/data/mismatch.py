@@ -1,9 +1,9 @@
 """How well an answer fits its own prompt, by several measures that are each weak alone."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipelines.data.vectors import TextSpace, unit
+from pipelines.data.vectors import LatentSpace, TextSpace, unit
 from pipelines.data.word_ids import Words
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class FitModel:
     def __init__(self, prompts: Words, answers: Words, fold: "NDArray[np.int8]", seed: int) -> None:
         import numpy as np
 
-        self.space = TextSpace(_joined(prompts, answers), seed)
-        asked = self.space.latent(self.space.tfidf(prompts))
-        given = self.space.latent(self.space.tfidf(answers))
+        both = _joined(prompts, answers)
+        self._space = TextSpace(both)
+        self._latent = LatentSpace(self._space, both, seed)
+        asked, given = (self._latent.of(self._space.tfidf(words)) for words in (prompts, answers))
         order = np.random.default_rng(seed).permutation(len(fold))
         self._folds = {
             int(one): _fold(asked[others], given[others])
@@ -59,8 +60,8 @@ class FitModel:
         """
         import numpy as np
 
-        sparse_asked, sparse_given = self.space.tfidf(prompts), self.space.tfidf(answers)
-        asked, given = self.space.latent(sparse_asked), self.space.latent(sparse_given)
+        sparse_asked, sparse_given = self._space.tfidf(prompts), self._space.tfidf(answers)
+        asked, given = self._latent.of(sparse_asked), self._latent.of(sparse_given)
         found = np.zeros((prompts.texts, len(MEASURES)), np.float32)
         found[:, 0] = np.asarray(sparse_asked.multiply(sparse_given).sum(axis=1)).ravel()
         found[:, 1] = (asked * given).sum(axis=1)
@@ -79,7 +80,8 @@ def fit_ranks(measures: "NDArray[np.float32]") -> "NDArray[np.float64]":
     total = np.zeros(len(measures))
     for column in range(measures.shape[1]):
         total += rankdata(measures[:, column])
-    return total / (measures.shape[1] * max(1, len(measures)))
+    ranks: NDArray[np.float64] = total / (measures.shape[1] * max(1, len(measures)))
+    return ranks
 
 
 def _fold(asked: "NDArray[np.float32]", given: "NDArray[np.float32]") -> _Fold:
@@ -121,14 +123,16 @@ def _judged(learnt: _Fold, asked: "NDArray[np.float32]", given: "NDArray[np.floa
 def _spread(vectors: "NDArray[np.float32]") -> "NDArray[np.float32]":
     """Covariance of the rows."""
     centred = vectors - vectors.mean(axis=0)
-    return centred.T @ centred / max(1, len(vectors))
+    spread: NDArray[np.float32] = centred.T @ centred / max(1, len(vectors))
+    return spread
 
 
-def _deviation(vectors: "NDArray[np.float32]", spread: "NDArray[np.float32]") -> "NDArray[Any]":
+def _deviation(vectors: "NDArray[np.float32]", spread: "NDArray[np.float32]") -> "NDArray[np.float32]":
     """Standard deviation of each vector's products with rows of that covariance."""
     import numpy as np
 
-    return np.sqrt(((vectors @ spread) * vectors).sum(axis=1) + 1e-6)
+    deviation: NDArray[np.float32] = np.sqrt(((vectors @ spread) * vectors).sum(axis=1) + 1e-6)
+    return deviation
 
 
 def _joined(first: Words, second: Words) -> Words:

@@ -30,7 +30,8 @@ def robust_z(
         return np.zeros(len(values))
     median = np.median(of)
     scale = max(_NORMAL * float(np.median(np.abs(of - median))), least_scale)
-    return np.nan_to_num((values - median) / scale)
+    z: NDArray[np.float64] = np.nan_to_num((values - median) / scale)
+    return z
 
 
 def matched_z(

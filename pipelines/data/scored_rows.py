@@ -23,6 +23,8 @@ BATCH = 4096
 """Rows that are scored together."""
 BOILERPLATE_WORDS = 8
 """Words of an opening or a closing."""
+END = 500
+"""Characters at an answer's end in which they stand."""
 NO_WORDS = 0
 """Opening and closing of an answer with fewer."""
 
@@ -166,14 +168,10 @@ def _ends(answers: Sequence[str]) -> "tuple[NDArray[np.uint64], NDArray[np.uint6
     """Hashes of the first and the last words of each answer; NO_WORDS for one with fewer than BOILERPLATE_WORDS."""
     import numpy as np
 
-    ends = []
-    for parts in ([text[:LONGEST] for text in answers], [text[-LONGEST // 4 :] for text in answers]):
-        keys, row = sequences(words_of(parts), BOILERPLATE_WORDS)
-        hashes = np.full(len(answers), NO_WORDS, np.uint64)
-        if len(ends):
-            # The last of a row is what stays.
-            hashes[row] = keys
-        else:
-            hashes[row[::-1]] = keys[::-1]
-        ends.append(hashes)
-    return ends[0], ends[1]
+    first, last = np.full(len(answers), NO_WORDS, np.uint64), np.full(len(answers), NO_WORDS, np.uint64)
+    # Of what is written twice to a place the last stays.
+    keys, row = sequences(words_of(answers), BOILERPLATE_WORDS)
+    first[row[::-1]] = keys[::-1]
+    keys, row = sequences(words_of([text[-END:] for text in answers]), BOILERPLATE_WORDS)
+    last[row] = keys
+    return first, last

@@ -1,4 +1,4 @@
-"""Texts as vectors: TF-IDF of words and word stems, and their latent semantic space."""
+"""Texts as vectors: TF-IDF of words and word stems, and a latent semantic space of these."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +12,21 @@ if TYPE_CHECKING:
 HASHED = 2**18
 """Places that words and stems share."""
 TERMS = 50_000
-"""Terms that the latent space is made of, the most frequent of those in two texts or more."""
+"""Terms that the latent space is made of."""
 DIMENSIONS = 100
 
 
 class TextSpace:
-    """TF-IDF weights and a latent semantic space (Deerwester et al. 1990), fitted on a sample of texts."""
+    """TF-IDF weights, fitted on a sample of texts."""
 
-    def __init__(self, sample: Words, seed: int) -> None:
+    def __init__(self, sample: Words, terms: int = TERMS) -> None:
+        """Weights of all words; `terms`: how many of the most frequent ones stand in `of_terms`."""
         import numpy as np
-        from sklearn.utils.extmath import randomized_svd
 
-        counts = _counts(sample)
-        frequency = np.bincount(counts.indices, minlength=HASHED)
+        frequency = np.bincount(_counts(sample).indices, minlength=HASHED)
         self._idf = np.log((1 + sample.texts) / (1 + frequency)).astype(np.float32)
-        often = np.argsort(-frequency, kind="stable")[:TERMS]
+        often = np.argsort(-frequency, kind="stable")[:terms]
         self._terms = np.sort(often[frequency[often] >= 2])
-        vectors = self.tfidf(sample)[:, self._terms]
-        size = min(DIMENSIONS, *(max(1, side - 1) for side in vectors.shape))
-        if vectors.shape[1]:
-            _, _, right = randomized_svd(vectors, size, n_iter=3, random_state=seed)
-            self._components = np.ascontiguousarray(right.T, np.float32)
-        else:
-            self._components = np.zeros((0, size), np.float32)
 
     def tfidf(self, words: Words) -> "csr_array":
         """A row of length 1 for each text (of zeros for one without known words)."""
@@ -47,9 +39,29 @@ class TextSpace:
         vectors.data /= np.repeat(np.maximum(length, 1e-9), np.diff(vectors.indptr))
         return vectors
 
-    def latent(self, tfidf: "csr_array") -> "NDArray[np.float32]":
-        """The same texts in the latent space, (texts, dimensions), of length 1."""
-        return unit(tfidf[:, self._terms] @ self._components)
+    def of_terms(self, tfidf: "csr_array") -> "csr_array":
+        """The columns of terms that stand in two texts of the sample or more, the most frequent ones."""
+        return tfidf[:, self._terms]
+
+
+class LatentSpace:
+    """Latent semantic space of a sample of texts (Deerwester et al. 1990)."""
+
+    def __init__(self, space: TextSpace, sample: Words, seed: int) -> None:
+        import numpy as np
+        from sklearn.utils.extmath import randomized_svd
+
+        self._space = space
+        vectors = space.of_terms(space.tfidf(sample))
+        size = min(DIMENSIONS, *(max(1, side - 1) for side in vectors.shape))
+        self._components = np.zeros((vectors.shape[1], size), np.float32)
+        if vectors.shape[1]:
+            _, _, right = randomized_svd(vectors, size, n_iter=3, random_state=seed)
+            self._components[:, : len(right)] = right.T
+
+    def of(self, tfidf: "csr_array") -> "NDArray[np.float32]":
+        """Texts in that space, (texts, dimensions), of length 1."""
+        return unit(self._space.of_terms(tfidf) @ self._components)
 
 
 def unit(vectors: "NDArray[Any]") -> "NDArray[np.float32]":
