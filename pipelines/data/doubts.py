@@ -40,6 +40,16 @@ def suspect_findings(survey: Survey, suspicion: "Suspicion") -> Iterator[Finding
     """A finding a kind, the worst rows as samples."""
     import pyarrow.compute as pc
 
+    not_run: dict[str, str] = survey.evidence.note.anomalies.get("not_run") or {}
+    if not_run:
+        yield Finding(
+            code="data.anomalies.not_run",
+            severity="info",
+            message=f"Not looked for: {', '.join(not_run)}. {next(iter(not_run.values()))}",
+            count=len(not_run),
+            samples=tuple({"kind": kind, "reason": reason} for kind, reason in not_run.items()),
+            remedy="Look through the examples yourself, or audit again when there are more.",
+        )
     for kind, count in suspicion.by_kind.items():
         what, remedy = _SUSPECTS.get(kind, ("are suspect", "Look at them."))
         of_kind = suspicion.table.filter(pc.equal(suspicion.table["kind"], kind))

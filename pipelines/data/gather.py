@@ -58,9 +58,8 @@ def _clusters(
 def _suspects(
     corpus: Corpus, cluster: "NDArray[np.int64]", recipe: Recipe, progress: Progress
 ) -> "tuple[pa.Table, dict[str, Any]]":
-    find_suspects = _part("anomalies", "find_suspects")
-    if not find_suspects:
-        return _schema(SUSPECTS).empty_table(), {}
+    from pipelines.data.anomalies import find_suspects
+
     audit = recipe.audit
     found = find_suspects(
         corpus,
@@ -77,10 +76,18 @@ def _suspects(
 def _labels(
     corpus: Corpus, cluster: "NDArray[np.int64]", recipe: Recipe, progress: Progress
 ) -> "tuple[pa.Table, dict[str, Any]]":
-    label_noise = _part("label_noise", "label_noise")
-    if not recipe.dataset.label or not label_noise:
+    if not recipe.dataset.label:
         return _schema(SUSPECTS).empty_table(), {}
-    found = label_noise(corpus, cluster, folds=recipe.audit.folds, seed=recipe.seed, progress=progress)
+    from pipelines.data.label_noise import label_noise
+
+    found = label_noise(
+        corpus,
+        cluster,
+        folds=recipe.audit.folds,
+        seed=recipe.seed,
+        progress=progress,
+        instruction=recipe.dataset.instruction,
+    )
     return _plain(found.table, SUSPECTS), found.figures
 
 
@@ -100,15 +107,6 @@ def private_table(corpus: Corpus) -> "pa.Table":
                     columns["masked"].append(found["masked"])
             start += len(batch)
     return pa.table(columns, schema=_schema(PRIVATE))
-
-
-def _part(module: str, name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(f"pipelines.data.{module}"), name, None)
-    except ImportError:
-        return None
 
 
 def _schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
