@@ -148,3 +148,58 @@ def test_the_group_is_the_column_that_the_recipe_names_else_the_column_group(dat
 def test_other_columns_are_kept(dataset):
     example = only(read_examples(dataset("a.jsonl", [{"prompt": "a", "completion": "b", "score": 0.5, "tags": ["x"]}])))
     assert json.loads(example.meta)["columns"] == {"score": 0.5, "tags": ["x"]}
+
+
+PAIR = {"prompt": "how many", "chosen": "two, exactly", "rejected": "many"}
+ASKED = {"role": "user", "content": "how many"}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PAIR,
+        {"prompt": [ASKED], "chosen": [said("two, exactly")], "rejected": [said("many")]},
+        {"prompt": "how many", "chosen": [ASKED, said("two, exactly")], "rejected": [ASKED, said("many")]},
+        {"chosen": [ASKED, said("two, exactly")], "rejected": [ASKED, said("many")]},
+    ],
+)
+@pytest.mark.parametrize("form", ["auto", "preference"])
+def test_a_preference_pair_is_the_chosen_conversation_and_the_rejected_answer(dataset, row, form):
+    example = only(read_examples(dataset("a.jsonl", [row], format=form)))
+    assert [turn["content"] for turn in example.turns] == ["how many", "two, exactly"]
+    assert json.loads(example.rejected) == "many"
+    assert example.id == conversation_id(example.turns, "many") != conversation_id(example.turns)
+
+
+@pytest.mark.parametrize(
+    "row,kind,reason",
+    [
+        (PAIR | {"rejected": "two, exactly "}, "equal", "the same answer"),
+        (PAIR | {"rejected": ""}, "empty", "rejected is empty"),
+        (PAIR | {"rejected": [said(" ")]}, "empty", "is empty"),
+        (PAIR | {"rejected": [ASKED]}, "roles", "does not end with the assistant's answer"),
+        (
+            {"chosen": [ASKED, said("two")], "rejected": [{"role": "user", "content": "when"}, said("many")]},
+            "roles",
+            "answer different prompts",
+        ),
+        ({"chosen": "two", "rejected": "many"}, "roles", "assistant's where user's is due"),
+    ],
+)
+def test_a_pair_that_teaches_no_preference_is_quarantined(dataset, row, kind, reason):
+    reading = read_examples(dataset("a.jsonl", [PAIR, row]))
+    assert len(reading.examples) == 1 and reading.bad[0].kind == kind
+    assert reason in reading.bad[0].reason
+
+
+def test_the_label_is_the_column_that_the_recipe_names_and_no_other(dataset):
+    rows = [{"prompt": "a", "completion": "b", "label": ["no", "text"], "topic": "birds"}]
+    plain = only(read_examples(dataset("a.jsonl", rows)))
+    labelled = only(read_examples(dataset("a.jsonl", rows, label="topic")))
+    assert (plain.label, labelled.label, plain.id) == (None, "birds", labelled.id)
+    with pytest.raises(UserError, match="label names topics, which is not there; did you mean topic"):
+        read_examples(dataset("a.jsonl", rows, label="topics"))
