@@ -221,7 +221,7 @@ def special_findings(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             code="data.anomalies.special",
             severity="warning",
-            message=f"{_rows(len(rows))} {'holds' if len(rows) == 1 else 'hold'} special tokens or chat marks (such as <|im_start|>) in their text; "
+            message=f"Special tokens or chat marks (such as <|im_start|>) stand in the text of {_rows(len(rows))}; "
             "training takes them as plain text.",
             count=len(rows),
             samples=sample_rows(survey, rows[:SAMPLES]),
