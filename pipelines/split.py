@@ -1,235 +1,143 @@
 """`sluice split`: sides that share nothing, as a versioned table."""
 
-import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cluster.errors import UserError
+from cluster.errors import StageFailed, UserError
 from pipelines import audit, stage
-from pipelines.data.example import Example, text_of
-from pipelines.data.findings import masked
-from pipelines.data.leakage import Leak, Placed, find_leaks
-from pipelines.data.read import read_examples
-from pipelines.data.splitting import HELD_OUT, SIDES, History, Item, Place, assign
-from pipelines.data.survey import Survey
-from pipelines.data.table import Past, make_table, read_past, read_version, table_fingerprint, write_table
+from pipelines.data.benchmark_sets import benchmark_items, benchmarks_fingerprint
+from pipelines.data.division import Division, Outside, divide
+from pipelines.data.past import Past, ever_tested, read_past
+from pipelines.data.prepare import evidence_of, prepare
+from pipelines.data.split_findings import leak_findings, notes, split_figures
+from pipelines.data.splitting import HELD_OUT, SIDES
+from pipelines.data.table import Written, read_version, write_table
 from pipelines.fingerprint import fingerprint
-from pipelines.gates import Finding, decide
+from pipelines.gates import Gate, decide
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.recipe_data import Split
+from pipelines.review import dropped
 from pipelines.stage import Outcome, Stage, check_unmoved, require
 from pipelines.workspace import Workspace
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-REPAIRS = 10
-"""Times that near-duplicates which the sketches missed are added and the newcomers are placed anew."""
+_RULES = ("by_time", "column", "heal", "dedup", "containment")
+"""Keys of the split that sides depend on, beside the shares."""
 
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The audit's report, and the policy."""
-    return {"audit": require(audit.STAGE, recipe, workspace).key, "policy": policy_of(recipe)}
+    """The audit's report, the rules, what people decided to leave out, and the benchmarks that are kept out."""
+    named = {"benchmarks": benchmarks_fingerprint(recipe.split.benchmarks)} if recipe.split.benchmarks else {}
+    return {
+        "audit": require(audit.STAGE, recipe, workspace).key,
+        "policy": fingerprint(policy_of(recipe), recipe.split.model_dump(mode="json"), recipe.audit.private.action),
+        "reviews": fingerprint(dropped(workspace, recipe.name)),
+    } | {name: value for name, value in named.items() if value}
 
 
 def policy_of(recipe: Recipe) -> str:
     """Fingerprint of what the sides are drawn by: under another one the old places do not count."""
+    split, plain = recipe.split, Split()
+    # Only what differs from how it always was: a key that is new breaks off no table that was there before it.
+    rules = {name: getattr(split, name) for name in _RULES if getattr(split, name) != getattr(plain, name)}
+    if recipe.dataset.label:
+        rules["label"] = recipe.dataset.label
+    if recipe.audit.private.action == "mask":
+        rules["masked"] = sorted(recipe.audit.private.kinds)
     return fingerprint(
         recipe.seed,
-        recipe.split.model_dump(mode="json"),
+        split.shares,
         recipe.audit.near_duplicate_threshold,
         recipe.dataset.group_by or recipe.dataset.columns.get("group"),
+        *([rules] if rules else []),
     )
 
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
-    """Place every example, write the table, and look for leaks in what was written.
+    """Place every example, look for leaks in what will be written, and write it.
 
     `fresh` forgets the places that were given before.
     """
     audited = require(audit.STAGE, recipe, workspace)
-    reading = read_examples(recipe, workspace.settings)
+    corpus, evidence = prepare(recipe, workspace, progress), evidence_of(recipe, workspace, progress)
     # Before anything is written: a version of the table counts for the places of all that come after it.
-    check_unmoved("split", recipe, {"dataset": audited.fingerprints["dataset"]}, {"dataset": reading.fingerprint})
+    check_unmoved("split", recipe, {"dataset": audited.fingerprints["dataset"]}, {"dataset": corpus.note.dataset})
     uri, policy = workspace.uri("splits", recipe.name), policy_of(recipe)
     past = Past() if fresh else read_past(uri, policy)
-    examples = once_each(reading.examples, past.groups)
-    division = divide(examples, recipe, past.history)
-    _refuse_empty(division.rows, recipe)
-    version = write_table(uri, make_table(examples, division.places), policy, starts_over=fresh)
-    written = read_version(uri, version)
-    leaks = verify(written, recipe)
-    progress.say(f"split: {_sizes(division.rows)}; version {version} of {uri}.")
-    checked = sum(division.rows[side] for side in SIDES)
-    evidence = (
-        f"{_sizes(division.rows)}: no id, text, near-duplicate, group or cluster stands on two sides "
-        f"(every pair of {checked:,} examples considered exactly, without the sketches that the split was made by)."
+    outside = Outside(
+        dropped=dropped(workspace, recipe.name),
+        tested=ever_tested(uri) if recipe.split.freeze_test else None,
+        benchmarks=benchmark_items(recipe.split.benchmarks),
     )
-    if leaks:
-        kinds = Counter(leak.kind for leak in leaks)
-        named = ", ".join(f"{count} by {kind}" for kind, count in kinds.items())
-        evidence = f"{len(leaks)} pairs stand on two sides: {named}."
+    division = divide(corpus, evidence, recipe, past, outside, progress)
+    _refuse_empty(division.sizes, recipe)
+    written = write_table(uri, division.batches(corpus), policy, starts_over=fresh, cutoffs=division.cutoffs)
+    check_sides(written, division)
+    leaks = division.leaks.table(division.checked)
+    evidence.write_leaks(leaks)
+    progress.say(f"split: {_sizes(division.sizes)}; version {written.version} of {uri}.")
+    figures = split_figures(division, past, recipe, corpus)
     return Outcome(
-        gates=(decide("split.leakage", not leaks, evidence),),
-        findings=(
-            *leak_findings(leaks, examples),
-            *_notes(len(reading.examples) - len(examples), division, past, recipe),
-        ),
-        figures=_figures(examples, division, past, recipe, len(reading.examples)),
-        produced={"table": uri, "version": str(version), "split": table_fingerprint(written)},
+        gates=(_leakage_gate(division), _size_gate(recipe, figures)),
+        findings=(*leak_findings(division, leaks, corpus, recipe), *notes(division, past, recipe, corpus)),
+        figures=figures,
+        produced={
+            "table": uri,
+            "version": str(written.version),
+            "split": written.fingerprint,
+            "evidence": str(evidence.folder),
+        },
         read={"audit": audited.key},
     )
 
 
-def once_each(examples: list[Example], groups: dict[str, str | None]) -> list[Example]:
-    """One row of each id, whatever the order.
+def check_sides(written: Written, division: Division) -> None:
+    """Raise StageFailed unless each row of the table stands on the side on which the verifier looked at it.
 
-    That of the group it was in before, then one by a person, as whose the audit counted it, then the first group's.
+    That the rows' content is what the verifier read, the table's fingerprint says.
     """
-    chosen: dict[str, tuple[Any, Example]] = {}
-    for example in examples:
-        kept_group = example.id not in groups or example.group == groups[example.id]
-        rank = (
-            not kept_group,
-            not example.by_a_person,
-            *(example.group or "", example.source or "", example.annotator or "", example.meta),
-        )
-        if example.id not in chosen or rank < chosen[example.id][0]:
-            chosen[example.id] = (rank, example)
-    return [example for _, example in chosen.values()]
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-
-@dataclass(frozen=True)
-class Division:
-    """The places of the examples."""
-
-    places: dict[str, Place]
-    missed: int
-    """Pairs of near-duplicates that the sketches missed, found by the exact search and kept together since."""
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """Side -> its examples."""
-        counts = Counter(place.side for place in self.places.values())
-        return {side: counts[side] for side in (*SIDES, HELD_OUT)}
-
-
-def divide(examples: list[Example], recipe: Recipe, history: History) -> Division:
-    """Places for all examples; what the sketches miss is added and the newcomers are placed anew."""
-    survey = Survey(examples, recipe.audit.near_duplicate_threshold, recipe.dataset.instruction)
-    text = {id: survey.texts[number] for id, number in survey.text_of_id.items()}
-    items = [Item(example.id, text[example.id], example.group) for example in examples]
-    near = {(survey.texts[left], survey.texts[right]) for left, right, _ in survey.pairs}
-    shares, found = recipe.split.model_dump(), len(near)
-    for _ in range(REPAIRS):
-        places = assign(items, near, shares, recipe.seed, history)
-        placed = [Placed(item.id, item.text, places[item.id].side) for item in items if places[item.id].side in SIDES]
-        leaks = find_leaks(placed, survey.threshold)
-        missed = {(text[leak.left], text[leak.right]) for leak in leaks if leak.kind == "near"}
-        if missed <= near:
-            break
-        near |= missed
-    return Division(places, len(near) - found)
-
-
-def verify(table: "pa.Table", recipe: Recipe) -> list[Leak]:
-    """The leaks in a written split: from its rows alone, by another computation than the one that made it."""
-    placed = [
-        Placed(row["id"], _text(row["messages"], recipe), row["split"], row["group"], row["cluster"])
-        for row in table.to_pylist()
-        if row["split"] != HELD_OUT
-    ]
-    return find_leaks(placed, recipe.audit.near_duplicate_threshold)
-
-
-def leak_findings(leaks: list[Leak], examples: list[Example]) -> Iterator[Finding]:
-    """One finding for each kind of leak, its pairs listed."""
-    by_id = {example.id: example for example in examples}
-    for kind in dict.fromkeys(leak.kind for leak in leaks):
-        pairs = [leak for leak in leaks if leak.kind == kind]
-        yield Finding(
-            code=f"split.leakage.{kind}",
-            severity="error",
-            message=f"{len(pairs)} pairs of examples share their {kind} across sides.",
-            count=len(pairs),
-            samples=tuple(
-                {
-                    "left": leak.left[:12],
-                    "right": leak.right[:12],
-                    "similarity": round(leak.similarity, 3),
-                    "left_text": masked(text_of(by_id[leak.left].turns), 60),
-                    "right_text": masked(text_of(by_id[leak.right].turns), 60),
-                }
-                for leak in pairs[:20]
-            ),
-            remedy="`sluice split RECIPE --fresh` places every example anew; often a group was renamed.",
+    table = read_version(written.uri, written.version, ("id", "split"))
+    placed = division.checked
+    looked_at = pa.array([*SIDES, HELD_OUT]).take(pa.array(placed.side[: placed.rows] % (len(SIDES) + 1)))
+    found = pc.index_in(table["id"], placed.ids.combine_chunks().slice(0, placed.rows))
+    same = not found.null_count and len(np.unique(found.to_numpy())) == len(table) == len(division.rows)
+    if not same or not table["split"].combine_chunks().equals(looked_at.take(found.combine_chunks())):
+        raise StageFailed(
+            f"{written.uri}: version {written.version} does not hold the sides that were checked.",
+            "Look after the storage, then run `sluice split RECIPE --fresh`.",
         )
 
 
-def _notes(repeats: int, division: Division, past: Past, recipe: Recipe) -> Iterator[Finding]:
-    """What is no leak, and yet worth knowing."""
-    rows = division.rows
-    if rows[HELD_OUT]:
-        held = [id for id, place in division.places.items() if place.side == HELD_OUT]
-        yield Finding(
-            code="split.held_out",
-            severity="warning",
-            message=f"{len(held):,} examples belong to two sides and enter neither.",
-            count=len(held),
-            samples=tuple({"id": id[:12]} for id in held[:5]),
-            remedy="Nothing has to be done; `sluice split RECIPE --fresh` would place every example anew.",
+def _leakage_gate(division: Division) -> Gate:
+    """Nothing that belongs together stands on two sides, and nothing of a benchmark in training."""
+    counts = division.leaks.counts
+    evidence = f"{len(division.leaks):,} pairs stand on two sides: " + ", ".join(
+        f"{count:,} by {kind}" for kind, count in counts.items()
+    )
+    if not counts:
+        checked = sum(division.sizes[side] for side in SIDES)
+        evidence = (
+            f"{_sizes(division.sizes)}: no id, text, near-duplicate, contained text, group or cluster stands on two "
+            f"sides (every pair of {checked:,} examples considered exactly, without the sketches that the split was "
+            "made by)."
         )
-    if repeats:
-        yield Finding(
-            code="split.repeats",
-            severity="info",
-            message=f"{repeats:,} rows repeat another exactly and enter once.",
-            count=repeats,
-            remedy="Nothing has to be done.",
-        )
-    total = sum(rows[side] for side in SIDES)
-    shares = recipe.split.model_dump()
-    off = [side for side in SIDES if abs(rows[side] / total - shares[side]) > 0.05]
-    if off:
-        named = ", ".join(f"{side} {rows[side] / total:.1%} instead of {shares[side]:.0%}" for side in off)
-        yield Finding(
-            code="split.shares",
-            severity="warning",
-            message=f"Whole groups and clusters make the shares coarse: {named}.",
-            count=len(off),
-            remedy="Group by something finer, add data, or draw again with another seed.",
-        )
-    if past.started_over:
-        yield Finding(
-            code="split.started_over",
-            severity="info",
-            message="The seed, the shares, the threshold or the grouping changed: every example was placed anew.",
-            count=total,
-            remedy="Compare models only on test sides of the same policy.",
-        )
+    return decide("split.leakage", not counts, evidence)
 
 
-def _figures(examples: list[Example], division: Division, past: Past, recipe: Recipe, rows: int) -> dict[str, Any]:
-    total = sum(division.rows[side] for side in SIDES)
-    groups: dict[str, set[str]] = {side: set() for side in (*SIDES, HELD_OUT)}
-    for example in examples:
-        if example.group:
-            groups[division.places[example.id].side].add(example.group)
-    kept = sum(1 for example in examples if example.id in past.history.present)
-    return {
-        "rows": division.rows,
-        "shares": {side: round(division.rows[side] / total, 6) for side in SIDES},
-        "wanted_shares": recipe.split.model_dump(),
-        "groups": {side: len(found) for side, found in groups.items()},
-        "clusters": len({place.cluster for place in division.places.values()}),
-        "repeats_left_out": rows - len(examples),
-        "kept_places": kept,
-        "new_places": len(examples) - kept,
-        "near_duplicates_missed_by_sketches": division.missed,
-    }
+def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
+    """Enough examples to judge by."""
+    split, rows, clusters = recipe.split, figures["rows"], figures["clusters_by_side"]
+    least = {"validation": split.min_validation, "test": split.min_test}
+    named = ", ".join(
+        f"{side} {rows[side]:,} examples in {clusters[side]:,} clusters ({figures['shares'][side]:.1%}"
+        + (f", at least {least[side]:,} are needed)" if side in least else ")")
+        for side in SIDES
+    )
+    return decide("split.size", all(rows[side] >= count for side, count in least.items()), f"{named}.")
 
 
 def _refuse_empty(rows: dict[str, int], recipe: Recipe) -> None:
@@ -246,14 +154,10 @@ def _sizes(rows: dict[str, int]) -> str:
     return ", ".join(f"{side} {count:,}" for side, count in rows.items() if count or side in SIDES)
 
 
-def _text(messages: str, recipe: Recipe) -> str:
-    return text_of(json.loads(messages), recipe.dataset.instruction)
-
-
 STAGE = Stage(
     name="split",
     summary="Put the examples on sides that share nothing, as a versioned table.",
-    gates=("split.leakage",),
+    gates=("split.leakage", "split.size"),
     reads=reads,
     work=work,
 )

@@ -25,7 +25,7 @@ def waive(
     GateClosed when there is no report on the present inputs: nobody waives what was not looked at.
     """
     now = datetime.now(UTC)
-    by, because = _plain("--by", by, LONGEST_NAME), _plain("--because", because, LONGEST_REASON)
+    by, because = plain("--by", by, LONGEST_NAME), plain("--because", because, LONGEST_REASON)
     if until is not None and until <= now:
         raise UserError(f"--until {until:%Y-%m-%d %H:%M} UTC is in the past.", "Name a day to come, or leave it out.")
     stage = stage_of(gate)
@@ -71,10 +71,14 @@ def end_of(day: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _plain(option: str, text: str, longest: int) -> str:
+def plain(option: str, text: str, longest: int, needed: str = "A waiver carries a name and a reason for ever.") -> str:
+    """The text without the space around it.
+
+    Raises UserError unless it is one line of at most `longest` characters; `needed` says why it may not be empty.
+    """
     text = text.strip()
     if not text:
-        raise UserError(f"{option} is empty.", "A waiver carries a name and a reason for ever.")
+        raise UserError(f"{option} is empty.", needed)
     if len(text) > longest:
         raise UserError(f"{option} has {len(text)} characters.", f"Keep it within {longest}.")
     if not text.isprintable():

@@ -8,11 +8,15 @@ import heapq
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cluster.errors import UserError
 from pipelines.data.splitting import SIDES, Choose, Components
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+NEVER = -(2**63)
+"""The time of what does not say when it was made."""
 
 
 def point(key: str, seed: int) -> float:
@@ -98,8 +102,14 @@ class ByTime:
         """A side for each component."""
         import numpy as np
 
-        newest = np.full(len(components.keys), np.iinfo(np.int64).min)
+        newest = np.full(len(components.keys), NEVER)
         np.maximum.at(newest, components.component, self.time[components.members])
+        if (unknown := newest == NEVER).any():
+            raise UserError(
+                f"split.by_time: {int(unknown[components.component].sum()):,} examples do not say when they were made "
+                "(created_at), and none that they belong to does.",
+                "Map the column with the time to created_at in dataset.columns, or leave split.by_time out.",
+            )
         if self.cutoffs is None:
             self.cutoffs = self._settled(np.sort(newest[components.component]))
         return np.searchsorted(np.array(self.cutoffs), newest, side="right").astype(np.int8)

@@ -113,8 +113,8 @@ def assign(items: Items, edges: "NDArray[np.int64]", choose: Choose, history: Hi
     cluster[new[~fits]] = own[new[~fits]]
     kept = new[fits]
     near = components(items, kept, edges, by_group=False)
-    met = _least(near, around.cluster[items.text[kept]])
-    name = np.where(met < len(names), met, _least(near, own[kept]))[near]
+    met = least(near, around.cluster[items.text[kept]])
+    name = np.where(met < len(names), met, least(near, own[kept]))[near]
     cluster[kept] = np.where(history.returns[kept], before[kept], name)
     return Places(side, names[cluster])
 
@@ -208,34 +208,34 @@ def _chosen(
     free: NDArray[np.bool_] = votes.max(axis=1) == 0
     inside = free[component]
     number = np.cumsum(free) - 1
-    drawn = Components(_keys(items, new, component, free), new[inside], number[component[inside]])
+    drawn = Components(component_keys(items, new, component, free), new[inside], number[component[inside]])
     chosen[free] = choose(drawn)
     return chosen
 
 
-def _keys(
-    items: Items, new: "NDArray[np.int64]", component: "NDArray[np.int64]", free: "NDArray[np.bool_]"
+def component_keys(
+    items: Items, members: "NDArray[np.int64]", component: "NDArray[np.int64]", wanted: "NDArray[np.bool_]"
 ) -> list[str]:
-    """For each free component `group NAME`, the first by name, or `cluster ID`, the first."""
+    """For each wanted component `group NAME`, the first by name, or `cluster ID`, the first."""
     import numpy as np
 
     by_name = sorted(range(len(items.groups)), key=items.groups.__getitem__)
     rank = np.empty(len(by_name) + 1, np.int64)
     rank[by_name] = np.arange(len(by_name))
     rank[-1] = len(by_name)
-    group = _least(component, rank[items.group[new]])[free].tolist()
-    order = np.argsort(items.ids[new], kind="stable")
-    first = np.empty(len(free), np.int64)
+    group = least(component, rank[items.group[members]])[wanted].tolist()
+    order = np.argsort(items.ids[members], kind="stable")
+    first = np.empty(len(wanted), np.int64)
     # Written from the last id to the first: the first stays.
-    first[component[order[::-1]]] = new[order[::-1]]
-    ids: list[Any] = items.ids[first[free]].tolist()
+    first[component[order[::-1]]] = members[order[::-1]]
+    ids: list[Any] = items.ids[first[wanted]].tolist()
     return [
         f"group {items.groups[by_name[name]]}" if name < len(by_name) else f"cluster {id.decode()}"
         for name, id in zip(group, ids, strict=True)
     ]
 
 
-def _least(component: "NDArray[np.int64]", values: "NDArray[np.int64]") -> "NDArray[np.int64]":
+def least(component: "NDArray[np.int64]", values: "NDArray[np.int64]") -> "NDArray[np.int64]":
     """For each component the least of its members' values."""
     import numpy as np
 

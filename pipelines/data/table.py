@@ -1,25 +1,27 @@
-"""The split as a versioned Delta table: written by `sluice split`, read one side at a time by what comes after."""
+"""The split as a versioned Delta table: written as a stream, read one side at a time by what comes after."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
-from cluster.errors import UserError
-from pipelines.data.example import Example
-from pipelines.data.splitting import History, Place
-from pipelines.fingerprint import fingerprint
+from cluster.errors import StageFailed, UserError
+from pipelines.data.table_fingerprint import TableDigest, version_1_fingerprint
 from pipelines.gates import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
-TABLE_VERSION = 1
-"""Of the columns."""
+TABLE_VERSION = 2
+"""Of the columns: 2 brought rejected, label and fold."""
 
 COLUMNS = (
     "id",
     "messages",
+    "rejected",
     "group",
+    "label",
     "cluster",
     "source",
     "collector",
@@ -27,134 +29,168 @@ COLUMNS = (
     "created_at",
     "meta",
     "split",
+    "fold",
 )
-"""All text; one row an example, ordered by id."""
+"""All text, but for `fold`, a number; one row an example, in no order."""
+
+BATCH_ROWS = 8192
 
 Side = Literal["train", "validation", "test"]
 
-_POLICY, _START, _SCHEMA = "sluice.policy", "sluice.starts_over", "sluice.schema_version"
+POLICY, STARTS, SCHEMA, DIGEST, CUTOFFS, RESTORED, _MARK = (
+    f"sluice.{name}"
+    for name in ("policy", "starts_over", "schema_version", "fingerprint", "cutoffs", "restored", "commit")
+)
+"""What a version's commit says."""
+
+
+def schema() -> "pa.Schema":
+    """Of a table that is written now."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int32() if name == "fold" else pa.string()) for name in COLUMNS])
+
+
+@dataclass(frozen=True)
+class Written:
+    """A version of the table."""
+
+    uri: str
+    version: int
+    fingerprint: str
+
+
+def write_table(
+    uri: str,
+    batches: "Iterable[pa.RecordBatch]",
+    policy: str,
+    *,
+    starts_over: bool = False,
+    cutoffs: tuple[int, int] | None = None,
+) -> Written:
+    """Store the rows as a new version, with the policy that they were split by.
+
+    After one that `starts_over` the places of the versions before it count no more. `cutoffs`: the times
+    (microseconds) by which a temporal split was made. Raises StageFailed when what can be read back is not what was
+    written.
+    """
+    import pyarrow as pa
+    from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+    digest, mark = TableDigest(), uuid4().hex
+
+    def passing() -> "Iterator[pa.RecordBatch]":
+        for batch in batches:
+            digest.add(batch)
+            yield batch
+
+    said = {POLICY: policy, STARTS: str(starts_over).lower(), SCHEMA: str(TABLE_VERSION), _MARK: mark}
+    if cutoffs:
+        said[CUTOFFS] = ",".join(map(str, cutoffs))
+    write_deltalake(
+        uri,
+        pa.RecordBatchReader.from_batches(schema(), passing()),
+        mode="overwrite",
+        schema_mode="overwrite",
+        commit_properties=CommitProperties(custom_metadata=said),
+    )
+    # The version that was just written, also when another split of the same recipe wrote one since.
+    version = next(commit["version"] for commit in DeltaTable(uri).history() if commit.get(_MARK) == mark)
+    if table_fingerprint(uri, version) != digest.hexdigest():
+        raise StageFailed(
+            f"{uri}: version {version} is not what was written to it.",
+            "Look after the storage, then run `sluice split RECIPE` again.",
+        )
+    return Written(uri, version, digest.hexdigest())
 
 
 def read_side(report: Report, side: Side) -> "pa.Table":
     """The examples of one side of the split that `report` tells of, ordered by id.
 
-    Raises UserError when the table is gone or is not what the split left.
+    The whole version is read, but no more than the side is held. Raises UserError when the table is gone or is not
+    what the split left.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = read_version(report.produced["table"], int(report.produced["version"]))
-    if table_fingerprint(table) != report.produced["split"]:
+    uri, version = report.produced["table"], int(report.produced["version"])
+    digest, kept = TableDigest(), [pa.RecordBatch.from_pylist([], schema())]
+    for batch in read_batches(uri, version):
+        digest.add(batch)
+        kept.append(batch.filter(pc.equal(batch["split"], side)))
+    found = digest.hexdigest()
+    if found != report.produced["split"] and version_1_fingerprint(uri, version) != report.produced["split"]:
         raise UserError(
-            f"{report.produced['table']}: version {report.produced['version']} is not what the split left.",
+            f"{uri}: version {version} is not what the split left.",
             "Something changed the table's files; run `sluice split RECIPE --fresh`.",
         )
-    return table.filter(pc.equal(table["split"], side))
+    return pa.Table.from_batches(kept).sort_by("id")
 
 
-def make_table(examples: Iterable[Example], places: dict[str, Place]) -> "pa.Table":
-    """The rows of the split."""
-    import pyarrow as pa
-
-    rows = [
-        {
-            "id": example.id,
-            "messages": example.messages,
-            "group": example.group,
-            "cluster": places[example.id].cluster,
-            "source": example.source,
-            "collector": example.collector,
-            "annotator": example.annotator,
-            "created_at": example.created_at,
-            "meta": example.meta,
-            "split": places[example.id].side,
-        }
-        for example in sorted(examples, key=lambda example: example.id)
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
+def table_fingerprint(uri: str, version: int) -> str:
+    """SHA-256 of a version's content, whatever its rows' order (see `TableDigest`)."""
+    digest = TableDigest()
+    for batch in read_batches(uri, version):
+        digest.add(batch)
+    return digest.hexdigest()
 
 
-def table_fingerprint(table: "pa.Table") -> str:
-    """SHA-256 of what is learnt from and compared: ids, conversations, groups, clusters and sides, by id."""
-    names = ("id", "messages", "group", "cluster", "split")
-    columns = [table[name].to_pylist() for name in names]
-    return fingerprint(TABLE_VERSION, sorted(zip(*columns, strict=True), key=lambda row: row[0]))
+def read_batches(uri: str, version: int, columns: Sequence[str] = COLUMNS) -> "Iterator[pa.RecordBatch]":
+    """One version of the table, some thousand rows at a time; columns that it lacks (version 1) are null.
 
-
-def write_table(uri: str, table: "pa.Table", policy: str, *, starts_over: bool = False) -> int:
-    """Store `table` as a new version, with the policy that it was split by; the version's number.
-
-    After one that `starts_over` the places of the versions before it count no more.
+    Raises UserError when it is gone.
     """
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
+    import pyarrow as pa
+    from deltalake.exceptions import DeltaError
 
-    write_deltalake(
-        uri,
-        table,
-        mode="overwrite",
-        schema_mode="overwrite",
-        commit_properties=CommitProperties(
-            custom_metadata={_POLICY: policy, _START: str(starts_over).lower(), _SCHEMA: str(TABLE_VERSION)}
-        ),
-    )
-    # The version that was just written, also when another split of the same recipe wrote one since.
-    wanted = table_fingerprint(table)
-    newest = DeltaTable(uri).version()
-    for version in range(newest, -1, -1):
-        if table_fingerprint(read_version(uri, version)) == wanted:
-            return version
-    raise AssertionError(f"{uri}: the version that was written is not there")
+    wanted = pa.schema([schema().field(name) for name in columns])
+    try:
+        stored = open_table(uri, version).to_pyarrow_dataset()
+        there = [name for name in columns if name in stored.schema.names]
+        # Read ahead costs memory, and a split is read while other things are held.
+        scanner = stored.scanner(
+            columns=there, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1, use_threads=False
+        )
+        for batch in scanner.to_batches():
+            arrays = [
+                batch[field.name].cast(field.type) if field.name in there else pa.nulls(len(batch), field.type)
+                for field in wanted
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise _unreadable(uri, version, error) from None
 
 
 def read_version(uri: str, version: int, columns: Sequence[str] = COLUMNS) -> "pa.Table":
-    """One version of the table. Raises UserError when it is gone."""
+    """A whole version in memory, ordered by id: for columns that are small. Raises UserError when it is gone."""
+    import pyarrow as pa
+
+    names = list(dict.fromkeys((*columns, "id")))
+    wanted = pa.schema([schema().field(name) for name in names])
+    table = pa.Table.from_batches(read_batches(uri, version, names), wanted)
+    return table.sort_by("id").select(list(columns))
+
+
+def open_table(uri: str, version: int | None = None) -> "DeltaTable":
+    """The stored table. Raises UserError, with the versions that exist, when there is no such one."""
     import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     try:
-        stored = DeltaTable(uri, version=version)
-        table = stored.to_pyarrow_table(columns=list(columns))
+        return DeltaTable(uri, version=version)
     except (DeltaError, OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{uri}: version {version} of the split cannot be read ({str(error).splitlines()[0]}).",
-            "Run `sluice split RECIPE --fresh`.",
-        ) from None
-    plain = pa.schema([(name, pa.string()) for name in columns])
-    return table.select(list(columns)).cast(plain).sort_by("id")
+        raise _unreadable(uri, version, error) from None
 
 
-@dataclass(frozen=True)
-class Past:
-    """What earlier versions of the table say."""
-
-    history: History = field(default_factory=History)
-    groups: dict[str, str | None] = field(default_factory=dict)
-    """Id -> group of what the last version holds."""
-    started_over: bool = False
-    """Whether there are versions, but of another policy, so that nothing of them counts."""
-
-
-def read_past(uri: str, policy: str) -> Past:
-    """The places that versions of the same policy gave; older versions count for what is gone since."""
+def commits(uri: str) -> list[dict[str, Any]]:
+    """What each version's commit says, newest first; nothing where there is no table."""
     from deltalake import DeltaTable
 
-    if not DeltaTable.is_deltatable(uri):
-        return Past()
-    commits = DeltaTable(uri).history()
-    present: dict[str, Place] | None = None
-    groups: dict[str, str | None] = {}
-    gone: dict[str, Place] = {}
-    for commit in commits:
-        if commit.get(_POLICY) != policy:
-            break
-        version = read_version(uri, commit["version"], ("id", "group", "cluster", "split"))
-        rows = version.to_pylist()
-        places = {row["id"]: Place(row["cluster"], row["split"]) for row in rows}
-        if present is None:
-            present, groups = places, {row["id"]: row["group"] for row in rows}
-        else:
-            gone = places | gone
-        if commit.get(_START) == "true":
-            break
-    history = History(present or {}, {id: place for id, place in gone.items() if id not in (present or {})})
-    return Past(history, groups, present is None)
+    return DeltaTable(uri).history() if DeltaTable.is_deltatable(uri) else []
+
+
+def _unreadable(uri: str, version: int | None, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    named = "the table" if version is None else f"version {version} of the split"
+    return UserError(f"{uri}: {named} cannot be read ({reason}).", "Run `sluice split RECIPE --fresh`.")
