@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import random
 import time
 
 import numpy as np
@@ -17,7 +18,6 @@ from pipelines.data.edges import components
 from pipelines.data.resemblance import ShingleSets
 from pipelines.data.sketches import sketch_columns, word_hashes
 from pipelines.progress import Progress
-from tests.pipelines.data.test_duplicates import varied_texts
 
 QUIET = Progress(quiet=True)
 
@@ -41,6 +41,23 @@ def written(folder, messages, normals, threshold):
         writer.write(pa.table(columns | sketch_columns(normals, threshold)))
         writer.write_bad(pa.table({"file": pa.array([], pa.string())}))
         return writer.finish(Note("", "one process", 0))
+
+
+def varied_texts(count, seed):
+    """Texts of 4 to 60 words, each third one a copy of another with a few words changed."""
+    chance = random.Random(seed)
+    vocabulary = [f"word{i}" for i in range(400)]
+    texts = []
+    for number in range(count):
+        if number % 3 == 2:
+            copy = chance.choice(texts).split()
+            for _ in range(chance.choice([1, 1, 2])):
+                # A word changed at the end costs one shingle, one in the middle five.
+                copy[chance.choice([-1, chance.randrange(len(copy))])] = chance.choice(vocabulary)
+            texts.append(" ".join(copy))
+        else:
+            texts.append(" ".join(chance.choices(vocabulary, k=chance.randint(4, 60))))
+    return sorted(set(texts))
 
 
 def edges(found):
