@@ -2,16 +2,17 @@
 
 `python -m tests.benchmarks.near_duplicates [--lists FOLDER] [--rows 60000] [--sample 2000]
 [--peers PYTHON] [--peer-rows 10000]` prints lines of JSON. The texts are Debian's package descriptions: FOLDER
-holds apt's lists with Translation-en (`apt-get update -o Acquire::Languages=en` brings them), packed as apt leaves
-them. PYTHON is an interpreter with `requirements-benchmarks.lock`: datatrove and Data-Juicer then look for
-near-duplicates of the same rows, on the same machine, one after the other.
+holds apt's lists with Translation-en (`apt-get update -o Acquire::Languages=en` brings them), packed as apt
+leaves them; where it has none, the texts are made up. PYTHON is an interpreter with
+`requirements-benchmarks.lock`: datatrove and Data-Juicer then look for near-duplicates of the same rows, on the
+same machine, one after the other.
 """
 
 import argparse
 import hashlib
 import json
+import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -43,21 +44,36 @@ def main() -> None:
     parser.add_argument("--peer-rows", type=int, default=10_000)
     options = parser.parse_args()
     texts = descriptions(options.lists)[: options.rows]
+    what = "descriptions of Debian's packages" if texts else "made texts, as the lists hold no Translation-en"
+    texts = texts or made_texts(options.rows)
     # Libraries are loaded before the clock starts.
     clusters_of(texts[:100], options.threshold)
     found, seconds = clusters_of(texts, options.threshold)
-    print(json.dumps({"rows": len(texts), "seconds": round(seconds, 1)} | quality(texts, found, options)), flush=True)
+    measured = {"what": what, "rows": len(texts), "seconds": round(seconds, 1)}
+    print(json.dumps(measured | quality(texts, found, options)), flush=True)
     if options.peers:
         beside_peers(texts[: options.peer_rows], options)
 
 
 def descriptions(lists: Path) -> list[str]:
     """The distinct descriptions of Debian's packages, the order shuffled once for all."""
-    files = sorted(lists.glob("*_Translation-en*"))
-    if not files:
-        sys.exit(f"{lists} holds no Translation-en: `apt-get update -o Acquire::Languages=en` brings them.")
-    texts = {text for file in files for text in _paragraphs(file)}
+    texts = {text for file in sorted(lists.glob("*_Translation-en*")) for text in _paragraphs(file)}
     return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+
+
+def made_texts(count: int) -> list[str]:
+    """Texts of 20 to 120 words of a small vocabulary; each fifth is an earlier one with one to four words changed."""
+    chance = random.Random(17)
+    vocabulary = [f"word{number}" for number in range(5000)]
+    texts: list[str] = []
+    for number in range(count):
+        words = (
+            chance.choice(texts).split() if number % 5 == 4 else chance.choices(vocabulary, k=chance.randint(20, 120))
+        )
+        for _ in range(chance.randint(1, 4)):
+            words[chance.randrange(len(words))] = chance.choice(vocabulary)
+        texts.append(" ".join(words))
+    return texts
 
 
 def _paragraphs(file: Path) -> Iterator[str]:
@@ -146,7 +162,7 @@ def beside_peers(texts: Sequence[str], options: argparse.Namespace) -> None:
         rows = Path(folder) / "rows.jsonl"
         rows.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
         for peer in PEERS:
-            script = ROOT / "tests" / "benchmarks" / "near_duplicates_peers.py"
+            script = ROOT / "tests" / "benchmarks" / "peers" / "near_duplicates.py"
             done = subprocess.run(
                 [options.peers, script, peer, rows, str(Path(folder) / peer)], capture_output=True, text=True
             )

@@ -1,6 +1,6 @@
-"""Near-duplicates by a peer, run by its own interpreter: `near_duplicates_peers.py PEER ROWS.jsonl FOLDER`.
+"""Near-duplicates by a peer: `PYTHON tests/benchmarks/peers/near_duplicates.py PEER ROWS.jsonl FOLDER`.
 
-Both with shingles of five words, 128 permutations in 32 bands of 4, their own defaults otherwise. Prints one line
+PYTHON is the peers' own interpreter. Both with shingles of five words, 128 permutations in 32 bands of 4, their own defaults otherwise. Prints one line
 of JSON: wall seconds without the import of the library, and the rows that are left.
 """
 
