@@ -5,11 +5,16 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.data.duplicates import normalise, similarity
+
 Row = dict[str, str]
 
 RATES = {"swapped": 0.05, "near": 0.03, "private": 0.01, "encoding": 0.005}
 """Defect -> share of rows: another's answer; nearly another row, in another group; personal data or a secret in the
 answer; an answer that was decoded wrongly."""
+
+NEAR = 0.7
+"""Least similarity of a planted near-duplicate: the threshold that recipes have unless they say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,28 @@ def _swap(rows: list[Row], chosen: list[int], others: list[int], chance: random.
 
 
 def _resemble(rows: list[Row], chosen: list[int], others: list[int], chance: random.Random) -> list[Planted]:
-    """Each becomes another row of 40 words or more, one to three of them changed, and keeps its own group."""
-    long = [n for n in others if len(f"{rows[n]['prompt']} {rows[n]['completion']}".split()) >= 40]
+    """Each becomes another row of 40 words or more with one to three words changed, and keeps its own group.
+
+    As near as NEAR at least: three words of forty make another text.
+    """
+    long = [n for n in others if len(_normal(rows[n]).split()) >= 40]
     found = []
     for number in chosen:
         of = next((n for n in chance.choices(long, k=20) if rows[n]["group"] != rows[number]["group"]), None)
-        if of is None:
-            continue
-        prompt, answer = rows[of]["prompt"], rows[of]["completion"].split(" ")
-        for _ in range(chance.randint(1, min(3, len(answer) // 20 + 1))):
-            answer[chance.randrange(len(answer))] = chance.choice(("another", "certain", "given", "new"))
-        rows[number] |= {"prompt": prompt, "completion": " ".join(answer)}
-        found.append(Planted(number, "near", of))
+        for changes in (chance.randint(1, 3), 1, 1, 1):
+            answer = rows[of]["completion"].split(" ") if of is not None else []
+            for _ in range(changes if answer else 0):
+                answer[chance.randrange(len(answer))] = chance.choice(("another", "certain", "given", "new"))
+            copy = rows[number] | {"prompt": rows[of or 0]["prompt"], "completion": " ".join(answer)}
+            if of is not None and NEAR <= similarity(_normal(copy), _normal(rows[of])) < 1:
+                rows[number] = copy
+                found.append(Planted(number, "near", of))
+                break
     return found
+
+
+def _normal(row: Row) -> str:
+    return normalise(f"{row['prompt']}\n{row['completion']}")
 
 
 def _expose(rows: list[Row], chosen: list[int], others: list[int], chance: random.Random) -> list[Planted]:
@@ -82,9 +96,7 @@ def _damage(rows: list[Row], chosen: list[int], others: list[int], chance: rando
     for number in chosen:
         words = rows[number]["completion"].split(" ")
         for _ in range(2):
-            words.insert(
-                chance.randint(0, len(words)), chance.choice(("café", "naïve", "Größe", "señor", "“so”", "it’s"))
-            )
+            words.insert(chance.randint(0, len(words)), chance.choice(_ACCENTED))
         rows[number]["completion"] = " ".join(words).encode().decode("cp1252", errors="replace")
     return [Planted(number, "encoding") for number in chosen]
 
