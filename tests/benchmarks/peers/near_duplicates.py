@@ -1,7 +1,8 @@
 """Near-duplicates by a peer: `PYTHON tests/benchmarks/peers/near_duplicates.py PEER ROWS.jsonl FOLDER`.
 
-PYTHON is the peers' own interpreter. Both with shingles of five words, 128 permutations in 32 bands of 4, their own defaults otherwise. Prints one line
-of JSON: wall seconds without the import of the library, and the rows that are left.
+PYTHON is the peers' own interpreter. Both with shingles of five words, 128 permutations in 32 bands of 4, their
+own defaults otherwise. Prints one line of JSON: wall seconds without the import of the library, and the rows that
+are left.
 """
 
 import json
