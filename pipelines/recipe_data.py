@@ -27,7 +27,7 @@ class Dataset(Section):
     """Files (glob), URIs (s3://, gs://) or package://NAME#READER; paths are relative to the recipe."""
     format: Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference"] = "auto"
     """How a row holds its conversation; `auto` decides by the columns. `preference`: prompt, chosen, rejected."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     """Sluice's name -> the data's name, where they differ, as in {prompt: question, completion: answer}."""
     group_by: str | None = None
     """Column whose equal values must stay on one side of the split: a customer, a document, a module."""
@@ -44,17 +44,19 @@ class Dataset(Section):
 
 
 class Anomalies(Section):
-    """From which score an example is suspect. Scores that say `robust z` are distances from the median, in units of
-    1.4826 times the median absolute deviation, so that a few wild rows do not hide each other.
+    """From which score an example is suspect.
+
+    A robust z is a distance from the median in units of 1.4826 times the median absolute deviation: a few wild
+    rows do not hide each other.
     """
 
-    length: PositiveFloat | None = 6.0
+    length: PositiveFloat | None = 4.0
     """Robust z of the logarithm of the answer's length, and of the answer's over the prompt's."""
     repetition: Fraction | None = 0.5
     """Share of an answer's characters in repeated lines and word sequences (answers of 20 words or more)."""
-    gibberish: PositiveFloat | None = 6.0
-    """Robust z of the mean surprise of character sequences, under a model of the other folds."""
-    language: Fraction | None = 0.9
+    gibberish: PositiveFloat | None = 8.0
+    """Robust z of the surprise per character of an answer, out of fold, among answers of like length."""
+    language: Fraction | None = 0.8
     """Certainty that an answer is in another language than most; None where several are meant to be there."""
     encoding: Fraction | None = 0.0
     """Signs of damaged encoding in a hundred characters, above this."""
@@ -64,7 +66,7 @@ class Anomalies(Section):
     """An answer's opening or closing words that stand in more than this share of all answers."""
     mismatch: Fraction | None = 0.01
     """Share of rows, those whose answer fits their prompt least, that are shown; they close nothing."""
-    loss: PositiveFloat | None = 6.0
+    loss: PositiveFloat | None = 5.0
     """Robust z of the out-of-fold loss per word of an answer among answers of like length."""
     max_share: Fraction = 0.1
     """Largest share of suspect rows (mismatch apart) with which `data.anomalies` is open."""

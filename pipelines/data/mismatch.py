@@ -14,7 +14,7 @@ RIDGE = 3.0
 """Penalty of the regression from a prompt's vector to its answer's."""
 NEIGHBOURS = 8
 """Nearest prompts whose answers an answer is compared with: the nearest of each of so many parts of the references."""
-REFERENCES = 20_000
+REFERENCES = 10_000
 """Rows of the sample that neighbours are looked for among."""
 MEASURES = ("cosine", "latent", "prediction", "choice", "neighbours")
 

@@ -126,7 +126,7 @@ def _learnt(
         return _Models(None, None, None)
     prompts: list[str] = []
     answers: list[str] = []
-    for start, asked, given in _texts(corpus, instruction, sample):
+    for _, asked, given in _texts(corpus, instruction, sample):
         prompts += asked
         answers += given
     folds = fold[sample]
