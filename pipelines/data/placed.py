@@ -95,14 +95,13 @@ def read_placed(
     import numpy as np
     import pyarrow as pa
 
-    texts, words = TextStore(), []
+    texts = TextStore()
     ids: list[Any] = []
     side: list[Any] = []
     keys: dict[str, list[Any]] = {name: [] for name in ("id", "text", "group", "cluster")}
 
     def keep(normals: list[str]) -> None:
         texts.add(normals)
-        words.append(np.fromiter((text.count(" ") + 1 for text in normals), np.int64, len(normals)))
         keys["text"].append(_hashes(normals))
 
     for batch in batches:
@@ -126,7 +125,7 @@ def read_placed(
         ids=pa.chunked_array(ids, pa.string()),
         side=np.concatenate(side).astype(np.int64),
         keys={name: np.concatenate([np.zeros(0, np.uint64), *found]) for name, found in keys.items()},
-        words=np.concatenate([np.zeros(0, np.int64), *words]),
+        words=texts.lengths,
         texts=texts,
         rows=rows,
     )

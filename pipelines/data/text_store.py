@@ -69,17 +69,39 @@ class Sets:
         return Sets(self.rows[wanted], self.tokens[np.repeat(wanted, self.sizes)], _starts(self.sizes[wanted]))
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Some texts that lie together in the files."""
+
+    first: int
+    """Number of the first text."""
+    lengths: "NDArray[np.int64]"
+    """Words of each."""
+    bytes: int
+    """Of all, with a line break behind each."""
+
+
 class TextStore:
-    """Texts in a nameless file that ends with this object, numbered in the order in which they were added."""
+    """Texts in nameless files that end with this object, numbered in the order in which they were added.
+
+    Their words' hashes lie beside them: hashing them takes longer than reading them, and they are read several times.
+    """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="sluice-texts-")  # noqa: SIM115 - as long as the store
-        self._blocks: list[tuple[int, int, int]] = []
-        """(bytes, first row, rows) of each."""
+        self._texts: IO[bytes] = tempfile.TemporaryFile(prefix="sluice-texts-")  # noqa: SIM115 - as long as the store
+        self._words: IO[bytes] = tempfile.TemporaryFile(prefix="sluice-words-")  # noqa: SIM115
+        self._blocks: list[_Block] = []
         self._rows = 0
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def lengths(self) -> "NDArray[np.int64]":
+        """Words of each text; an empty one is one empty word."""
+        import numpy as np
+
+        return np.concatenate([np.zeros(0, np.int64), *(block.lengths for block in self._blocks)])
 
     def add(self, normals: Iterable[str]) -> None:
         """Append normalised texts."""
@@ -98,42 +120,50 @@ class TextStore:
     def _write(self, texts: list[bytes]) -> None:
         # A normalised text holds no line break.
         data = b"\n".join(texts) + b"\n"
-        self._blocks.append((len(data), self._rows, len(texts)))
-        self._file.seek(0, 2)
-        self._file.write(data)
+        words, lengths = _word_hashes(data)
+        for stream, written in ((self._texts, data), (self._words, words.tobytes())):
+            stream.seek(0, 2)
+            stream.write(written)
+        self._blocks.append(_Block(self._rows, lengths, len(data)))
         self._rows += len(texts)
 
     def sets(self, kind: Kind, wanted: "NDArray[np.bool_]") -> Iterator[Sets]:
         """The sets of the wanted texts, block by block; of kind `long` some are empty."""
+        import numpy as np
+
+        stream = self._texts if kind == "characters" else self._words
         start = 0
-        for size, first, count in self._blocks:
-            here = wanted[first : first + count]
+        for block in self._blocks:
+            size = block.bytes if kind == "characters" else 8 * int(block.lengths.sum())
+            here = wanted[block.first : block.first + len(block.lengths)]
             if here.any():
-                self._file.seek(start)
-                found = _sets_of(self._file.read(size), kind, first)
+                stream.seek(start)
+                data = stream.read(size)
+                if kind == "characters":
+                    found = _sets_of(*_character_hashes(data), block)
+                else:
+                    width = WORDS_PER_SHINGLE if kind == "words" else LONG_SEQUENCE
+                    words = np.frombuffer(data, np.uint64)
+                    hashes, _, rows = _sequences(words, block.lengths, width)
+                    found = _sets_of(hashes, rows, block)
                 yield found if here.all() else found.of(here)
             start += size
 
 
-def _sets_of(data: bytes, kind: Kind, first: int) -> Sets:
+def _sets_of(hashes: "NDArray[np.uint64]", rows: "NDArray[np.int64]", block: _Block) -> Sets:
     import numpy as np
 
-    if kind == "characters":
-        hashes, offsets, rows = _character_hashes(data)
-    else:
-        items, lengths = _words(data)
-        hashes, offsets, rows = _sequences(items, lengths, WORDS_PER_SHINGLE if kind == "words" else LONG_SEQUENCE)
     # One sort orders by row and by token within it.
     keys = np.sort((rows.astype(np.uint64) << np.uint64(TOKEN_BITS)) | hashes)
     distinct = np.ones(len(keys), bool)
     distinct[1:] = keys[1:] != keys[:-1]
     keys = keys[distinct]
-    sizes = np.bincount((keys >> np.uint64(TOKEN_BITS)).astype(np.int64), minlength=len(offsets))
-    tokens = keys & np.uint64((1 << TOKEN_BITS) - 1)
-    return Sets(first + np.arange(len(offsets)), tokens, _starts(sizes))
+    count = len(block.lengths)
+    sizes = np.bincount((keys >> np.uint64(TOKEN_BITS)).astype(np.int64), minlength=count)
+    return Sets(block.first + np.arange(count), keys & np.uint64((1 << TOKEN_BITS) - 1), _starts(sizes))
 
 
-def _words(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int64]]":
+def _word_hashes(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int64]]":
     """(a hash of each word, the number of words of each text); an empty text is one empty word."""
     import numpy as np
 
@@ -150,8 +180,8 @@ def _words(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int64]]":
     return _mixed(np.add.reduceat(terms, starts)), words
 
 
-def _character_hashes(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]":
-    """As `_sequences`; the highest bit of a token tells whether it holds a space."""
+def _character_hashes(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int64]]":
+    """(a token of every five characters in a row, the text of each); its highest bit: whether it holds a space."""
     import numpy as np
 
     points = np.frombuffer(data.decode("utf-8", "surrogatepass").encode("utf-32-le", "surrogatepass"), "<u4")
@@ -165,7 +195,7 @@ def _character_hashes(data: bytes) -> "tuple[NDArray[np.uint64], NDArray[np.int6
     stops = np.minimum(places + CHARACTERS_PER_SHINGLE, np.repeat(offsets + lengths, counts))
     spaced = before[stops] > before[places]
     hashes = (hashes & np.uint64(_SPACED - 1)) | (spaced.astype(np.uint64) << np.uint64(TOKEN_BITS - 1))
-    return hashes, offsets, rows
+    return hashes, rows
 
 
 def _sequences(

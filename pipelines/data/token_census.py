@@ -42,7 +42,7 @@ class Census:
             return
         side = np.repeat(self._sides[sets.rows], sets.sizes)
         buckets = _bucket(sets.tokens, len(self._on))
-        for each in np.unique(side):
+        for each in np.flatnonzero(np.bincount(side)):
             self._on[buckets[side == each]] |= np.uint8(1 << int(each))
 
     def on_several_sides(self, tokens: "NDArray[np.uint64]") -> "NDArray[np.bool_]":
