@@ -43,7 +43,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Read every row once, keep aside what is none, and look at the rest."""
     started = time.monotonic()
-    corpus = prepare(recipe, workspace, progress, fresh=fresh)
+    corpus = prepare(recipe, workspace, progress, fresh=fresh, tokens=True)
     evidence = evidence_of(recipe, workspace, progress, fresh=fresh, corpus=corpus)
     keep_aside(workspace, corpus.note.dataset, corpus.bad)
     survey = Survey(corpus, evidence, recipe.dataset.instruction)

@@ -43,20 +43,33 @@ SHOWN = 10
 
 
 def prepare(
-    recipe: Recipe, workspace: Workspace, progress: Progress, *, fresh: bool = False, small_bytes: int = SMALL_BYTES
+    recipe: Recipe,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    tokens: bool = False,
+    small_bytes: int = SMALL_BYTES,
 ) -> Corpus:
     """The corpus of the recipe's dataset: the one that is kept for exactly these data and settings, or a new one.
 
-    Small data are read in this process, larger ones by Ray Data, through the same functions. Raises UserError
-    where nothing can be read, or something cannot and the recipe says `on_bad_row: raise`; StageFailed where the
-    data change meanwhile.
+    Small data are read in this process, larger ones by Ray Data, through the same functions. Where `tokens` do not
+    matter, one that was made before the base model came here will do. Raises UserError where nothing can be read, or
+    something cannot and the recipe says `on_bad_row: raise`; StageFailed where the data change meanwhile.
     """
     dataset = dataset_fingerprint(recipe)
-    folder = _cache(workspace, "corpora") / corpus_key(recipe, workspace, dataset)
-    with _only_one(folder):
-        if fresh or not (folder / "corpus.json").is_file():
+    root, (rows, counted) = _cache(workspace, "corpora"), corpus_key(recipe, workspace, dataset)
+    folder = root / f"{rows}-{counted}"
+    with _only_one(root / rows):
+        if not fresh and not tokens and not _is_whole(folder):
+            folder = next((other for other in sorted(root.glob(f"{rows}-*")) if _is_whole(other)), folder)
+        if fresh or not _is_whole(folder):
             _read_into(folder, recipe, workspace, progress, dataset, small_bytes)
     return Corpus(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "corpus.json").is_file()
 
 
 def evidence_of(
@@ -80,14 +93,14 @@ def evidence_of(
     return Evidence(folder)
 
 
-def corpus_key(recipe: Recipe, workspace: Workspace, dataset: str) -> str:
-    """Name of the corpus' folder: other data, settings or versions have another."""
-    settings = profile_settings(recipe, workspace)
-    tokenizer = None
+def corpus_key(recipe: Recipe, workspace: Workspace, dataset: str) -> tuple[str, str]:
+    """(of the data, settings and versions; of the tokenizer): other ones have another corpus."""
+    settings, tokenizer = profile_settings(recipe, workspace), None
     if settings.tokenizer:
         files = sorted(path for path in Path(settings.tokenizer).iterdir() if path.name in _TOKENIZER_FILES)
         tokenizer = [(path.name, file_fingerprint(path)) for path in files]
-    return short(fingerprint(PROFILE_VERSION, SKETCH_VERSION, dataset, settings.identity(), tokenizer))
+    rows = fingerprint(PROFILE_VERSION, SKETCH_VERSION, dataset, settings.identity())
+    return short(rows), short(fingerprint(tokenizer))
 
 
 def profile_settings(recipe: Recipe, workspace: Workspace) -> ProfileSettings:

@@ -13,9 +13,10 @@ from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit
 from pipelines.commands import run_stage
 from pipelines.data import read
+from pipelines.data.corpus import Corpus
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
-from pipelines.records import QuarantineRow
+from pipelines.records import QuarantineRow, ReviewRow
 from pipelines.stage import require
 
 TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
@@ -222,3 +223,124 @@ def test_it_runs_as_a_module_and_imports_nothing_heavy_before_it_works(tmp_path)
 def test_mail_addresses_are_hidden_in_samples(audited):
     report = audited([{"prompt": "write to jane.doe@example.org", "completion": "done and sent"}] * 3 + rows(5))
     assert "jane.doe" not in json.dumps([finding.model_dump() for finding in report.findings])
+
+
+def private(report):
+    return gate(report, "data.private")
+
+
+def test_personal_data_close_their_gate_until_the_recipe_decides(audited):
+    content = [*rows(40), {"prompt": "who is it", "completion": "jane.doe@example.org, or +44 20 7946 0958"}]
+    strict = {"min_examples": 10, "near_duplicate_threshold": 0.99}
+    report = audited(content, audit=strict)
+    assert private(report).verdict is Verdict.CLOSED
+    assert "email in 1, phone in 1" in private(report).evidence and "mask, drop or allow" in private(report).evidence
+    assert finding(report, "data.private.email").severity == "error"
+    for action, said in (("mask", "replaced by its kind"), ("drop", "left out"), ("allow", "let")):
+        decided = audited(content, audit=strict | {"private": {"action": action}})
+        assert private(decided).verdict is Verdict.OPEN and said in private(decided).evidence
+    assert "jane.doe" not in json.dumps(report.as_json()) and "7946" not in json.dumps(report.as_json())
+
+
+def suspicious(count):
+    words = (audit.__doc__ or "").split() * 3
+    content = [
+        {"prompt": f"{number} " + " ".join(words[number % 7 :]), "completion": " ".join(words[: 5 + number % 9])}
+        for number in range(200)
+    ]
+    refusal = "I'm sorry, but I cannot help with that request."
+    return content + [{"prompt": f"{n} please do it", "completion": f"{refusal} Ask {n}."} for n in range(count)]
+
+
+def test_many_suspect_rows_close_their_gate_and_a_decision_to_keep_them_opens_it(audited, workspace):
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    rules["anomalies"] = {"max_share": 0.02, "gibberish": None, "loss": None, "boilerplate": None, "length": None}
+    report = audited(suspicious(8), audit=rules)
+    assert report.figures["suspects"]["refusal"] == 8
+    assert gate(report, "data.anomalies").verdict is Verdict.CLOSED
+    sample = finding(report, "data.anomalies.refusal").samples[0]
+    assert sample["answer"].startswith("I'm sorry") and sample["reason"] and sample["row"] > 200
+    ids = Corpus(Path(report.produced["corpus"])).column("id").to_pylist()[200:]
+    with workspace.session() as session:
+        for id in ids:
+            session.add(review(id, "drop"))
+            session.add(review(id, "keep"))
+    kept = audited(suspicious(8), audit=rules)
+    assert kept.key != report.key
+    assert gate(kept, "data.anomalies").verdict is Verdict.OPEN
+    assert kept.figures["reviewed_keep_rows"] == 8 and "8 were looked at" in gate(kept, "data.anomalies").evidence
+
+
+def review(id, decision):
+    return ReviewRow(
+        recipe_name="small", example_id=id, decision=decision, kinds={"kinds": ["refusal"]}, by="jane", because="wanted"
+    )
+
+
+def test_mismatches_are_shown_and_close_nothing(audited):
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    off = dict.fromkeys(["length", "gibberish", "language", "boilerplate", "loss", "repetition"])
+    rules["anomalies"] = {"max_share": 0.0, "mismatch": 0.05} | off
+    report = audited(suspicious(0), audit=rules)
+    assert report.figures["suspects"]["mismatch"] == 10
+    assert gate(report, "data.anomalies").verdict is Verdict.OPEN
+    assert finding(report, "data.anomalies.mismatch").severity == "info"
+
+
+def labelled(wrong):
+    topics = {"birds": "feather wing nest beak egg sky", "boats": "sail keel harbour mast rope anchor"}
+    content = []
+    for number in range(240):
+        topic = sorted(topics)[number % 2]
+        words = topics[topic].split()
+        prompt = " ".join(words[(number * step) % 6] for step in (1, 2, 3, 5)) + f" number {number}"
+        said = topic if number >= wrong else sorted(topics)[1 - number % 2]
+        content.append({"prompt": f"what is {prompt}", "completion": f"it is one of the {said}", "topic": said})
+    return content
+
+
+def test_wrong_labels_are_estimated_where_there_are_labels(audited):
+    rules = {"min_examples": 10, "max_duplicate_share": 1.0, "near_duplicate_threshold": 0.99}
+    none = audited(rows(20))
+    assert gate(none, "data.label_noise").verdict is Verdict.NOT_APPLICABLE
+    assert "no dataset.label" in gate(none, "data.label_noise").evidence
+    clean = audited(labelled(0), dataset={"label": "topic"}, audit=rules)
+    assert gate(clean, "data.label_noise").verdict is Verdict.OPEN
+    assert clean.figures["labels"] == [
+        {"name": "birds", "rows": 120, "share": 0.5},
+        {"name": "boats", "rows": 120, "share": 0.5},
+    ]
+    few = audited(rows(20, topic="one"), dataset={"label": "topic"})
+    assert gate(few, "data.label_noise").verdict is Verdict.NOT_APPLICABLE
+
+
+def test_figures_tell_origins_times_roles_and_repeats(audited):
+    content = [row | {"source": f"s{i % 2}", "created_at": f"2024-0{1 + i % 3}-07"} for i, row in enumerate(rows(30))]
+    figures = audited([*content, *content[:4]]).figures
+    assert figures["origins"][0] == {"source": "s0", "collector": "ops", "annotator": "jane", "rows": 17}
+    assert (figures["time_range"]["first"], figures["time_range"]["last"]) == ("2024-01-07", "2024-03-07")
+    assert [one["rows"] for one in figures["time_range"]["rows_by_period"]] == [12, 11, 11]
+    assert figures["roles"] == [{"name": "user,assistant", "rows": 34, "share": 1.0}]
+    assert figures["turns"] == {"2": 34}
+    assert [(bar["from"], bar["to"], bar["count"], bar["rows"]) for bar in figures["cluster_sizes"][:2]] == [
+        (1, 1, 26, 26),
+        (2, 2, 4, 8),
+    ]
+
+
+def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited, tiny_model):
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [32, 1024]}
+    content = [*rows(18), *({"prompt": "word " * 60 + str(i), "completion": f"it ends {i}"} for i in range(2))]
+    report = audited(content, audit=rules, models=[{"base": str(tiny_model)}])
+    assert report.figures["tokens"]["tokenizer"] == str(tiny_model)
+    assert report.figures["over_length"] == {"32": report.figures["over_length"]["32"], "1024": 0.0}
+    assert 0.1 <= report.figures["over_length"]["32"] <= 1
+    assert sum(bar["count"] for bar in report.figures["tokens"]["histogram"]) == 20
+
+
+def test_the_report_is_a_page_too_and_names_where_its_evidence_lies(audited):
+    report = audited(rows(30))
+    page = Path(report.produced["page"]).read_text("utf-8")
+    assert "<script" not in page and "data.duplicates" in page
+    assert Path(report.produced["evidence"], "clusters.parquet").is_file()
+    assert len(Corpus(Path(report.produced["corpus"]))) == 30

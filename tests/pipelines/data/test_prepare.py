@@ -60,10 +60,11 @@ def test_rules_that_read_no_column_keep_the_corpus(dataset, workspace):
     assert evidence_of(recipe, workspace, QUIET).folder == evidence_of(other, workspace, QUIET).folder
 
 
-def test_another_threshold_is_other_evidence(dataset, workspace):
+def test_other_folds_are_other_evidence_about_the_same_corpus(dataset, workspace):
     recipe = dataset("a.jsonl", ROWS)
     other = changed(recipe, "audit", folds=3)
     assert evidence_of(recipe, workspace, QUIET).folder != evidence_of(other, workspace, QUIET).folder
+    assert prepare(recipe, workspace, QUIET).folder == prepare(other, workspace, QUIET).folder
 
 
 def test_what_is_gone_is_made_again_with_the_same_content(dataset, workspace):
@@ -126,15 +127,18 @@ def test_whole_groups_are_chosen_whatever_the_order_of_the_rows(dataset, workspa
     assert chosen_rows(corpus, 30, 1) is None and chosen_rows(corpus, 7, 1).sum() == 7
 
 
-def test_tokens_are_counted_where_the_base_is_here_and_null_where_it_is_not(dataset, workspace, tiny_model):
-    recipe = dataset("a.jsonl", ROWS)
-    absent = prepare(recipe, workspace, QUIET)
+def test_tokens_are_counted_where_the_base_is_here_and_null_where_it_is_not(dataset, workspace, tiny_model, tmp_path):
+    base = tmp_path / "base"
+    recipe = Recipe.model_validate(dataset("a.jsonl", ROWS).model_dump() | {"models": [{"base": str(base)}]})
+    absent = prepare(recipe, workspace, QUIET, tokens=True)
     assert absent.column("tokens").null_count == 30 and absent.note.tokenizer is None
-    content = recipe.model_dump() | {"models": [{"base": str(tiny_model)}]}
-    present = prepare(Recipe.model_validate(content), workspace, QUIET)
-    assert present.column("tokens").null_count == 0 and present.note.tokenizer == str(tiny_model)
+    shutil.copytree(tiny_model, base)
+    # Who needs no tokens takes what is there: the split does not read a million rows again for a model that came.
+    assert prepare(recipe, workspace, QUIET).folder == absent.folder
+    present = prepare(recipe, workspace, QUIET, tokens=True)
+    assert present.column("tokens").null_count == 0 and present.note.tokenizer == str(base)
     assert present.folder != absent.folder
-    assert evidence_of(recipe, workspace, QUIET).folder != absent.folder
+    assert evidence_of(recipe, workspace, QUIET, corpus=present).folder == evidence_of(recipe, workspace, QUIET).folder
 
 
 @pytest.mark.cluster
