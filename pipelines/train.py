@@ -101,6 +101,7 @@ def prepare_bins(
     recipe: Recipe, train: Train, base: "BaseFiles", workspace: Workspace, progress: Progress
 ) -> "StoredBins":
     """The encoded split for this base and these input settings, made once."""
+    from pipelines.data.ledger import record_bins
     from pipelines.data.table import read_side
     from pipelines.models.load import load_tokenizer
     from pipelines.stages import load_stage
@@ -119,6 +120,7 @@ def prepare_bins(
 
     stored = store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
     check_sides(stored.train, stored.validation)
+    record_bins(workspace, recipe.name, split, stored.address)
     return stored
 
 

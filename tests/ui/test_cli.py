@@ -17,6 +17,7 @@ from pipelines.stages import STAGES
 from ui import cli
 
 VERBS = {*STAGES, "run", "demo", "serve", "panel", "rollback", "reports", "waive", "init", "schema"} | {
+    "data",
     "submit",
     "jobs",
     "stop",
