@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-DENSE = 64
+DENSE = 128
 """Rows of one bucket among which every pair is looked at. Of more (texts from a template) each is joined with
 the first that it is near instead: the pairs of ten thousand like texts would fill the memory, and say no more."""
 PAIRS_AT_ONCE = 4_000_000

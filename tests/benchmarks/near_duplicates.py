@@ -156,8 +156,9 @@ def true_pairs(texts: Sequence[str], rows: list[int], sample: list[int], thresho
 
 def beside_peers(texts: Sequence[str], options: argparse.Namespace) -> None:
     """Wall seconds of each on the same rows, and how many times longer than ours the peers take."""
-    _, ours = clusters_of(texts, options.threshold)
-    print(json.dumps({"who": "sluice", "rows": len(texts), "seconds": round(ours, 2)}), flush=True)
+    found, ours = clusters_of(texts, options.threshold)
+    left = int((found.cluster == np.arange(len(texts))).sum())
+    print(json.dumps({"who": "sluice", "rows": len(texts), "seconds": round(ours, 2), "left": left}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         rows.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
