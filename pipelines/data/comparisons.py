@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.data.mismatch import fit_ranks
 from pipelines.data.robust import matched_z, robust_z
 from pipelines.data.scored_rows import BOILERPLATE_WORDS, NO_WORDS, Scores
 from pipelines.data.suspects import Kind, Population, above, farthest
@@ -99,7 +98,7 @@ def by_models(among: Population, scores: Scores, wanted: Sequence[str]) -> Itera
     if settings.boilerplate is not None:
         yield _boilerplate(among, scores, settings.boilerplate)
     if settings.mismatch is not None:
-        misfit = 1 - fit_ranks(scores.measures)
+        misfit = 1 / (1 + np.exp(scores.fit.astype(np.float64)))
         rows = np.argsort(-misfit, kind="stable")[: int(settings.mismatch * len(misfit))]
         yield Kind(
             "mismatch",
@@ -107,7 +106,8 @@ def by_models(among: Population, scores: Scores, wanted: Sequence[str]) -> Itera
             rows,
             misfit[rows],
             lambda place, row: (
-                f"{place or 'None'} of {len(misfit):,} answers fit their prompts worse, by the rank sum."
+                f"The answer fits its prompt as badly as another row's answer would: only {place:,} "
+                f"of {len(misfit):,} fit worse."
             ),
             {},
         )

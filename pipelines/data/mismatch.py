@@ -1,4 +1,8 @@
-"""How well an answer fits its own prompt, by several measures that are each weak alone."""
+"""How well an answer fits its own prompt: measures that are each weak alone, weighed against random pairs.
+
+Which weight each measure deserves differs between data, and short or general answers fit anything badly. So a
+judge learns it from the data: real pairs are its one class, the same prompts with other rows' answers the other.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +13,7 @@ from pipelines.data.word_ids import Words
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
 RIDGE = 3.0
 """Penalty of the regression from a prompt's vector to its answer's."""
@@ -16,7 +21,28 @@ NEIGHBOURS = 8
 """Nearest prompts whose answers an answer is compared with: the nearest of each of so many parts of the references."""
 REFERENCES = 10_000
 """Rows of the sample that neighbours are looked for among."""
-MEASURES = ("cosine", "latent", "prediction", "choice", "neighbours")
+JUDGED = 10_000
+"""Rows of the sample that the judge learns from, at most."""
+SHUFFLES = 3
+"""Other answers that each of their prompts gets."""
+MEASURES = ("cosine", "latent", "prediction", "choice", "neighbours", "prompt words", "answer words", "rarity")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts as the measures need them."""
+
+    sparse: "csr_array"
+    """TF-IDF."""
+    latent: "NDArray[np.float32]"
+    words: "NDArray[np.float32]"
+    """Logarithm of their number, and 1."""
+    rarity: "NDArray[np.float32]"
+    """Mean inverse document frequency of the words."""
+
+    def take(self, rows: "NDArray[np.int64]") -> "_Texts":
+        """These texts, in this order."""
+        return _Texts(self.sparse[rows], self.latent[rows], self.words[rows], self.rarity[rows])
 
 
 @dataclass(frozen=True)
@@ -42,16 +68,28 @@ class FitModel:
         both = _joined(prompts, answers)
         self._space = TextSpace(both)
         self._latent = LatentSpace(self._space, both, seed)
-        asked, given = (self._latent.of(self._space.tfidf(words)) for words in (prompts, answers))
-        order = np.random.default_rng(seed).permutation(len(fold))
+        asked, given = self._texts(prompts), self._texts(answers)
+        chance = np.random.default_rng(seed)
+        order = chance.permutation(len(fold))
         self._folds = {
-            int(one): _fold(asked[others], given[others])
+            int(one): _fold(asked.latent[others], given.latent[others])
             for one in range(int(fold.max(initial=0)) + 1)
             if len(others := order[fold[order] != one])
         }
+        some = order[:JUDGED]
+        self._judge = self._learnt(asked.take(some), given.take(some), fold[some], chance)
 
-    def measure(self, prompts: Words, answers: Words, fold: "NDArray[np.int8]") -> "NDArray[np.float32]":
-        """(rows, MEASURES): the higher, the better the answer fits.
+    def fit(self, prompts: Words, answers: Words, fold: "NDArray[np.int8]") -> "NDArray[np.float32]":
+        """For each row the logarithm of the odds that this is a real pair and no random one."""
+        import numpy as np
+
+        mean, scale, weights, bias = self._judge
+        measures = self.measure(self._texts(prompts), self._texts(answers), fold)
+        odds: NDArray[np.float32] = (((measures - mean) / scale) @ weights + bias).astype(np.float32)
+        return odds
+
+    def measure(self, asked: _Texts, given: _Texts, fold: "NDArray[np.int8]") -> "NDArray[np.float32]":
+        """(rows, MEASURES), of which five say how well an answer fits and three how well it could.
 
         cosine: of the TF-IDF vectors of prompt and answer; latent: the same in the latent space; prediction: how
         much nearer the answer is to what its prompt predicts than other answers are; choice: how much nearer
@@ -60,28 +98,45 @@ class FitModel:
         """
         import numpy as np
 
-        sparse_asked, sparse_given = self._space.tfidf(prompts), self._space.tfidf(answers)
-        asked, given = self._latent.of(sparse_asked), self._latent.of(sparse_given)
-        found = np.zeros((prompts.texts, len(MEASURES)), np.float32)
-        found[:, 0] = np.asarray(sparse_asked.multiply(sparse_given).sum(axis=1)).ravel()
-        found[:, 1] = (asked * given).sum(axis=1)
+        found = np.zeros((len(fold), len(MEASURES)), np.float32)
+        found[:, 0] = np.asarray(asked.sparse.multiply(given.sparse).sum(axis=1)).ravel()
+        found[:, 1] = (asked.latent * given.latent).sum(axis=1)
         for number, learnt in self._folds.items():
             rows = np.flatnonzero(fold == number)
             if len(rows):
-                found[rows, 2:] = _judged(learnt, asked[rows], given[rows])
+                found[rows, 2:5] = _judged(learnt, asked.latent[rows], given.latent[rows])
+        found[:, 5:] = np.stack((asked.words, given.words, given.rarity), axis=1)
         return found
 
+    def _texts(self, words: Words) -> _Texts:
+        import numpy as np
 
-def fit_ranks(measures: "NDArray[np.float32]") -> "NDArray[np.float64]":
-    """For each row the mean of its ranks by each measure, as a share of the rows: low where the answer fits least."""
-    import numpy as np
-    from scipy.stats import rankdata
+        sparse = self._space.tfidf(words)
+        return _Texts(
+            sparse, self._latent.of(sparse), np.log1p(words.counts).astype(np.float32), self._space.rarity(sparse)
+        )
 
-    total = np.zeros(len(measures))
-    for column in range(measures.shape[1]):
-        total += rankdata(measures[:, column])
-    ranks: NDArray[np.float64] = total / (measures.shape[1] * max(1, len(measures)))
-    return ranks
+    def _learnt(
+        self, asked: _Texts, given: _Texts, fold: "NDArray[np.int8]", chance: "np.random.Generator"
+    ) -> "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]":
+        """(mean, scale, weight of each measure, bias) of the judge."""
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+
+        pairs = [self.measure(asked, given, fold)]
+        for _ in range(SHUFFLES):
+            # Within a fold: what the other folds teach has seen neither answer.
+            other = np.argsort(fold, kind="stable")
+            mixed = other.copy()
+            for one in np.unique(fold):
+                here = fold[other] == one
+                mixed[here] = chance.permutation(other[here])
+            pairs.append(self.measure(asked.take(other), given.take(mixed), fold[other]))
+        measures = np.concatenate(pairs)
+        mean, scale = measures.mean(axis=0), measures.std(axis=0) + np.float32(1e-6)
+        real = np.arange(len(measures)) < len(fold)
+        judge = LogisticRegression().fit((measures - mean) / scale, real)
+        return mean, scale, judge.coef_[0].astype(np.float32), float(judge.intercept_[0])
 
 
 def _fold(asked: "NDArray[np.float32]", given: "NDArray[np.float32]") -> _Fold:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.data.characters import CharacterModel
 from pipelines.data.corpus import Corpus
 from pipelines.data.example import Turn
-from pipelines.data.mismatch import MEASURES, FitModel
+from pipelines.data.mismatch import FitModel
 from pipelines.data.word_ids import LONGEST, Words, sequences, words_of
 from pipelines.data.word_model import WordModel
 from pipelines.progress import Progress
@@ -37,8 +37,8 @@ class Scores:
     """Bits a character of the answer."""
     loss: "NDArray[np.float32]"
     """Bits a word of the answer."""
-    measures: "NDArray[np.float32]"
-    """(rows, mismatch.MEASURES) how well the answer fits the prompt."""
+    fit: "NDArray[np.float32]"
+    """Logarithm of the odds that the answer is its prompt's own and no other's."""
     opening: "NDArray[np.uint64]"
     """Hash of the answer's first BOILERPLATE_WORDS words."""
     closing: "NDArray[np.uint64]"
@@ -72,7 +72,7 @@ def scored_rows(
     found = Scores(
         surprise=np.full(size, np.nan, np.float32),
         loss=np.full(size, np.nan, np.float32),
-        measures=np.zeros((size, len(MEASURES)), np.float32),
+        fit=np.full(size, np.nan, np.float32),
         opening=np.full(size, NO_WORDS, np.uint64),
         closing=np.full(size, NO_WORDS, np.uint64),
     )
@@ -101,7 +101,7 @@ def _score_words(
     if models.words:
         found.loss[here] = models.words.loss(prompts, answers, fold)
     if models.fit:
-        found.measures[here] = models.fit.measure(prompts, answers, fold)
+        found.fit[here] = models.fit.fit(prompts, answers, fold)
 
 
 def _sample(rows: "NDArray[np.int64]", seed: int) -> "NDArray[np.int64]":

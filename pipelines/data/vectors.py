@@ -39,6 +39,15 @@ class TextSpace:
         vectors.data /= np.repeat(np.maximum(length, 1e-9), np.diff(vectors.indptr))
         return vectors
 
+    def rarity(self, tfidf: "csr_array") -> "NDArray[np.float32]":
+        """Mean inverse document frequency of each text's terms; 0 for one without any."""
+        import numpy as np
+
+        row = np.repeat(np.arange(tfidf.shape[0]), np.diff(tfidf.indptr))
+        total = np.bincount(row, self._idf[tfidf.indices], minlength=tfidf.shape[0])
+        mean: NDArray[np.float32] = (total / np.maximum(np.diff(tfidf.indptr), 1)).astype(np.float32)
+        return mean
+
     def of_terms(self, tfidf: "csr_array") -> "csr_array":
         """The columns of terms that stand in two texts of the sample or more, the most frequent ones."""
         return tfidf[:, self._terms]
