@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.data.survey import Survey
+from pipelines.data.suspicion import UNCOUNTED
 from pipelines.gates import Gate, Verdict, decide
 from pipelines.recipe import Recipe
 
@@ -88,13 +89,16 @@ def _duplicates_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
 def _anomalies_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
     """Few rows are suspect, but for those that a person looked at and keeps."""
     most, rows, kept = recipe.audit.anomalies.max_share, figures["suspect_rows"], figures["reviewed_keep_rows"]
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in figures["suspects"].items())
+    counted = {kind: count for kind, count in figures["suspects"].items() if kind not in UNCOUNTED}
+    shown = sum(figures["suspects"].values()) - sum(counted.values())
+    kinds = ", ".join(f"{count:,} by {kind}" for kind, count in counted.items())
     return decide(
         "data.anomalies",
         rows <= most * figures["readable_rows"],
         f"{rows:,} of {figures['readable_rows']:,} rows are suspect "
         f"({figures['suspect_share']:.1%}, at most {most:.0%})"
         + (f": {kinds}" if kinds else "")
+        + (f"; {shown:,} of the kinds {' and '.join(UNCOUNTED)} are shown and count for nothing here" if shown else "")
         + (f"; {kept:,} were looked at and are kept." if kept else "."),
     )
 
