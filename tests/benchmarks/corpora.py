@@ -35,6 +35,8 @@ SHARD = 25_000
 """Rows of a file: a file is read by one task."""
 GROUP = 12
 """Synthetic rows of a group, about."""
+_COMMON = 200
+"""Words that any synthetic text may hold, whatever it is about."""
 
 
 def main() -> None:
@@ -154,28 +156,30 @@ def docstrings() -> Iterator[Row]:
 def synthetic(rows: int, seed: int) -> Iterator[Row]:
     """Rows of some 60 words; those of a group share a subject, and a prompt and its answer some rarer words."""
     words, frequency = _vocabulary()
-    draw = np.random.default_rng(seed)
     cumulative = np.cumsum(frequency / frequency.sum())
-    # What a text is about are words that are neither in every text nor in hardly any.
-    rare = np.arange(200, len(words))
-    group, about = 0, rare[:0]
-    left = 0
-    for _ in range(rows):
-        if not left:
-            group, left = group + 1, int(draw.integers(1, 2 * GROUP))
-            about = draw.choice(rare, 60)
-        left -= 1
-        own = np.concatenate((draw.choice(about, 12), draw.choice(rare, 4)))
+    draw = np.random.default_rng(seed)
+    groups = 0
+    for start in range(0, rows, 4096):
+        count = min(4096, rows - start)
+        group = np.cumsum(draw.random(count) < 1 / GROUP)
+        # What a text is about are words that are neither in every text nor in hardly any.
+        about = draw.integers(_COMMON, len(words), (int(group[-1]) + 1, 60))
+        picked = np.take_along_axis(about[group], draw.integers(0, 60, (count, 12)), 1)
+        own = np.concatenate((picked, draw.integers(_COMMON, len(words), (count, 4))), 1)
         texts = []
-        for length, share in ((int(draw.integers(8, 24)), 0.4), (int(draw.geometric(1 / 40)) + 8, 0.3)):
-            general = np.searchsorted(cumulative, draw.random(length))
-            chosen = np.where(draw.random(length) < share, draw.choice(own, length), general)
-            texts.append(" ".join(words[chosen]))
-        yield {
-            "prompt": f"{texts[0].capitalize()}?",
-            "completion": f"{texts[1].capitalize()}.",
-            "group": f"group {group}",
-        }
+        for lengths, share in ((draw.integers(8, 24, count), 0.4), (draw.geometric(1 / 40, count) + 8, 0.3)):
+            row = np.repeat(np.arange(count), lengths)
+            general = np.searchsorted(cumulative, draw.random(len(row)))
+            mine = own[row, draw.integers(0, own.shape[1], len(row))]
+            chosen = words[np.minimum(np.where(draw.random(len(row)) < share, mine, general), len(words) - 1)]
+            texts.append([" ".join(part) for part in np.split(chosen, np.cumsum(lengths)[:-1])])
+        for number, prompt, answer in zip((group + groups).tolist(), *texts, strict=True):
+            yield {
+                "prompt": f"{prompt.capitalize()}?",
+                "completion": f"{answer.capitalize()}.",
+                "group": f"group {number}",
+            }
+        groups += int(group[-1]) + 1
 
 
 def _vocabulary() -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
