@@ -48,6 +48,6 @@ def _fitted(vectors: Any, labels: "NDArray[np.int64]") -> "tuple[Any, NDArray[np
     known = np.unique(labels)
     if len(known) < 2:
         return None, known
-    model = LogisticRegression(C=10.0, tol=1e-2, max_iter=100)
+    model = LogisticRegression(C=30.0, tol=1e-3, max_iter=200)
     model.fit(vectors, labels)
     return model, np.asarray(model.classes_, np.int64)

@@ -81,10 +81,10 @@ def test_planted_defects_are_found_and_few_others(planted, corpus_of_pairs):
 
 
 def test_the_same_corpus_gives_the_same_suspects_in_a_second_or_two(docstrings, corpus_of_pairs):
-    corpus = corpus_of_pairs(*(part[:1000] for part in docstrings[:2]))
+    corpus = corpus_of_pairs(*(part[:300] for part in docstrings[:2]))
     started = time.process_time()
     found = suspects(corpus)
-    assert time.process_time() - started < 12
+    assert time.process_time() - started < 6
     assert found.table == suspects(corpus).table
 
 
@@ -98,12 +98,12 @@ def test_each_kind_is_switched_off_by_itself(planted, corpus_of_pairs):
 
 
 def test_thresholds_are_obeyed(planted, corpus_of_pairs):
-    prompts, answers, _ = planted
+    prompts, answers = (part[:300] for part in planted[:2])
     corpus = corpus_of_pairs(prompts, answers)
-    strict = suspects(corpus, Anomalies(**OFF | {"gibberish": 8.0, "mismatch": 0.02}))
+    strict = suspects(corpus, Anomalies(**OFF | {"gibberish": 20.0, "mismatch": 0.02}))
     loose = suspects(corpus, Anomalies(**OFF | {"gibberish": 2.0, "mismatch": 0.1}))
     assert rows_of(strict, "gibberish") < rows_of(loose, "gibberish")
-    assert (len(rows_of(strict, "mismatch")), len(rows_of(loose, "mismatch"))) == (30, 150)
+    assert (len(rows_of(strict, "mismatch")), len(rows_of(loose, "mismatch"))) == (6, 30)
     assert min(row["score"] for row in loose.table.to_pylist() if row["kind"] == "gibberish") >= 2
 
 
@@ -120,13 +120,15 @@ def test_an_opening_of_one_cluster_is_no_boilerplate(docstrings, corpus_of_pairs
     prompts, answers, _ = (part[:400] for part in docstrings)
     answers = [*answers[:300], *[f"Great question, let me happily explain it to you: {answers[300]}"] * 100]
     cluster = np.minimum(np.arange(400), 300)
-    assert not rows_of(suspects(corpus_of_pairs(prompts, answers), cluster=cluster), "boilerplate")
-    assert len(rows_of(suspects(corpus_of_pairs(prompts, answers)), "boilerplate")) == 100
+    corpus, only = corpus_of_pairs(prompts, answers), Anomalies(**OFF | {"boilerplate": 0.05})
+    assert not rows_of(suspects(corpus, only, cluster), "boilerplate")
+    assert len(rows_of(suspects(corpus, only), "boilerplate")) == 100
 
 
 def test_where_several_languages_are_common_none_is_suspect(docstrings, corpus_of_pairs):
     prompts, answers, _ = (part[:200] for part in docstrings)
-    found = suspects(corpus_of_pairs(prompts, [*answers[:140], *FOREIGN * 12]))
+    corpus = corpus_of_pairs(prompts, [*answers[:140], *FOREIGN * 12])
+    found = suspects(corpus, Anomalies(**OFF | {"language": 0.5}))
     assert not rows_of(found, "language")
     assert "en" in found.figures["not_run"]["language"]
 
