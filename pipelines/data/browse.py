@@ -103,7 +103,7 @@ def rows_of(view: View, numbers: "Sequence[int] | NDArray[np.int64]") -> tuple[R
     wanted = [int(number) for number in numbers]
     names = [name for name in _COLUMNS if name in view.corpus.columns]
     table = view.corpus.take(wanted, names).to_pylist()
-    suspicions, private = _suspicions(view.evidence, wanted), _private(view.evidence, wanted)
+    suspicions, private = _suspicions(view, wanted), _private(view.evidence, wanted)
     sizes = view.cluster_rows
     return tuple(
         Row(
@@ -192,10 +192,11 @@ def _rejected(stored: str) -> str:
     return str(value)
 
 
-def _suspicions(evidence: Evidence, rows: list[int]) -> dict[int, tuple[Suspicion, ...]]:
+def _suspicions(view: View, rows: list[int]) -> dict[int, tuple[Suspicion, ...]]:
     found: dict[int, tuple[Suspicion, ...]] = {}
-    for item in _of_rows(evidence.suspects, rows):
-        one = Suspicion(item["kind"], item["score"], item["reason"])
+    for item in _of_rows(view.evidence.suspects, rows):
+        # A reason may quote the text.
+        one = Suspicion(item["kind"], item["score"], shown(view, item["reason"]))
         found[item["row"]] = (*found.get(item["row"], ()), one)
     return found
 

@@ -17,10 +17,15 @@ from ui.panel.backend import from_database, known, workspace
 from ui.panel.last_known import Known
 
 if TYPE_CHECKING:
+    from pipelines.data.ledger import Fit
+    from pipelines.data.versions import Difference, Version
     from pipelines.review import Choice, Decision
 
 T = TypeVar("T")
 REBUILD = "Run `sluice audit RECIPE --fresh` on this machine."
+RESPLIT = "Run `sluice split RECIPE`, or look at the storage."
+DIFFERENT = 20
+"""Rows of a kind that a comparison of two versions lists."""
 PAIRS = 10
 """Leaks on a page."""
 
@@ -190,8 +195,12 @@ def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
     from pipelines.data.view import rows_with_ids
 
     def read(view: View) -> tuple[tuple[LeakPair, ...], int]:
-        table = view.evidence.leaks
-        if table is None or not len(table):
+        # The split's own evidence: it may be of an earlier audit than the newest.
+        folder = Path((data.split.produced if data.split else {}).get("evidence", view.evidence.folder))
+        table = Evidence(folder).leaks
+        counted = set(data.split.figures.get("leaks") or {}) if data.split else set()
+        # Two recipes over the same data share the evidence: the pairs may be another's.
+        if table is None or not len(table) or not set(table["kind"].unique().to_pylist()) <= counted:
             return (), 0
         shown = table.slice(offset, PAIRS).to_pylist()
         there = rows_with_ids(view.corpus, [one[side] for one in shown for side in ("left", "right")])
@@ -210,6 +219,35 @@ def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
         return pairs, len(table)
 
     return _look(data, ("leaks", offset), read)
+
+
+def fits(split: Report) -> "Known[list[Fit]]":
+    """What was fitted to rows of this split's table, of whatever version, the newest first."""
+
+    def read() -> "list[Fit]":
+        from pipelines.data.ledger import check_fits
+
+        return check_fits(workspace(), split.produced.get("table", ""))[::-1]
+
+    return from_database(("fits", split.key), read, "The ledger")
+
+
+def versions(split: Report) -> "Known[list[Version]]":
+    """The versions of this split's table, the newest first."""
+    from pipelines.data.versions import log
+
+    table = split.produced.get("table", "")
+    return known.read(("versions", table), "The split's table", RESPLIT, lambda: log(table))
+
+
+def difference(split: Report, before: int, after: int) -> "Known[Difference]":
+    """What happened to the rows from one version to another."""
+    from pipelines.data.versions import diff
+
+    table = split.produced.get("table", "")
+    return known.read(
+        ("diff", table, before, after), "The split's table", RESPLIT, lambda: diff(table, before, after, DIFFERENT)
+    )
 
 
 def _look(data: Opened, key: Any, read: Callable[[View], T]) -> Known[T]:

@@ -31,6 +31,7 @@ def rows(count=300, seed=5):
                 "collector": "ops",
                 "annotator": draw.choice(("jane", "joe", "kim")),
                 "topic": place,
+                "given": ("test", "validation", *["train"] * 8)[number % 10],
                 "created_at": f"2024-{number % 12 + 1:02d}-{number % 28 + 1:02d}",
             }
         )
@@ -38,7 +39,7 @@ def rows(count=300, seed=5):
 
 
 def _planted(made):
-    near = [row | {"completion": row["completion"].replace("receipt", "voucher")} for row in made[:8]]
+    near = [row | {"completion": row["completion"].replace("receipt", "voucher"), "given": "test"} for row in made[:8]]
     near += [made[0] | {"completion": made[0]["completion"].replace("clerk", "porter")}]
     exact = [dict(row) for row in made[20:26]]
     person = [row | {"completion": f"{row['completion'][::-1]} Write to {MAIL}."} for row in made[30:33]]
@@ -64,17 +65,18 @@ def _planted(made):
     return [*near, *exact, *person, refused, loop, other, broken, hostile]
 
 
-def write(path, **more):
-    """The rows as JSON lines at `path`."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(**more)), "utf-8")
+def write(path, wanted=None):
+    """The `wanted` rows, or all, as JSON lines at `path`."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in wanted or rows()]
+    path.write_text("".join(lines), "utf-8")
     return path
 
 
-def content(source, name="planted"):
+def content(source, name="planted", **sections):
     """A recipe over them."""
     return {
         "name": name,
         "dataset": {"source": str(source), "group_by": "group", "label": "topic"},
         "audit": {"min_examples": 100},
         "models": [{"base": "HuggingFaceTB/SmolLM2-135M-Instruct"}],
-    }
+    } | sections

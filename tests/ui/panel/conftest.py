@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.workspace import Workspace
+from tests.ui.panel import seed
 from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, serving, until
 from ui.panel import backend
 
@@ -43,6 +45,24 @@ def page(chromium):
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
     context.close()
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory):
+    """A workspace with real audits and splits of the planted rows: see `seed.fill_data`. Its reports by recipe."""
+    folder = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SLUICE_STORAGE", str(folder / "workspace"))
+        workspace = Workspace()
+    return workspace, seed.fill_data(workspace, folder)
+
+
+@pytest.fixture(scope="session")
+def data_panel(audited, tmp_path_factory):
+    """Address of a panel over it."""
+    log = tmp_path_factory.mktemp("panel") / "panel.log"
+    with serving(log, SLUICE_STORAGE=audited[0].settings.storage, SLUICE_GATEWAY="http://127.0.0.1:9") as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

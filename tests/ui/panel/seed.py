@@ -173,6 +173,32 @@ def fill_pipeline(workspace, run_id="train"):
     return reports
 
 
+def fill_data(workspace, folder):
+    """Audits and splits as their stages leave them: (audit, split) by recipe.
+
+    `planted` was split twice, before and after 20 rows came; the sides that the data of `leaky` bring share groups.
+    """
+    from pipelines.progress import Progress
+    from pipelines.recipe import Recipe
+    from pipelines.stages import load_stage
+    from tests.pipelines.data import planted
+
+    masked, few = {"min_examples": 100, "private": {"action": "mask"}}, {"min_validation": 5, "min_test": 5}
+    made = planted.rows()
+    more = [row | {"group": "later"} for row in planted.rows(count=320, seed=5)[300:320]]
+    reports = {}
+    for name, rows, rules in (
+        ("planted", made, few),
+        ("planted", [*made, *more], few),
+        ("leaky", [*made, *more], {"column": "given"}),
+    ):
+        source = planted.write(folder / "planted.jsonl", rows)
+        recipe = Recipe.model_validate(planted.content(source, name, audit=masked, split=rules))
+        stages = [load_stage(stage) for stage in ("audit", "split")]
+        reports[name] = [stage.perform(recipe, workspace, Progress(quiet=True)) for stage in stages]
+    return reports
+
+
 def deploy(workspace, version="1", by="jane"):
     from pipelines.tracking import deployments
 

@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ui.panel import backend, data_anomalies, data_audit, data_backend, data_browse, data_clusters, frame
+from ui.panel import (
+    backend,
+    data_anomalies,
+    data_audit,
+    data_backend,
+    data_browse,
+    data_clusters,
+    data_leakage,
+    data_versions,
+    frame,
+)
 from ui.panel.data_backend import Opened
 from ui.panel.markup import html
 
@@ -14,6 +24,8 @@ VIEWS: dict[str, tuple[str, Callable[[Opened], None]]] = {
     "browse": ("Browse", data_browse.browse),
     "clusters": ("Clusters", data_clusters.clusters),
     "anomalies": ("Anomalies", data_anomalies.anomalies),
+    "leakage": ("Leakage", data_leakage.leakage),
+    "versions": ("Versions", data_versions.versions),
 }
 OF_THE_REPORTS = ("audit", "leakage", "versions")
 """Views that say something without the corpus, too."""
