@@ -12,7 +12,6 @@ _DOMAIN = re.compile(
     rf"(?:[{_LETTER}](?:[{_LETTER}-]{{0,62}})\.){{1,10}}[A-Za-z\u00c0-\u1fff]{{2,24}}(?![0-9A-Za-z\u00c0-\u1fff(-])"
 )
 _DOMAIN_ANYWHERE = re.compile(r"(?:[^\W_][\w-]{0,62}\.){1,10}[^\W\d_]{2,24}(?![\w(-])")
-_LOGIN = re.compile(r"[^\s/:]{0,64}:[^\s/]{0,100}//:")
 _FILES = frozenset(
     ("css", "gif", "html", "ico", "jpeg", "jpg", "js", "json", "pdf", "png", "svg", "webp", "xml", "yml")
 )
@@ -20,6 +19,8 @@ _FILES = frozenset(
 
 LONGEST_LOCAL = 64
 """RFC 5321, section 4.5.3.1.1."""
+LONGEST_LOGIN = 300
+"""Characters before the `@` of a URL among which its beginning is looked for."""
 
 
 def find_emails(text: str) -> Iterator[Span]:
@@ -38,7 +39,8 @@ def find_emails(text: str) -> Iterator[Span]:
 
 def _around(text: str, at: int) -> Span | None:
     """The address whose `@` stands there."""
-    local = _LOCAL_BACKWARDS.match(text[max(0, at - LONGEST_LOCAL) : at][::-1])
+    before = text[max(0, at - LONGEST_LOGIN) : at]
+    local = _LOCAL_BACKWARDS.match(before[::-1], 0, LONGEST_LOCAL)
     if local is None:
         return None
     domain = _DOMAIN.match(text, at + 1) or _DOMAIN_ANYWHERE.match(text, at + 1)
@@ -48,6 +50,6 @@ def _around(text: str, at: int) -> Span | None:
     start = at - len(name)
     if not name or (name == "git" and text[domain.end() : domain.end() + 1] in (":", "/")):
         return None
-    if text[start - 1 : start] in (":", "/") and _LOGIN.match(text[max(0, at - 240) : at][::-1]):
+    if "://" in before and ":" in (login := before.rpartition("://")[2]) and not re.search(r"[\s/]", login):
         return None
     return start, domain.end()

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from pipelines.data.lookalikes import Span, count_digits
 
+_LONG = re.compile(r"[0-9](?:[ .-]?[0-9]){12,}+")
+_GROUP = re.compile(r"(?<!\w)[0-9]{4} $")
 _CARD = re.compile(
-    r"""(?<![\w.,+=-]) (?<!\d[ ])      # neither inside a word or number, nor one of a row of numbers
+    r"""(?<![\w.,+-])
     (?: \d{13,19}
       | \d{4}(?P<a>[ .-])\d{4}(?P=a)\d{4}(?P=a)\d{4}(?:(?P=a)\d{3})?
       | \d{4}(?P<b>[ .-])\d{6}(?P=b)\d{4,5}
@@ -61,10 +63,12 @@ def find_cards(text: str) -> Iterator[Span]:
     """
     if count_digits(text) < 13:
         return
-    for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        if any(len(digits) in lengths and prefix.match(digits) for prefix, lengths in _CARD_LENGTHS) and luhn(digits):
-            yield match.span()
+    for run in _LONG.finditer(text):
+        # Five characters behind the run decide whether a number ends there.
+        for match in _CARD.finditer(text, run.start(), run.end() + 5):
+            one_of_a_row = " " in match[0] and _GROUP.search(text[max(0, match.start() - 6) : match.start()])
+            if not one_of_a_row and _is_card(re.sub(r"\D", "", match[0])):
+                yield match.span()
 
 
 def find_ibans(text: str) -> Iterator[Span]:
@@ -72,7 +76,7 @@ def find_ibans(text: str) -> Iterator[Span]:
 
     In one piece or in groups with single spaces or hyphens between, in capitals or small letters.
     """
-    if count_digits(text) < 2:
+    if count_digits(text) < 7:
         return
     for start in _IBAN_START.finditer(text):
         begin = start.start() - 2
@@ -86,6 +90,11 @@ def find_ibans(text: str) -> Iterator[Span]:
         number = text[begin:end].replace(" ", "").replace("-", "")
         if end <= rest.end() and not text[end : end + 1].isalnum() and _one_case(number) and _remainder(number) == 1:
             yield begin, end
+
+
+def _is_card(digits: str) -> bool:
+    issued = any(len(digits) in lengths and prefix.match(digits) for prefix, lengths in _CARD_LENGTHS)
+    return issued and luhn(digits)
 
 
 def luhn(digits: str) -> bool:

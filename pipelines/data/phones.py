@@ -13,15 +13,15 @@ _RUN = re.compile(r"[0-9](?:[ ().\-/]{0,3}[0-9]){6,}+")
 _DAY = re.compile(r"(?:19|20)[0-9]{2}([./-])[0-9]{2}\1[0-9]{2}(?: [0-9]{1,2})?")
 """Dates are the most frequent runs of digits by far: they are let go before anything is tried."""
 _INTERNATIONAL = re.compile(
-    r"(?<![\w+/=.-])(?P<plus>\+|00(?=[ .(/-]|[1-9][0-9]{0,2}[ .(/-]))[ ]?\(?[1-9](?:[ ().\-/]{0,3}[0-9]){6,14}(?!\w)"
+    r"(?<![\w+/.-])(?P<plus>\+|00(?=[ .(/-]|[1-9][0-9]{0,2}[ .(/-]))[ ]?\(?[1-9](?:[ ().\-/]{0,3}[0-9]){6,14}(?!\w)"
 )
 _AMERICAN = re.compile(
-    r"(?<![\w.,+/=-])(?<![0-9][ ])(?:1[ .-])?"
+    r"(?<![\w.,+/-])(?:1[ .-])?"
     r"(?:(?:\([2-9][0-9]{2}\)[ .-]?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[.-]|\([2-9][0-9]{2}\)[ ]?[2-9][0-9]{2}[ ])[0-9]{4}"
     r"(?!\w|[.,/-][0-9])"
 )
 _TRUNK = re.compile(
-    r"(?<![\w.,:+/=#-])(?<![0-9][ ])(?:\(0[1-9][0-9]{0,4}\)|0[1-9][0-9]{0,4}(?=[ ./-]))"
+    r"(?<![\w.,:+/#-])(?:\(0[1-9][0-9]{0,4}\)|0[1-9][0-9]{0,4}(?=[./-])|(?<![0-9][ ])0[1-9][0-9]{0,4}(?=[ ]))"
     r"(?:[ ./-]{0,2}[0-9]{2,8}){1,5}(?!\w|[.,:/-][0-9])"
 )
 _SAID = re.compile(
@@ -70,9 +70,9 @@ def _in_run(text: str, start: int, end: int) -> Iterator[Span]:
                 yield match.span()
                 found = True
     if not found and _SAID.search(text[max(0, start - 40) : start]):
-        match = _ANY.match(text, start)
-        if match and _is_national(match[0]) and _exists(_digits(match[0]), _WITHOUT_TRUNK + _WITH_TRUNK):
-            yield match.span()
+        said = _ANY.match(text, start)
+        if said and _is_national(said[0]) and _exists(_digits(said[0]), _WITHOUT_TRUNK + _WITH_TRUNK):
+            yield said.span()
 
 
 def _digits(text: str) -> str:
@@ -86,8 +86,8 @@ def _ends(candidate: str) -> Iterator[int]:
 
 
 def _is_national(candidate: str) -> bool:
-    """Whether a number in groups is neither a date nor an ISBN."""
-    return not _DATE.match(candidate) and not _ISBN.fullmatch(candidate)
+    """Whether a number in groups has nine digits (an ISSN has eight) and is neither a date nor an ISBN."""
+    return len(_digits(candidate)) >= 9 and not _DATE.match(candidate) and not _ISBN.fullmatch(candidate)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,10 @@ _TOKENS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         ("AKIA ASIA ABIA ACCA", r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}"),
         ("ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[0-9A-Za-z]{36,255}"),
         ("github_pat_", r"github_pat_[0-9A-Za-z_]{22,255}"),
-        ("glpat- gldt- glrt- glptt- glcbt-", r"gl(?:pat|dt|rt|ptt|cbt)-[0-9A-Za-z_.-]{20,255}"),
+        (
+            "glpat- gldt- glrt- glptt- glcbt-",
+            r"gl(?:pat|dt|rt|ptt|cbt)-[0-9A-Za-z_-]{20,255}(?:\.[0-9A-Za-z_-]{2,64}){0,3}",
+        ),
         ("xox xapp-", r"(?:xox[abceoprs]|xapp)-[0-9A-Za-z-]{10,255}"),
         ("hooks.slack.com", r"hooks\.slack\.com/(?:services|workflows|triggers)/[0-9A-Za-z/_]{20,255}"),
         ("sk_live_ sk_test_ rk_live_ rk_test_", r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,255}"),
@@ -27,34 +30,42 @@ _TOKENS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         ("pypi-", r"pypi-[0-9A-Za-z_-]{50,512}"),
         ("dop_v1_", r"do[opr]_v1_[0-9a-f]{64}"),
         ("SG.", r"SG\.[0-9A-Za-z_-]{16,64}\.[0-9A-Za-z_-]{16,64}"),
+        ("eyJ", r"(?<![_-])eyJ[0-9A-Za-z_-]{8,}+\.eyJ[0-9A-Za-z_-]{2,}+(?:\.[0-9A-Za-z_-]*+)?"),
+        (":AA", r"[0-9]{8,10}:AA[0-9A-Za-z_-]{32,33}"),
     )
 )
-_SK = re.compile(r"(?<![0-9A-Za-z_-])(?:sk|gsk|pplx|xai|r8)[_-][0-9A-Za-z_-]{20,255}+")
-_JWT = re.compile(r"(?<![0-9A-Za-z_-])eyJ[0-9A-Za-z_-]{8,}+\.eyJ[0-9A-Za-z_-]{2,}+(?:\.[0-9A-Za-z_-]*+)?")
-_BOT = re.compile(r"(?<![0-9A-Za-z])[0-9]{8,10}:AA[0-9A-Za-z_-]{32,33}(?![0-9A-Za-z_-])")
+_LOOSE_MARKERS = ("sk-", "gsk_", "pplx-", "xai-", "r8_")
+_LOOSE = re.compile(r"(?<![0-9A-Za-z_-])(?:sk|gsk|pplx|xai|r8)[_-][0-9A-Za-z_-]{20,255}+")
+"""Beginnings that words have too (`sk-learn`): what follows must be random."""
 _PEM = re.compile(r"-----BEGIN (?:[0-9A-Z]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"(?:[0-9A-Za-z+/=\s,:.\\-](?!----))*+")
+_PEM_ENCODED = re.compile(r"(?:\s*+[0-9A-Za-z+/=\\]{16,}+)*+")
 _PEM_END = re.compile(r".?-----END (?:[0-9A-Z]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----", re.DOTALL)
 
+_NO_PASSWORDS = frozenset(
+    ("pass", "passwd", "password", "passphrase", "pw", "pwd", "secret", "test", "testing", "token", "port", "user")
+)
+"""What stands in the place of a password in documentation."""
 _LOGIN = re.compile(r"[^\s:/@?#\"'<>]{0,128}:([^\s/@<>\"']{1,256})@[^\s@]")
-_MARKERS = ("passw", "pwd", "passphrase", "passcode", "secret", "token", "key", "credential", "bearer")
-_NAME = re.compile(
-    r"(?:password|passwd|passphrase|passcode|pwd|secret|credential|token|bearer|(?:api|access|private|auth|account|"
-    r"client|signing|encryption|license|storage|service)[_ -]?key)"
+_NAMES = ("password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "token", "bearer", "key")
+_KEY_OF = ("api", "access", "private", "auth", "account", "client", "signing", "encryption", "storage", "service")
+_BEFORE_KEY = tuple(word + space for word in _KEY_OF for space in ("", "_", "-", " "))
+"""Of `key` alone are the keys of tables and keyboards."""
+_IS = re.compile(
     r"[a-z0-9_-]{0,24}[\"'`\])*]{0,3}"
     r"(?:[ \t]{0,3}(?::=|=>|={1,2}|:|[ \t](?:is|was)\b)[ \t]{0,3}|(?<=bearer)[ \t]{1,3})"
     r"(?:bearer[ \t]|basic[ \t])?[*]{0,2}"
 )
-_KEYS = re.compile(r"token|bearer|.*key")
 _QUOTED = re.compile(r"[rbuf]{0,2}(?P<quote>[\"'`])(?P<value>[^\s\"'`]{6,256})(?P=quote)", re.IGNORECASE)
 _BARE = re.compile(r"(?P<value>(?:[^\s\"'`,;()\[\]{}|&]|&(?![\w-]{1,20}=)){8,256})(?![^\s\"',;)\]}|&`])")
 _CODE = re.compile(
-    r"[A-Za-z_]\w*(?:(?:\.|->|::|/)[A-Za-z_]\w*)+|_*[a-z]+\d{0,2}(?:_+[a-z\d]+)+|[A-Z]+\d{0,2}(?:_[A-Z\d]+)+"
-    r"|[A-Za-z]+\d?|[a-z]+(?:-[a-z\d]+)+"
+    r"[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]\w*)+"  # a.b.c
+    r"|_*[a-z]+\d{0,2}(?:_+[a-z\d]+)+|[A-Z]+\d{0,2}(?:_[A-Z\d]+)+|[a-z]+(?:-[a-z\d]+)+|[A-Za-z]+\d?"  # names
+    r"|[a-z_]+(?:/[a-z\d_.]+)+|(?:[./&~@]|https?:|file:).*"  # paths
 )
 _PLACEHOLDER = re.compile(
-    r"<[\w ./-]*>|\$\{?\w|\{\w|%[(s]|\.{3}|\*{3}|x{4}|0{6}|123456789|abcdef|your|change[_-]?me|example|placeholder|"
-    r"redacted|dummy|insert|^(?:[./&~@]|https?:|file:|[a-z]+\()",
+    r"<[\w ./-]*>|\$\{?\w|\{\w|%\(|^%s|\.{3}|\*{3}|x{4}|0{6}|123456789|abcdef|your|change[_-]?me|example|placeholder|"
+    r"redacted|dummy|insert",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\s\"'`,;()\[\]{}<>]{8,}")
@@ -78,7 +89,7 @@ def find_secrets(text: str) -> Iterator[Span]:
     """
     found = [*_known(text), *_pem(text), *_in_urls(text), *_assigned(text)]
     yield from found
-    if values := {text[start:end] for start, end in found if end - start >= 8}:
+    if values := {value for start, end in found if len(value := text[start:end]) >= 8 and _is_password(value)}:
         for match in _WORD.finditer(text):
             if (word := match[0].rstrip(".!?:")) in values:
                 yield match.start(), match.start() + len(word)
@@ -91,35 +102,35 @@ def entropy(value: str) -> float:
 
 def _known(text: str) -> Iterator[Span]:
     """Tokens whose form says what they are."""
-    if len(max(text.split(), key=len, default="")) < SHORTEST:
+    words = [word for word in text.split() if len(word) >= SHORTEST]
+    if not words:
         return
+    # Markers are looked for where a token would fit: most texts have few such words.
+    long = " ".join(words)
     for markers, pattern in _TOKENS:
-        if any([marker in text for marker in markers]):
+        if any([marker in long for marker in markers]):
             yield from (match.span() for match in pattern.finditer(text))
-    if "eyJ" in text:
-        yield from (match.span() for match in _JWT.finditer(text))
-    if ":AA" in text:
-        yield from (match.span() for match in _BOT.finditer(text))
-    if any([marker in text for marker in ("sk-", "gsk_", "pplx-", "xai-", "r8_")]):
-        for match in _SK.finditer(text):
+    if any([marker in long for marker in _LOOSE_MARKERS]):
+        for match in _LOOSE.finditer(text):
             if _is_random(match[0]) and not _PLACEHOLDER.search(match[0]):
                 yield match.span()
 
 
 def _pem(text: str) -> Iterator[Span]:
-    """Private keys with their first and last line; without a last line, as far as it looks like one."""
+    """Private keys with their first and last line; without a last line, what is encoded."""
     if "PRIVATE KEY" not in text:
         return
     end = 0
-    for match in _PEM.finditer(text):
-        if match.start() < end:
+    for first in _PEM.finditer(text):
+        if first.start() < end:
             continue
-        body = _PEM_BODY.match(text, match.end())
-        end = body.end() if body else match.end()
-        if last := _PEM_END.match(text, end):
-            end = last.end()
-        if end - match.end() > 16:
-            yield match.start(), end
+        body = _PEM_BODY.match(text, first.end())
+        last = _PEM_END.match(text, body.end()) if body else None
+        if body and last is None:
+            body = _PEM_ENCODED.match(text, first.end())
+        if body and len(body[0]) >= SHORTEST:
+            end = last.end() if last else body.end()
+            yield first.start(), end
 
 
 def _in_urls(text: str) -> Iterator[Span]:
@@ -132,29 +143,33 @@ def _in_urls(text: str) -> Iterator[Span]:
         at = text.find("://", at + 3)
 
 
-_NO_PASSWORDS = frozenset(("pass", "passwd", "password", "pw", "pwd", "secret", "token", "port", "user"))
-
-
 def _assigned(text: str) -> Iterator[Span]:
     """Values of names that tell what they hold."""
     if not any([sign in text for sign in (":", "=", " is ", " was ", "earer ")]):
         return
-    lower = text.lower()
-    if len(lower) != len(text) or not any([marker in lower for marker in _MARKERS]):
+    # The one letter that becomes two in lower case.
+    lower = text.replace("\u0130", "I").lower()
+    for name in _NAMES:
+        at = lower.find(name)
+        while at >= 0:
+            end = at + len(name)
+            sign = _IS.match(lower, end)
+            if sign and (name != "key" or lower.endswith(_BEFORE_KEY, max(0, at - 12), at)):
+                yield from _value(text, sign.end(), key=name in ("token", "bearer", "key"))
+            at = lower.find(name, end)
+
+
+def _value(text: str, place: int, *, key: bool) -> Iterator[Span]:
+    """What is assigned there, when it looks like a key, or else like a password."""
+    quoted = _QUOTED.match(text, place)
+    match = quoted or _BARE.match(text, place)
+    if match is None:
         return
-    for name in _NAME.finditer(lower):
-        quoted = _QUOTED.match(text, name.end())
-        if match := quoted or _BARE.match(text, name.end()):
-            value = match["value"].rstrip(".!?:*")
-            if _is_secret(value, bare=quoted is None, key=bool(_KEYS.match(name[0]))):
-                yield match.start("value"), match.start("value") + len(value)
-
-
-def _is_secret(value: str, *, bare: bool, key: bool) -> bool:
-    """Whether a value looks like a key, or like a password."""
-    if _PLACEHOLDER.search(value) or (bare and (_CODE.fullmatch(value) or "(" in value)):
-        return False
-    return _is_random(value) if key else _is_password(value)
+    value = match["value"].rstrip(".!?:*")
+    if _PLACEHOLDER.search(value) or (quoted is None and _CODE.fullmatch(value)):
+        return
+    if _is_random(value) if key else _is_password(value):
+        yield match.start("value"), match.start("value") + len(value)
 
 
 def _is_random(value: str) -> bool:
