@@ -62,7 +62,7 @@ def table_of(kinds: Sequence[Kind]) -> "pa.Table":
     import pyarrow as pa
 
     schema = pa.schema([("row", pa.int64()), ("kind", pa.string()), ("score", pa.float32()), ("reason", pa.string())])
-    parts = [schema.emptytable_of()]
+    parts = [schema.empty_table()]
     for kind in kinds:
         reasons = [kind.reason(place, row) for place, row in enumerate(kind.rows.tolist())]
         names = pa.array([kind.name] * len(reasons), pa.string())
