@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -280,9 +279,3 @@ def _only_one(folder: Path) -> Iterator[None]:
     with (folder.parent / f".{folder.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def forget(workspace: Workspace) -> None:
-    """Remove every corpus and all evidence of this workspace from this machine; they are made again when needed."""
-    for kind in ("corpora", "evidence"):
-        shutil.rmtree(_cache(workspace, kind), ignore_errors=True)
