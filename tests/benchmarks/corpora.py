@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -42,7 +43,7 @@ _COMMON = 200
 def main() -> None:
     """Write one corpus and say what is in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="without one the rows are only counted")
     parser.add_argument("--kind", choices=("packages", "docstrings", "synthetic"), default="synthetic")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--lists", type=Path, default=Path("/var/lib/apt/lists"))
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     options = parser.parse_args()
     rates = {} if options.clean else RATES
-    print(json.dumps(build(options.folder, options.kind, options.rows, options.lists, rates, options.seed)))
+    with tempfile.TemporaryDirectory(prefix="sluice-corpora-") as scratch:
+        folder = options.folder or Path(scratch)
+        print(json.dumps(build(folder, options.kind, options.rows, options.lists, rates, options.seed)))
 
 
 def build(
