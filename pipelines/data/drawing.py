@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
-from pipelines.data.splitting import SIDES, Choose, Components
+from pipelines.data.splitting import SIDES, TRAIN, Choose, Components
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,12 @@ def point(key: str, seed: int) -> float:
     return int.from_bytes(digest[:7]) / 2**56
 
 
-def by_hash(shares: Mapping[str, float], seed: int) -> Choose:
-    """Each component by its own seeded hash against the shares: whatever else there is, its side is the same."""
+def by_hash(shares: Mapping[str, float], seed: int, rows: int | None = None) -> Choose:
+    """Each component by its own seeded hash against the shares: whatever else there is, its side is the same.
+
+    Of `rows` rows in all, a component that is larger than the whole side that it drew goes to training: a test
+    side of hardly more than one cluster would measure that cluster.
+    """
 
     def choose(components: Components) -> "NDArray[np.int8]":
         import numpy as np
@@ -34,7 +38,12 @@ def by_hash(shares: Mapping[str, float], seed: int) -> Choose:
         points = np.array([point(key, seed) for key in components.keys])
         # One after the other, as floats add up: an end that moved by a hair would move whoever stands on it.
         ends = np.cumsum([shares[side] for side in SIDES])[:-1]
-        return np.searchsorted(ends, points, side="right").astype(np.int8)
+        drawn = np.searchsorted(ends, points, side="right").astype(np.int8)
+        if rows is None:
+            return drawn
+        room = np.array([shares[side] * rows for side in SIDES])[drawn]
+        sizes = np.bincount(components.component, minlength=len(drawn))
+        return np.where(sizes > room, TRAIN, drawn).astype(np.int8)
 
     return choose
 

@@ -110,7 +110,7 @@ def _choose(corpus: Corpus, rows: "NDArray[np.int64]", recipe: Recipe, past: Pas
     if recipe.split.by_time:
         return ByTime(times_of(corpus, rows), shares, past.cutoffs)
     if not recipe.dataset.label:
-        return by_hash(shares, seed)
+        return by_hash(shares, seed, len(rows))
     codes, names = corpus.codes("label")
     # By name, so that a tie between labels does not depend on the order of the rows; the last is of those without.
     rank = np.argsort(np.argsort(np.array([*names, ""], np.str_)[:-1])) if names else np.zeros(0, np.int64)

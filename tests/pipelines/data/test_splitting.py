@@ -101,7 +101,7 @@ def test_nothing_that_belongs_together_stands_on_two_sides_and_nothing_old_moves
     present, gone, cutoffs = {}, {}, None
     for wave in waves:
         rows = sorted(wave, key=lambda row: row.id)
-        choose = by_hash(wanted, seed)
+        choose = by_hash(wanted, seed, len(rows))
         if by == "label":
             choose = by_label(np.array([row.text % 3 for row in rows]), np.zeros((3, 3), np.int64), wanted, seed)
         if by == "time":
@@ -204,6 +204,14 @@ def test_the_shares_come_about():
     side = assign(items_of([Row(f"{i}", i) for i in range(5000)]), np.zeros((0, 2), np.int64), by_hash(SHARES, 17)).side
     for code, share in enumerate(SHARES.values()):
         assert abs(np.mean(side == code) - share) < 0.03
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_cluster_larger_than_a_whole_side_goes_to_training(seed):
+    rows = [Row(f"{i}", i, "giant" if i < 300 else None) for i in range(1000)]
+    side = assign(items_of(rows), np.zeros((0, 2), np.int64), by_hash(SHARES, seed, len(rows))).side
+    assert set(side[:300]) == {TRAIN}
+    assert 0 < np.mean(side[300:] != TRAIN) < 0.5
 
 
 def test_another_seed_draws_other_sides():
