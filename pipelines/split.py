@@ -59,7 +59,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     `fresh` forgets the places that were given before.
     """
     audited = require(audit.STAGE, recipe, workspace)
-    corpus, evidence = prepare(recipe, workspace, progress), evidence_of(recipe, workspace, progress)
+    corpus = prepare(recipe, workspace, progress)
+    evidence = evidence_of(recipe, workspace, progress, corpus=corpus)
     # Before anything is written: a version of the table counts for the places of all that come after it.
     check_unmoved("split", recipe, {"dataset": audited.fingerprints["dataset"]}, {"dataset": corpus.note.dataset})
     uri, policy = workspace.uri("splits", recipe.name), policy_of(recipe)

@@ -6,17 +6,17 @@ sketches miss, texts that hold each other, texts that are equal once they are ma
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, permutations
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
-from pipelines.data.leakage import Leaks, find_leaks, heal
+from pipelines.data.leakage import KINDS, Leaks, find_leaks, heal
 from pipelines.data.leaving import choose_rows
 from pipelines.data.past import Past, Tested
 from pipelines.data.placed import NOWHERE, Placed, read_placed
 from pipelines.data.placing import make_placing
-from pipelines.data.splitting import HELD, PLACES, TEST, TRAIN, Places
+from pipelines.data.splitting import HELD, PLACES, SIDES, TEST, TRAIN, Places
 from pipelines.data.written import written_rows
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
@@ -132,6 +132,7 @@ def divide(
             known.out[(pull != 0) & (places.side == TRAIN)] = _LATE.index("tested_before")
         seen = _seen(placed, places, known)
         leaks = find_leaks(seen, recipe.audit.near_duplicate_threshold, recipe.split.containment)
+        leaks = _with(leaks, semantic_leaks(seen, placing.items.text, edges))
         given = placing.given is not None
         if repairs == REPAIRS or not _mend(known, seen, leaks, placing.items.text, recipe, len(tested), given):
             break
@@ -154,6 +155,42 @@ def divide(
         cutoffs=placing.cutoffs,
         healing=known.healing,
         mask=mask,
+    )
+
+
+def semantic_leaks(seen: Placed, text: "NDArray[np.int64]", edges: "pa.Table") -> Leaks:
+    """The pairs of texts that mean the same, as the audit found them, of which rows stand on two sides.
+
+    Every pair was compared then. Embedding all texts again would give the same vectors, and cost as much.
+    """
+    import numpy as np
+
+    chosen = np.isin(edges["kind"].to_numpy(zero_copy_only=False), "semantic")
+    left, right, value = (edges[name].to_numpy()[chosen] for name in ("left", "right", "similarity"))
+    texts = int(max(text.max(initial=-1), left.max(initial=-1), right.max(initial=-1))) + 1
+    # For each side and each text the first row, or -1.
+    first = np.full((len(SIDES), texts), -1, np.int64)
+    for side in range(len(SIDES)):
+        rows = np.flatnonzero(seen.side[: seen.rows] == side)[::-1]
+        first[side, text[rows]] = rows
+    found = Leaks(np.zeros(0, np.int8), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    for here, there in permutations(range(len(SIDES)), 2):
+        crossing = (first[here, left] >= 0) & (first[there, right] >= 0)
+        pairs = first[here, left[crossing]], first[there, right[crossing]]
+        kind = np.full(len(pairs[0]), KINDS.index("semantic"), np.int8)
+        found = _with(found, Leaks(kind, *pairs, value[crossing].astype(np.float64)))
+    return found
+
+
+def _with(leaks: Leaks, more: Leaks) -> Leaks:
+    import numpy as np
+
+    return replace(
+        leaks,
+        kind=np.concatenate((leaks.kind, more.kind)),
+        left=np.concatenate((leaks.left, more.left)),
+        right=np.concatenate((leaks.right, more.right)),
+        similarity=np.concatenate((leaks.similarity, more.similarity)),
     )
 
 
@@ -190,7 +227,7 @@ def _mend(
         pairs = np.sort(np.stack([text[rows] for rows in leaks.of(kind)], 1), axis=1)
         new = _unknown(pairs, known.edges)
         known.edges = np.concatenate((known.edges, new))
-        if len(new):
+        if len(new) and not given:
             known.missed[kind] = known.missed.get(kind, 0) + len(new)
     if given and leaks.counts.keys() - {"benchmark"}:
         going = heal(seen, leaks) & (known.out == -1)

@@ -77,7 +77,7 @@ def _texts(corpus: Corpus, pairs: "pa.Table", instruction: str) -> dict[str, str
 
 def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Iterator[Finding]:
     """What is no leak, and yet worth knowing."""
-    yield from _held_out(division)
+    yield from _held_out(division, corpus)
     yield from _left_out(division, corpus)
     sizes = division.sizes
     total = sum(sizes[side] for side in SIDES)
@@ -112,18 +112,18 @@ def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Ite
         )
 
 
-def _held_out(division: Division) -> Iterator[Finding]:
+def _held_out(division: Division, corpus: Corpus) -> Iterator[Finding]:
     import numpy as np
 
     held = np.flatnonzero(division.places.side == HELD)
     if len(held):
-        ids = np.char.decode(division.places.cluster[held[:5]])
+        ids = corpus.take(division.rows[held[:5]], ["id"])["id"].to_pylist()
         yield Finding(
             code="split.held_out",
             severity="warning",
             message=f"{len(held):,} examples belong to two sides and enter neither.",
             count=len(held),
-            samples=tuple({"id": str(id)[:12]} for id in ids),
+            samples=tuple({"id": id[:12]} for id in ids),
             remedy="Nothing has to be done; `sluice split RECIPE --fresh` would place every example anew.",
         )
 

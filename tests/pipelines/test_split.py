@@ -1,8 +1,10 @@
 """`sluice split`: sides that share nothing, whatever comes later."""
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +24,10 @@ from pipelines.recipe_file import load_recipe
 from pipelines.review import decide
 
 SMALL = {"min_validation": 1, "min_test": 1}
+NO_SCORES = dict.fromkeys(
+    ("length", "repetition", "gibberish", "language", "encoding", "boilerplate", "mismatch", "loss")
+)
+"""Suspects are the audit's matter."""
 
 
 def turns_of(messages):
@@ -52,9 +58,8 @@ def divided(tmp_path, recipe_file, workspace):
         sections["dataset"] = {"source": "examples.jsonl", "provenance": declared, "group_by": "topic"} | (
             dataset or {}
         )
-        sections["audit"] = {"min_examples": 1, "max_duplicate_share": 1, "anomalies": {"max_share": 1}} | sections.get(
-            "audit", {}
-        )
+        audit_keys = {"min_examples": 1, "max_duplicate_share": 1, "anomalies": NO_SCORES}
+        sections["audit"] = audit_keys | sections.get("audit", {})
         sections["split"] = SMALL | sections.get("split", {})
         perform.recipe = load_recipe(recipe_file(**sections))
         audit.STAGE.perform(perform.recipe, workspace)
@@ -139,7 +144,7 @@ def test_of_equal_examples_the_one_by_a_person_stays_unless_its_group_is_new(div
 
 def test_data_that_change_after_the_audit_enter_no_table(divided, workspace, tmp_path, monkeypatch):
     read_rows, stored = read.raw_rows, divided([row(i) for i in range(60)])
-    prepare.forget(workspace)
+    shutil.rmtree(workspace.uri("corpora"))
 
     def rows_of_a_file_that_grows(file):
         yield from read_rows(file)
@@ -307,12 +312,12 @@ def test_labels_keep_their_shares_on_every_side_and_while_they_grow(divided):
         return [row(i, kind="rare" if i % 10 == 0 else "common") for i in numbers]
 
     options = {"dataset": {"label": "kind"}}
-    first = divided(labelled(range(200)), **options)
+    first = divided(labelled(range(100)), **options)
     labels = first.figures["labels"]
-    assert labels["rare"] == {"train": 16, "validation": 2, "test": 2, HELD_OUT: 0}
-    assert labels["common"] == {"train": 144, "validation": 18, "test": 18, HELD_OUT: 0}
-    later = divided(labelled(range(400)), **options)
-    assert later.figures["labels"]["rare"] == {"train": 32, "validation": 4, "test": 4, HELD_OUT: 0}
+    assert labels["rare"] == {"train": 8, "validation": 1, "test": 1, HELD_OUT: 0}
+    assert labels["common"] == {"train": 72, "validation": 9, "test": 9, HELD_OUT: 0}
+    later = divided(labelled(range(200)), **options)
+    assert later.figures["labels"]["rare"] == {"train": 16, "validation": 2, "test": 2, HELD_OUT: 0}
     assert places(first).items() <= places(later).items()
 
 
@@ -493,6 +498,19 @@ def test_rows_from_templates_stay_together_while_they_grow(divided):
         assert report.figures["rows"][HELD_OUT] == 0
 
 
+def test_duplicates_by_meaning_on_two_sides_of_given_ones_are_leaks(divided, workspace):
+    content = [row(i, part=("train", "validation", "test")[i % 3]) for i in range(60)]
+    divided(content, split={"column": "part"})
+    recipe, quiet = divided.recipe, Progress(quiet=True)
+    corpus, evidence = prepare.prepare(recipe, workspace, quiet), prepare.evidence_of(recipe, workspace, quiet)
+    edge = {"left": [0, 3], "right": [1, 6], "similarity": [0.97, 0.99], "kind": ["semantic", "semantic"]}
+    evidence.__dict__["edges"] = pa.table(edge, schema=evidence.edges.schema)
+    found = divide(corpus, evidence, recipe, Past(), Outside(), quiet)
+    assert found.leaks.counts["semantic"] == 1
+    left, right = found.leaks.of("semantic")
+    assert (left.tolist(), right.tolist()) == ([0], [1]) and found.healing == 1
+
+
 vocabulary = [f"v{i}" for i in range(30)]
 examples = st.builds(
     lambda start, length, tail, topic: {
@@ -528,3 +546,23 @@ def test_for_any_data_seed_and_growth_the_written_rows_leak_nothing_and_nobody_m
         now = {row["id"]: (row["split"], row["cluster"], row["group"]) for row in past.present.to_pylist()}
         assert {id: now[id] for id in before} == before
         before = now
+
+
+@given(st.lists(st.tuples(examples, st.sampled_from(SIDES)), min_size=1, max_size=30))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_for_any_given_sides_what_is_healed_leaks_nothing_and_no_test_row_is_lost(
+    tmp_path_factory, recipe_file, workspace, given_rows
+):
+    folder, quiet = tmp_path_factory.mktemp("given"), Progress(quiet=True)
+    # Of equal conversations the first of the groups enters: on which side is no question here.
+    side_of = {json.dumps([row["prompt"], row["completion"]]): side for row, side in given_rows}
+    rows = [row | {"part": side_of[json.dumps([row["prompt"], row["completion"]])]} for row, _ in given_rows]
+    (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = {"source": str(folder / "examples.jsonl"), "group_by": "topic"}
+    recipe = load_recipe(recipe_file(dataset=dataset, split={"column": "part", "heal": True}))
+    corpus = prepare.prepare(recipe, workspace, quiet)
+    found = divide(corpus, prepare.evidence_of(recipe, workspace, quiet), recipe, Past(), Outside(), quiet)
+    assert found.leaks.counts == {}
+    assert found.sizes["test"] == sum(side == "test" for side in side_of.values())
+    assert sum(found.sizes.values()) == len(side_of)
+    assert found.sizes[HELD_OUT] == found.healing

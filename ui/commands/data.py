@@ -159,7 +159,8 @@ def review(
     from pipelines.recipe_file import load_recipe
 
     loaded, workspace, progress = load_recipe(recipe, []), Workspace(), Progress()
-    corpus, evidence = prepare(loaded, workspace, progress), evidence_of(loaded, workspace, progress)
+    corpus = prepare(loaded, workspace, progress)
+    evidence = evidence_of(loaded, workspace, progress, corpus=corpus)
     if action == "list":
         decided = reviewing.decisions(workspace, loaded.name)
         listed, total = reviewing.suspects_of(corpus, evidence, decided, limit)
