@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
 from pipelines.data.evidence import EVIDENCE_VERSION, Evidence, EvidenceNote, write_evidence
 from pipelines.data.example import BadRow
+from pipelines.data.private import require_kinds
 from pipelines.data.profile import PROFILE_VERSION, ProfileSettings, profile
 from pipelines.data.read import (
     BAD_COLUMNS,
@@ -157,6 +158,7 @@ def _read_into(
 ) -> None:
     from pipelines.stage import check_unmoved
 
+    require_kinds(recipe.audit.private.kinds)
     started, inputs, tally = time.monotonic(), resolve(recipe.dataset), _Tally()
     spread = inputs.bytes > small_bytes
     wanted = profile_settings(recipe, workspace)

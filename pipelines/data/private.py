@@ -46,7 +46,7 @@ class Found:
     end: int
 
 
-def require(kinds: Collection[str]) -> None:
+def require_kinds(kinds: Collection[str]) -> None:
     """Raise UserError where something that these kinds need is not installed: ask before a long pass."""
     if "name" in kinds:
         load_names()

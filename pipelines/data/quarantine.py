@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pipelines.data.example import shown
+from pipelines.data.private import mask_private
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,7 +15,10 @@ BATCH = 5000
 
 
 def keep_aside(workspace: "Workspace", dataset: str, bad: "pa.Table") -> None:
-    """Store the bad rows (fields of BadRow) of the data with the fingerprint `dataset`, in place of what was there."""
+    """Store the bad rows (fields of BadRow) of the data with the fingerprint `dataset`, in place of what was there.
+
+    Personal data and secrets in them are masked: the panel shows these rows, and the file still holds them.
+    """
     from sqlalchemy import delete, insert
 
     from pipelines.records import QuarantineRow
@@ -29,8 +33,8 @@ def keep_aside(workspace: "Workspace", dataset: str, bad: "pa.Table") -> None:
                         "dataset": dataset,
                         "source": row["file"],
                         "position": row["position"],
-                        "reason": shown(row["reason"]),
-                        "content": row["content"],
+                        "reason": shown(mask_private(row["reason"])),
+                        "content": shown(mask_private(row["content"])),
                     }
                     for row in batch.to_pylist()
                 ],

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.data.names import MODEL, find_names
-from pipelines.data.private import find_private, mask_private, require
+from pipelines.data.private import find_private, mask_private, require_kinds
 
 HAS_PRESIDIO = importlib.util.find_spec("presidio_analyzer") is not None
 HAS_MODEL = HAS_PRESIDIO and importlib.util.find_spec(MODEL) is not None
@@ -15,7 +15,7 @@ HAS_MODEL = HAS_PRESIDIO and importlib.util.find_spec(MODEL) is not None
 @pytest.mark.skipif(HAS_MODEL, reason="Presidio and its model are installed")
 def test_without_presidio_or_its_model_asking_for_names_says_what_to_install():
     for ask in (
-        lambda: require(("email", "name")),
+        lambda: require_kinds(("email", "name")),
         lambda: find_private("Ada", ("name",)),
         lambda: list(find_names("Ada")),
     ):
@@ -26,7 +26,7 @@ def test_without_presidio_or_its_model_asking_for_names_says_what_to_install():
 
 
 def test_nothing_is_needed_for_the_other_kinds():
-    require(("email", "phone", "card", "iban", "secret"))
+    require_kinds(("email", "phone", "card", "iban", "secret"))
 
 
 @pytest.mark.skipif(not HAS_MODEL, reason="needs presidio-analyzer and its model")

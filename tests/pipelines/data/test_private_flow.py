@@ -1,0 +1,144 @@
+"""Personal data from the file to the table: the gate, the recipe's decision, and nothing shown whole on the way."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import select
+
+from cluster.errors import GateClosed, UserError
+from pipelines import audit, split
+from pipelines.data.evidence import Evidence
+from pipelines.data.table import read_version
+from pipelines.gates import Verdict
+from pipelines.recipe_file import load_recipe
+from pipelines.records import QuarantineRow, ReportRow
+from tests.pipelines.data.planted_private import plant
+
+EMAIL, PASSWORD = "jane.doe@example.org", "Tr0ub4dor77"
+OURS = {"annotator": "jane", "collector": "ops"}
+RULES = {"min_examples": 1, "max_duplicate_share": 1, "anomalies": {"max_share": 1}}
+
+
+def rows():
+    rng = Random(2)
+    words = ["".join(rng.choice("abcdefghij") for _ in range(6)) for _ in range(900)]
+    plain = [
+        {"prompt": " ".join(words[i : i + 8]), "completion": " ".join(words[i + 8 : i + 14])} for i in range(0, 840, 14)
+    ]
+    return [
+        *plain,
+        {"prompt": f"{' '.join(words[840:850])} of {EMAIL}", "completion": f"the password is {PASSWORD} for {EMAIL}"},
+    ]
+
+
+@pytest.fixture
+def flow(tmp_path, recipe_file, workspace):
+    """`flow(action, content) -> (audit's report, split's report or None)`."""
+
+    def perform(action, content=None, kinds=None):
+        lines = [json.dumps(row) for row in content or rows()]
+        # A line that is no JSON, with an address in it: it is kept aside.
+        (tmp_path / "examples.jsonl").write_text("\n".join([*lines, f'{{"prompt": "{EMAIL}", broken']), "utf-8")
+        private = {"action": action} | ({"kinds": kinds} if kinds else {})
+        recipe = load_recipe(
+            recipe_file(
+                dataset={"source": "examples.jsonl", "provenance": OURS},
+                audit=RULES | {"private": private},
+                split={"min_validation": 1, "min_test": 1},
+            )
+        )
+        audited = audit.STAGE.perform(recipe, workspace)
+        try:
+            return audited, split.STAGE.perform(recipe, workspace)
+        except GateClosed:
+            return audited, None
+
+    return perform
+
+
+def verdict(report):
+    return next(gate.verdict for gate in report.gates if gate.gate == "data.private")
+
+
+def table_of(report):
+    return read_version(report.produced["table"], int(report.produced["version"]))
+
+
+def test_undecided_the_gate_is_closed_and_nothing_is_split(flow):
+    audited, divided = flow(None)
+
+    assert verdict(audited) is Verdict.CLOSED
+    assert divided is None
+
+
+def test_masked_the_table_holds_the_row_without_address_and_password(flow):
+    audited, divided = flow("mask")
+    text = json.dumps(table_of(divided).to_pylist(), default=str)
+
+    assert verdict(audited) is Verdict.OPEN
+    assert len(table_of(divided)) == len(rows())
+    assert EMAIL not in text and PASSWORD not in text
+    assert "the password is <secret> for <email>" in text
+
+
+def test_dropped_the_row_is_gone_and_counted(flow):
+    audited, divided = flow("drop")
+
+    assert verdict(audited) is Verdict.OPEN
+    assert len(table_of(divided)) == len(rows()) - 1
+    assert EMAIL not in json.dumps(table_of(divided).to_pylist(), default=str)
+    assert divided.figures["left_out"]["private"] == 1
+
+
+def test_allowed_the_row_stays_as_it_is(flow):
+    audited, divided = flow("allow")
+
+    assert verdict(audited) is Verdict.OPEN
+    assert f"the password is {PASSWORD} for {EMAIL}" in json.dumps(table_of(divided).to_pylist(), default=str)
+
+
+@pytest.mark.parametrize("action", [None, "mask", "allow"])
+def test_nothing_that_is_shown_gives_an_address_or_a_password_away(flow, workspace, capfd, caplog, action):
+    audited, divided = flow(action)
+    evidence = Evidence(Path(audited.produced["evidence"]))
+    with workspace.session() as session:
+        reports = [str(row.__dict__) for row in session.scalars(select(ReportRow))]
+        kept_aside = [f"{row.reason} {row.content}" for row in session.scalars(select(QuarantineRow))]
+    shown = {
+        "report": json.dumps(audited.as_json(), default=str),
+        "split": json.dumps(divided.as_json(), default=str) if divided else "",
+        "records": " ".join(reports),
+        "quarantine": " ".join(kept_aside),
+        "page": evidence.page.read_text("utf-8"),
+        "samples": json.dumps(evidence.private.to_pylist()),
+        "suspects": json.dumps(evidence.suspects.to_pylist()),
+        "output": "".join(capfd.readouterr()),
+        "log": caplog.text,
+    }
+
+    assert {name for name, text in shown.items() if EMAIL in text or "jane.doe" in text or PASSWORD in text} == set()
+    assert "broken" in shown["quarantine"]
+    assert {"email", "secret"} == set(evidence.private["kind"].to_pylist())
+
+
+def test_every_kind_is_masked_in_the_table(flow):
+    rng, values, content = Random(6), [], rows()[:-1]
+    for kind in ("email", "phone", "card", "iban", "secret"):
+        text, truth = plant(content[len(values)]["completion"], kind, rng)
+        content[len(values)]["completion"] = text
+        values.append(text[truth.start : truth.end])
+    _, divided = flow("mask", content)
+    written = pa.concat_arrays(table_of(divided)["messages"].chunks).to_pylist()
+
+    assert len(written) == len(content)
+    assert not [value for value in values if any(json.dumps(value)[1:-1] in text for text in written)]
+
+
+@pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
+def test_names_without_presidio_are_refused_with_what_to_install(flow):
+    with pytest.raises(UserError, match="name"):
+        flow("mask", kinds=["name"])
