@@ -8,11 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.duplicates import normalise
 from pipelines.data.example import Turn, answers, text_of
-from pipelines.data.private import private_column
-from pipelines.data.row_scores import row_scores
-from pipelines.data.sketches import sketch_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +60,12 @@ def columns_of(
 ) -> "dict[str, pa.Array]":
     """Name -> column, of conversations as plain values."""
     import pyarrow as pa
+
+    # Here, for their patterns take a tenth of a second to compile, which `sluice --help` need not wait for.
+    from pipelines.data.duplicates import normalise
+    from pipelines.data.private import private_column
+    from pipelines.data.row_scores import row_scores
+    from pipelines.data.sketches import sketch_columns
 
     normals = [normalise(text_of(each, wanted.instruction)) for each in turns]
     prompts = [prompt_of(each, wanted.instruction) for each in turns]
