@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.example import Turn, answers, text_of
@@ -154,22 +155,47 @@ def _tokens(turns: Sequence[list[Turn]], wanted: ProfileSettings) -> "tuple[pa.A
 
 def _rendered(tokenizer: Any, conversations: list[list[Turn]]) -> list[str | None]:
     """Each as the template writes it; None where the template refuses (some know no system turn)."""
+    pieces: dict[tuple[str, ...], list[str] | None] = {}
+    rendered: list[str | None] = []
+    for turns in conversations:
+        roles = tuple(turn["role"] for turn in turns)
+        if roles not in pieces:
+            pieces[roles] = _around_contents(tokenizer, roles)
+        around, contents = pieces[roles], [turn["content"] for turn in turns]
+        # Some templates look for tags in an answer (reasoning), and cut them out.
+        if around is None or any("<" in content for content in contents):
+            rendered.append(_render(tokenizer, turns))
+            continue
+        rendered.append("".join(chain.from_iterable(zip(around, [*contents, ""], strict=True))))
+    return rendered
+
+
+def _around_contents(tokenizer: Any, roles: tuple[str, ...]) -> list[str] | None:
+    """What the template writes before, between and after the contents of turns in these roles.
+
+    A template takes some 80 us a row, joining strings takes one. None where contents do not come out as they went
+    in, each once and in order: then every row is rendered.
+    """
+    marks = [f" \n\ue000{number}\ue001\n " for number in range(len(roles))]
+    text = _render(tokenizer, [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)])
+    found, start = [], 0
+    for mark in marks:
+        place = -1 if text is None else text.find(mark, start)
+        if text is None or place < 0 or text.count(mark) != 1:
+            return None
+        found.append(text[start:place])
+        start = place + len(mark)
+    return [*found, text[start:] if text else ""]
+
+
+def _render(tokenizer: Any, turns: list[Turn]) -> str | None:
     from jinja2.exceptions import TemplateError
 
-    if not conversations:
-        return []
     try:
-        found: list[str | None] = tokenizer.apply_chat_template(conversations, tokenize=False)
-        return found
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False)
     except TemplateError:
-        pass
-    rendered: list[str | None] = []
-    for each in conversations:
-        try:
-            rendered.append(tokenizer.apply_chat_template(each, tokenize=False))
-        except TemplateError:
-            rendered.append(None)
-    return rendered
+        return None
+    return text
 
 
 def _is_marked(turns: Sequence[Turn], own: re.Pattern[str] | None) -> bool:

@@ -109,3 +109,37 @@ def test_columns_are_of_the_types_that_a_corpus_promises():
     assert schema.field("text_key").type == pa.binary(16) == schema.field("answer_key").type
     assert schema.field("prompt_words").type == pa.int32() == schema.field("tokens").type
     assert (schema.field("turns").type, schema.field("special").type) == (pa.int16(), pa.bool_())
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        None,
+        "{% for message in messages %}{{ message['content'] | trim }}|{% endfor %}",
+        "{% for message in messages %}{{ message['role'] }}:{{ message['content'].split('</think>')[-1] }};{% endfor %}",
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for message in messages %}[{{ message['content'] }}]{% endfor %}",
+    ],
+)
+def test_what_is_counted_is_what_the_template_writes_whatever_it_does_to_contents(tiny_model, template):
+    from pipelines.data.profile import _rendered
+    from pipelines.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    contents = ["  spaces ", "<think>why</think>because", "plain\n", "{{ braces }} \ue0000\ue001"]
+    conversations = [
+        [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
+        for one in contents
+        for other in contents
+    ]
+    conversations.append([{"role": "system", "content": "be brief"}, *conversations[0]])
+
+    def plainly(turns):
+        try:
+            return tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception as error:
+            assert "no system" in str(error)
+            return None
+
+    assert _rendered(tokenizer, conversations) == [plainly(turns) for turns in conversations]
