@@ -37,6 +37,7 @@ _TOKENS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
 _LOOSE_MARKERS = ("sk-", "gsk_", "pplx-", "xai-", "r8_")
 _LOOSE = re.compile(r"(?<![0-9A-Za-z_-])(?:sk|gsk|pplx|xai|r8)[_-][0-9A-Za-z_-]{20,255}+")
 """Beginnings that words have too (`sk-learn`): what follows must be random."""
+_MARKED = re.compile("|".join(re.escape(m) for m in (*_LOOSE_MARKERS, *(m for markers, _ in _TOKENS for m in markers))))
 _PEM = re.compile(r"-----BEGIN (?:[0-9A-Z]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"(?:[0-9A-Za-z+/=\s,:.\\-](?!----))*+")
 _PEM_ENCODED = re.compile(r"(?:\s*+[0-9A-Za-z+/=\\]{16,}+)*+")
@@ -107,6 +108,8 @@ def _known(text: str) -> Iterator[Span]:
         return
     # Markers are looked for where a token would fit: most texts have few such words.
     long = " ".join(words)
+    if not _MARKED.search(long):
+        return
     for markers, pattern in _TOKENS:
         if any([marker in long for marker in markers]):
             yield from (match.span() for match in pattern.finditer(text))
