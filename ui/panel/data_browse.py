@@ -63,7 +63,7 @@ def _filter(name: str, values: dict[str, int]) -> None:
         placeholder="all",
         on_change=_follow,
         args=(name, key),
-        width=170,
+        width=150,
     )
 
 

@@ -11,6 +11,8 @@ from ui.panel import data_backend, data_rows, frame, report_view
 from ui.panel.data_backend import PAIRS, LeakPair, Opened
 from ui.panel.markup import age, html, joined, number, share
 
+COMPARED = ("near", "containment", "semantic", "benchmark")
+"""Kinds that have a degree."""
 SHARED = {
     "id": "the same example",
     "text": "the same text",
@@ -142,10 +144,10 @@ def _leak(pair: LeakPair) -> None:
     st.html(
         html(
             '<div class="line"><span class="verdict error">{kind}</span><span>{shared}</span>'
-            '<span class="quiet nums">similarity {similarity}</span></div>',
+            '<span class="quiet nums">{degree}</span></div>',
             kind=pair.kind,
             shared=SHARED.get(pair.kind, ""),
-            similarity=f"{pair.similarity:.3f}",
+            degree=f"similarity {pair.similarity:.3f}" if pair.kind in COMPARED else "",
         )
     )
     if pair.left and pair.right:
