@@ -5,10 +5,11 @@ import time
 from datetime import UTC, datetime
 
 from pipelines import stage
-from pipelines.data.audit_gates import GATES, audit_gates
-from pipelines.data.doubts import private_findings, suspect_findings
-from pipelines.data.figures import figures_of
-from pipelines.data.findings import (
+from pipelines.data.anomaly.suspicion import kept_ids, suspicion
+from pipelines.data.auditing.audit_gates import GATES, audit_gates
+from pipelines.data.auditing.doubts import private_findings, suspect_findings
+from pipelines.data.auditing.figures import figures_of
+from pipelines.data.auditing.findings import (
     answer_findings,
     duplicate_findings,
     in_order,
@@ -17,11 +18,10 @@ from pipelines.data.findings import (
     size_findings,
     special_findings,
 )
+from pipelines.data.auditing.survey import Survey
 from pipelines.data.prepare import evidence_of, prepare
-from pipelines.data.quarantine import keep_aside
-from pipelines.data.read import dataset_fingerprint
-from pipelines.data.survey import Survey
-from pipelines.data.suspicion import kept_ids, suspicion
+from pipelines.data.reading.quarantine import keep_aside
+from pipelines.data.reading.read import dataset_fingerprint
 from pipelines.fingerprint import fingerprint
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
@@ -73,7 +73,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
 
 def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: Survey, seconds: float) -> None:
     """The report as one HTML file that needs nothing else, beside the evidence."""
-    from pipelines.data.audit_page import audit_page
+    from pipelines.data.display.audit_page import audit_page
 
     report = Report(
         stage=STAGE.name,

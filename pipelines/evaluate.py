@@ -46,7 +46,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     """Generate, score, compare, decide."""
     from cluster.connect import connect
     from pipelines import split, train
-    from pipelines.data.table import read_side
+    from pipelines.data.versioned.table import read_side
     from pipelines.evaluation.generate import Plan, run_candidates
     from pipelines.models.candidate import candidates
 

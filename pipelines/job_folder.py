@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.packages import copy_packages
-from pipelines.data.sources import is_package, list_files
+from pipelines.data.reading.sources import is_package, list_files
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import dump_recipe
 

@@ -121,8 +121,8 @@ def suspects_of(
 
     import numpy as np
 
+    from pipelines.data.auditing.samples import masked
     from pipelines.data.example import text_of
-    from pipelines.data.samples import masked
 
     table = evidence.suspects
     order = np.argsort(-np.nan_to_num(table["score"].to_numpy().astype(float)), kind="stable")

@@ -5,13 +5,13 @@ from typing import Any
 
 from cluster.errors import StageFailed, UserError
 from pipelines import audit, stage
-from pipelines.data.benchmark_sets import benchmark_items, benchmarks_fingerprint
-from pipelines.data.division import Division, Outside, divide
-from pipelines.data.past import Past, ever_tested, read_past
+from pipelines.data.leaks.benchmark_sets import benchmark_items, benchmarks_fingerprint
 from pipelines.data.prepare import evidence_of, prepare
-from pipelines.data.split_findings import leak_findings, notes, split_figures
-from pipelines.data.splitting import HELD_OUT, SIDES
-from pipelines.data.table import Written, read_version, write_table
+from pipelines.data.sides.division import Division, Outside, divide
+from pipelines.data.sides.past import Past, ever_tested, read_past
+from pipelines.data.sides.split_findings import leak_findings, notes, split_figures
+from pipelines.data.sides.splitting import HELD_OUT, SIDES
+from pipelines.data.versioned.table import Written, read_version, write_table
 from pipelines.fingerprint import fingerprint
 from pipelines.gates import Gate, decide
 from pipelines.progress import Progress

@@ -59,7 +59,7 @@ def submit_stage(
 
 def request_key(stage: str, recipe: Recipe, address: str) -> str:
     """What makes two requests the same: stage, resolved recipe, the data's content, and the cluster."""
-    from pipelines.data.read import dataset_fingerprint
+    from pipelines.data.reading.read import dataset_fingerprint
 
     return fingerprint(stage, recipe.model_dump(mode="json"), dataset_fingerprint(recipe), address)
 

@@ -101,8 +101,8 @@ def prepare_bins(
     recipe: Recipe, train: Train, base: "BaseFiles", workspace: Workspace, progress: Progress
 ) -> "StoredBins":
     """The encoded split for this base and these input settings, made once."""
-    from pipelines.data.ledger import record_bins
-    from pipelines.data.table import read_side
+    from pipelines.data.versioned.ledger import record_bins
+    from pipelines.data.versioned.table import read_side
     from pipelines.models.load import load_tokenizer
     from pipelines.stages import load_stage
     from pipelines.training.bins import bins_key, store_bins

@@ -104,7 +104,7 @@ def ask_both(recipe: Recipe, reports: list[Report], workspace: Workspace, port: 
 
 def first_test_conversation(reports: list[Report]) -> list[dict[str, str]]:
     """The turns of the test side's first row: not chosen by how well it went."""
-    from pipelines.data.table import read_side
+    from pipelines.data.versioned.table import read_side
 
     split = next(report for report in reports if report.stage == "split")
     turns: list[dict[str, str]] = json.loads(read_side(split, "test").column("messages")[0].as_py())

@@ -40,7 +40,7 @@ def _clusters(
 ) -> "tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]":
     import pyarrow as pa
 
-    from pipelines.data.clusters import find_clusters
+    from pipelines.data.similarity.clusters import find_clusters
 
     audit = recipe.audit
     found = find_clusters(
@@ -58,7 +58,7 @@ def _clusters(
 def _suspects(
     corpus: Corpus, cluster: "NDArray[np.int64]", recipe: Recipe, progress: Progress
 ) -> "tuple[pa.Table, dict[str, Any]]":
-    from pipelines.data.anomalies import find_suspects
+    from pipelines.data.anomaly.anomalies import find_suspects
 
     audit = recipe.audit
     found = find_suspects(
@@ -78,7 +78,7 @@ def _labels(
 ) -> "tuple[pa.Table, dict[str, Any]]":
     if not recipe.dataset.label:
         return _schema(SUSPECTS).empty_table(), {}
-    from pipelines.data.label_noise import label_noise
+    from pipelines.data.anomaly.label_noise import label_noise
 
     found = label_noise(
         corpus,

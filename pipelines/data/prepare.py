@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
 from pipelines.data.evidence import EVIDENCE_VERSION, Evidence, EvidenceNote, write_evidence
 from pipelines.data.example import BadRow
-from pipelines.data.private import require_kinds
+from pipelines.data.privacy.private import require_kinds
 from pipelines.data.profile import PROFILE_VERSION, ProfileSettings, profile
-from pipelines.data.read import (
+from pipelines.data.reading.read import (
     BAD_COLUMNS,
     SMALL_BYTES,
     Inputs,
@@ -27,7 +27,7 @@ from pipelines.data.read import (
     tables_of,
     too_small,
 )
-from pipelines.data.sketches import SKETCH_VERSION
+from pipelines.data.similarity.sketches import SKETCH_VERSION
 from pipelines.fingerprint import file_fingerprint, fingerprint, short
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Recipe
@@ -204,7 +204,7 @@ def _tables(
             for table in tables_of(read_file(file, dataset)):
                 yield profile(table, wanted), number
     elif inputs.files:
-        from pipelines.data.streaming import stream_tables
+        from pipelines.data.reading.streaming import stream_tables
 
         number, name = -1, None
         for table in stream_tables(inputs.files, dataset, wanted, spread.settings):

@@ -62,11 +62,12 @@ def columns_of(
     """Name -> column, of conversations as plain values."""
     import pyarrow as pa
 
+    from pipelines.data.anomaly.row_scores import row_scores
+    from pipelines.data.privacy.private import private_column
+
     # Here, for their patterns take a tenth of a second to compile, which `sluice --help` need not wait for.
-    from pipelines.data.duplicates import normalise
-    from pipelines.data.private import private_column
-    from pipelines.data.row_scores import row_scores
-    from pipelines.data.sketches import sketch_columns
+    from pipelines.data.similarity.duplicates import normalise
+    from pipelines.data.similarity.sketches import sketch_columns
 
     normals = [normalise(text_of(each, wanted.instruction)) for each in turns]
     prompts = [prompt_of(each, wanted.instruction) for each in turns]

@@ -149,7 +149,7 @@ def _stanzas(path: Path) -> Iterator[dict[str, str]]:
 
 def docstrings() -> Iterator[Row]:
     """The standard library's docstrings: the body asks for the summary; the group is the module."""
-    from pipelines.data.packages import find_package
+    from pipelines.data.reading.packages import find_package
 
     for _, row in find_package("package://python#docstrings").rows():
         if row.value:

@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.data.duplicates import normalise, similarity
+from pipelines.data.similarity.duplicates import normalise, similarity
 
 Row = dict[str, str]
 

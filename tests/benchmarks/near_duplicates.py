@@ -23,10 +23,10 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from cluster.connect import ROOT
-from pipelines.data.clusters import Clusters, find_clusters
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
-from pipelines.data.duplicates import character_shingles, is_short, normalise, word_shingles
-from pipelines.data.sketches import sketch_columns
+from pipelines.data.similarity.clusters import Clusters, find_clusters
+from pipelines.data.similarity.duplicates import character_shingles, is_short, normalise, word_shingles
+from pipelines.data.similarity.sketches import sketch_columns
 from pipelines.progress import Progress
 
 PEERS = ("datatrove", "data_juicer")

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit
 from pipelines.commands import run_stage
-from pipelines.data import read
 from pipelines.data.corpus import Corpus
+from pipelines.data.reading import read
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow, ReviewRow

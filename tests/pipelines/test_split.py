@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit, split
-from pipelines.data import placing, prepare, read
-from pipelines.data.division import Outside, divide
-from pipelines.data.past import Past, read_past
-from pipelines.data.splitting import HELD_OUT, SIDES, Places
-from pipelines.data.table import read_side, read_version, write_table
+from pipelines.data import prepare
+from pipelines.data.reading import read
+from pipelines.data.sides import placing
+from pipelines.data.sides.division import Outside, divide
+from pipelines.data.sides.past import Past, read_past
+from pipelines.data.sides.splitting import HELD_OUT, SIDES, Places
+from pipelines.data.versioned.table import read_side, read_version, write_table
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe

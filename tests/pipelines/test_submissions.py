@@ -203,7 +203,7 @@ def write_tree(folder):
     ],
 )
 def test_data_travel_to_a_cluster_elsewhere_and_stay_the_same_data(recipe_file, tmp_path, source, files):
-    from pipelines.data.read import dataset_fingerprint
+    from pipelines.data.reading.read import dataset_fingerprint
 
     here = tmp_path / "here"
     write_tree(here)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pipelines import audit, split
-from pipelines.data.ledger import record_fit
-from pipelines.data.table import read_version
+from pipelines.data.versioned.ledger import record_fit
+from pipelines.data.versioned.table import read_version
 from pipelines.recipe_file import load_recipe
 from ui import cli
 

@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
 @app.command()
 def log(recipe: Recipe, as_json: AsJson = False) -> None:
     """List the versions of the recipe's split, newest first."""
-    from pipelines.data import versions
+    from pipelines.data.versioned import versions
 
     listed = versions.log(_table(recipe))
     if as_json:
@@ -45,7 +45,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what was added, removed, changed and moved between two versions; moved ones are an error."""
-    from pipelines.data import versions
+    from pipelines.data.versioned import versions
 
     found = versions.diff(_table(recipe), before, after, limit)
     if as_json:
@@ -73,7 +73,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a version's sizes and first rows, personal data masked."""
-    from pipelines.data import versions
+    from pipelines.data.versioned import versions
 
     found, rows = versions.show(_table(recipe), version, side, limit)
     if as_json:
@@ -90,7 +90,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Append a version equal to an earlier one; nothing between is lost."""
-    from pipelines.data import versions
+    from pipelines.data.versioned import versions
 
     made = versions.restore(_table(recipe), version)
     if as_json:
@@ -109,8 +109,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a version to a file; in CSV, cells that a spreadsheet would compute have ' before them."""
-    from pipelines.data import versions
-    from pipelines.data.export import export
+    from pipelines.data.versioned import versions
+    from pipelines.data.versioned.export import export
 
     uri = _table(recipe)
     chosen = versions.newest(uri) if version is None else version
@@ -123,7 +123,7 @@ def export(
 @app.command()
 def ledger(recipe: Recipe, as_json: AsJson = False) -> None:
     """Show what was fitted to which side of which version; anything but training rows in weights is an error."""
-    from pipelines.data.ledger import check_fits
+    from pipelines.data.versioned.ledger import check_fits
 
     fits = check_fits(Workspace(), _table(recipe))
     if as_json:

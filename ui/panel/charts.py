@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from pipelines.data.plots import Plot
+    from pipelines.data.display.plots import Plot
 
 Points = list[tuple[int, float, float]]
 """(step, value, unix time)."""

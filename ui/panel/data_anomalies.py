@@ -3,7 +3,7 @@
 import streamlit as st
 
 from cluster.errors import UserError
-from pipelines.data.browse import Row
+from pipelines.data.display.browse import Row
 from pipelines.review import Choice, Decision
 from ui.panel import data_backend, data_rows, frame
 from ui.panel.data_backend import Opened, Reviewed

@@ -5,8 +5,8 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
-from pipelines.data.audit_plots import headline, plots_of
-from pipelines.data.plots import Plot
+from pipelines.data.display.audit_plots import headline, plots_of
+from pipelines.data.display.plots import Plot
 from ui.panel import charts, frame, report_view
 from ui.panel.data_backend import Opened
 from ui.panel.markup import html, joined, number

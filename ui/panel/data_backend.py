@@ -6,19 +6,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.data.audit_page import masked_kinds
-from pipelines.data.browse import Filters, Page, Row
 from pipelines.data.corpus import Corpus
+from pipelines.data.display.audit_page import masked_kinds
+from pipelines.data.display.browse import Filters, Page, Row
+from pipelines.data.display.queues import Cluster, Repeats
+from pipelines.data.display.view import Sides, View
 from pipelines.data.evidence import Evidence
-from pipelines.data.queues import Cluster, Repeats
-from pipelines.data.view import Sides, View
 from pipelines.gates import Report
 from ui.panel.backend import from_database, known, workspace
 from ui.panel.last_known import Known
 
 if TYPE_CHECKING:
-    from pipelines.data.ledger import Fit
-    from pipelines.data.versions import Difference, Version
+    from pipelines.data.versioned.ledger import Fit
+    from pipelines.data.versioned.versions import Difference, Version
     from pipelines.review import Choice, Decision
 
 T = TypeVar("T")
@@ -99,14 +99,14 @@ def opened(recipe_name: str) -> Known[Opened | None]:
 
 def page(data: Opened, filters: Filters, offset: int, limit: int) -> Known[Page]:
     """Rows that pass the filters."""
-    from pipelines.data.browse import page_of
+    from pipelines.data.display.browse import page_of
 
     return _look(data, ("page", filters, offset, limit), lambda view: page_of(view, filters, offset, limit))
 
 
 def row(data: Opened, number: int) -> Known[Row | None]:
     """One row; the value is None when there is none of this number."""
-    from pipelines.data.browse import rows_of
+    from pipelines.data.display.browse import rows_of
 
     return _look(
         data,
@@ -117,7 +117,7 @@ def row(data: Opened, number: int) -> Known[Row | None]:
 
 def offered(data: Opened) -> Known[Offered]:
     """What can be filtered by."""
-    from pipelines.data.view import choices, kinds_of
+    from pipelines.data.display.view import choices, kinds_of
 
     def read(view: View) -> Offered:
         columns = {name: choices(view, name) for name in ("source", "label", "language")}
@@ -129,7 +129,7 @@ def offered(data: Opened) -> Known[Offered]:
 
 def clusters(data: Opened, repeats: Repeats, offset: int, limit: int) -> Known[tuple[tuple[Cluster, ...], int]]:
     """Clusters, the largest first, and how many there are."""
-    from pipelines.data.queues import clusters_of
+    from pipelines.data.display.queues import clusters_of
 
     key = ("clusters", repeats, offset, limit)
     return _look(data, key, lambda view: clusters_of(view, repeats, offset, limit))
@@ -137,7 +137,7 @@ def clusters(data: Opened, repeats: Repeats, offset: int, limit: int) -> Known[t
 
 def cluster(data: Opened, number: int) -> Known[Cluster | None]:
     """One cluster; the value is None when there is none of this number."""
-    from pipelines.data.queues import cluster_of
+    from pipelines.data.display.queues import cluster_of
 
     def read(view: View) -> Cluster | None:
         there = 0 <= number < len(view.corpus) and int(view.evidence.cluster[number]) == number
@@ -150,8 +150,8 @@ def queue(data: Opened, kind: str | None, offset: int, limit: int, *, decided_to
     """Suspects of a kind (None: of any), the worst first, with what people decided."""
     import numpy as np
 
-    from pipelines.data.queues import suspects_of
-    from pipelines.data.view import all_rows_with_ids, kinds_of
+    from pipelines.data.display.queues import suspects_of
+    from pipelines.data.display.view import all_rows_with_ids, kinds_of
 
     decided = decisions(data.recipe_name)
 
@@ -191,8 +191,8 @@ def decide(recipe_name: str, row: Row, decision: "Choice", by: str, because: str
 
 def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
     """The leaks that the last split found, from the `offset`-th, and how many are kept."""
-    from pipelines.data.browse import rows_of
-    from pipelines.data.view import rows_with_ids
+    from pipelines.data.display.browse import rows_of
+    from pipelines.data.display.view import rows_with_ids
 
     def read(view: View) -> tuple[tuple[LeakPair, ...], int]:
         # The split's own evidence: it may be of an earlier audit than the newest.
@@ -225,7 +225,7 @@ def fits(split: Report) -> "Known[list[Fit]]":
     """What was fitted to rows of this split's table, of whatever version, the newest first."""
 
     def read() -> "list[Fit]":
-        from pipelines.data.ledger import check_fits
+        from pipelines.data.versioned.ledger import check_fits
 
         return check_fits(workspace(), split.produced.get("table", ""))[::-1]
 
@@ -234,7 +234,7 @@ def fits(split: Report) -> "Known[list[Fit]]":
 
 def versions(split: Report) -> "Known[list[Version]]":
     """The versions of this split's table, the newest first."""
-    from pipelines.data.versions import log
+    from pipelines.data.versioned.versions import log
 
     table = split.produced.get("table", "")
     return known.read(("versions", table), "The split's table", RESPLIT, lambda: log(table))
@@ -242,7 +242,7 @@ def versions(split: Report) -> "Known[list[Version]]":
 
 def difference(split: Report, before: int, after: int) -> "Known[Difference]":
     """What happened to the rows from one version to another."""
-    from pipelines.data.versions import diff
+    from pipelines.data.versioned.versions import diff
 
     table = split.produced.get("table", "")
     return known.read(
@@ -278,7 +278,7 @@ def _evidence(folder: str, stamp: int) -> Evidence:
 @lru_cache(maxsize=4)
 def _sides(folder: str, stamp: int, table: str, version: int) -> Sides | None:
     from cluster.errors import UserError
-    from pipelines.data.view import sides_of
+    from pipelines.data.display.view import sides_of
 
     try:
         return sides_of(Corpus(Path(folder)), table, version)

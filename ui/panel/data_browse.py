@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pipelines.data.browse import Filters, Row
-from pipelines.data.view import NO_SIDE
+from pipelines.data.display.browse import Filters, Row
+from pipelines.data.display.view import NO_SIDE
 from pipelines.fingerprint import fingerprint, short
 from ui.panel import data_backend, data_rows, frame, report_view
 from ui.panel.data_backend import Offered, Opened

@@ -4,7 +4,7 @@ from typing import cast
 
 import streamlit as st
 
-from pipelines.data.queues import Cluster, Repeats
+from pipelines.data.display.queues import Cluster, Repeats
 from ui.panel import data_backend, data_rows, frame
 from ui.panel.data_backend import Opened
 from ui.panel.markup import html, number

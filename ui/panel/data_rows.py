@@ -3,9 +3,9 @@
 import streamlit as st
 from markupsafe import Markup
 
-from pipelines.data.browse import Row
-from pipelines.data.page_evidence import piece_markup
-from pipelines.data.side_by_side import differences
+from pipelines.data.display.browse import Row
+from pipelines.data.display.page_evidence import piece_markup
+from pipelines.data.display.side_by_side import differences
 from ui.panel import frame
 from ui.panel.markup import html, joined, number
 

@@ -12,7 +12,7 @@ from ui.panel.data_backend import Opened
 from ui.panel.markup import age, html, joined, number, visible
 
 if TYPE_CHECKING:
-    from pipelines.data.versions import Difference, Version
+    from pipelines.data.versioned.versions import Difference, Version
 
 KINDS = {
     "added": "only in the later version",

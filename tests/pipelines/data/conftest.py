@@ -41,8 +41,8 @@ def corpus_of_pairs(tmp_path):
     def make(prompts, answers, labels=None):
         import pyarrow as pa
 
+        from pipelines.data.anomaly.row_scores import row_scores
         from pipelines.data.corpus import CorpusWriter, Note
-        from pipelines.data.row_scores import row_scores
 
         turns = [
             [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
@@ -67,7 +67,7 @@ def docstrings():
     """(prompts, answers, modules) of the standard library's docstrings, in a seeded order."""
     import random
 
-    from pipelines.data.packages import find_package
+    from pipelines.data.reading.packages import find_package
 
     rows = [raw.value for _, raw in find_package("package://python#docstrings").rows()]
     random.Random(1).shuffle(rows)

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 
-from pipelines.data.table import schema, write_table
+from pipelines.data.versioned.table import schema, write_table
 
 
 def rows(*given):

@@ -14,29 +14,29 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines import audit
-from pipelines.data import formats
+from pipelines.data.reading import formats
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
-from tests.pipelines.data.reading import read_examples
+from tests.pipelines.data.rows_read import read_examples
 
 HERE = Path(__file__)
 
 TESTED = {
-    1: ("test_formats.py", "test_an_empty_file_is_refused_by_name"),
-    2: ("test_formats.py", "test_a_csv_of_a_header_alone_has_0_rows"),
-    3: ("test_formats.py", "test_a_truncated_line_is_quarantined_with_its_number"),
-    4: ("test_formats.py", "test_latin_1_is_refused_with_the_position_of_the_byte"),
-    5: ("test_formats.py", "test_nul_and_lone_surrogates_are_quarantined"),
+    1: ("reading/test_formats.py", "test_an_empty_file_is_refused_by_name"),
+    2: ("reading/test_formats.py", "test_a_csv_of_a_header_alone_has_0_rows"),
+    3: ("reading/test_formats.py", "test_a_truncated_line_is_quarantined_with_its_number"),
+    4: ("reading/test_formats.py", "test_latin_1_is_refused_with_the_position_of_the_byte"),
+    5: ("reading/test_formats.py", "test_nul_and_lone_surrogates_are_quarantined"),
     6: ("../test_audit.py", "test_bad_rows_are_counted_by_reason_and_kept_in_the_quarantine"),
-    7: ("test_canonical.py", "test_renamed_columns_are_named_with_the_nearest"),
-    8: ("test_canonical.py", "test_a_row_with_half_an_example_is_quarantined"),
+    7: ("reading/test_canonical.py", "test_renamed_columns_are_named_with_the_nearest"),
+    8: ("reading/test_canonical.py", "test_a_row_with_half_an_example_is_quarantined"),
     9: ("../test_audit.py", "test_near_duplicates_are_counted_and_shown_in_pairs"),
-    10: ("test_leakage.py", "test_the_leaks_are_exactly_those_of_brute_force"),
+    10: ("leaks/test_leakage.py", "test_the_leaks_are_exactly_those_of_brute_force"),
     11: ("../training/test_bins.py", "test_an_overlong_example_is_dropped_and_its_tokens_are_counted"),
-    12: ("test_canonical.py", "test_a_conversation_that_teaches_nothing_is_quarantined"),
+    12: ("reading/test_canonical.py", "test_a_conversation_that_teaches_nothing_is_quarantined"),
     13: ("test_bad_inputs.py", "test_13_special_tokens_in_a_text_are_flagged"),
     14: ("test_bad_inputs.py", "test_14_a_file_that_breaks_closes_the_schema_and_is_named_while_the_others_count"),
-    15: ("test_formats.py", "test_a_gzip_bomb_is_stopped_at_the_cap"),
+    15: ("reading/test_formats.py", "test_a_gzip_bomb_is_stopped_at_the_cap"),
     16: ("test_bad_inputs.py", "test_16_archives_are_never_opened_whatever_their_entries_say"),
     17: ("test_bad_inputs.py", "test_17_nothing_pickled_is_ever_unpickled"),
     19: ("test_private_flow.py", "test_undecided_the_gate_is_closed_and_nothing_is_split"),

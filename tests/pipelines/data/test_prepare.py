@@ -8,8 +8,8 @@ import pytest
 
 from cluster.errors import StageFailed, UserError
 from pipelines.data import prepare as module
-from pipelines.data import read
 from pipelines.data.prepare import chosen_rows, evidence_of, prepare
+from pipelines.data.reading import read
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 

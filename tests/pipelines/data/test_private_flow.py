@@ -12,7 +12,7 @@ from sqlalchemy import select
 from cluster.errors import GateClosed, UserError
 from pipelines import audit, split
 from pipelines.data.evidence import Evidence
-from pipelines.data.table import read_version
+from pipelines.data.versioned.table import read_version
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow, ReportRow

@@ -6,10 +6,10 @@ import json
 import pyarrow as pa
 import pytest
 
-from pipelines.data.duplicates import normalise
 from pipelines.data.example import BadRow, make_example
 from pipelines.data.profile import ProfileSettings, answer_hash, profile
-from pipelines.data.read import table_of
+from pipelines.data.reading.read import table_of
+from pipelines.data.similarity.duplicates import normalise
 from pipelines.recipe_data import Provenance
 
 PLAIN = ProfileSettings(0.7, "", ("email",), None)
@@ -116,7 +116,7 @@ def test_columns_are_of_the_types_that_a_corpus_promises():
     [
         None,
         "{% for message in messages %}{{ message['content'] | trim }}|{% endfor %}",
-        "{% for message in messages %}{{ message['role'] }}:{{ message['content'].split('</think>')[-1] }};{% endfor %}",
+        "{% for turn in messages %}{{ turn['role'] }}:{{ turn['content'].split('</think>')[-1] }};{% endfor %}",
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "{% for message in messages %}[{{ message['content'] }}]{% endfor %}",
     ],

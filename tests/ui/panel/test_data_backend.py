@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data.browse import Filters
+from pipelines.data.display.browse import Filters
 from tests.pipelines.data import planted
 from ui.panel import data_backend
 

@@ -1,0 +1,1 @@
+"""Rows unlike the others: scores, models of the other folds, wrong labels."""

@@ -1,0 +1,1 @@
+"""From files and packages to canonical rows."""

@@ -1,0 +1,120 @@
+"""What a recipe says of where rows go, as arrays: who they are, what they were, and what draws their sides."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.data.corpus import Corpus
+from pipelines.data.sides.drawing import ByTime, by_hash, by_label, folds
+from pipelines.data.sides.given import given_places, given_sides
+from pipelines.data.sides.past import Past, Tested
+from pipelines.data.sides.splitting import (
+    HELD,
+    SIDES,
+    TEST,
+    TRAIN,
+    Choose,
+    History,
+    Items,
+    Places,
+    assign,
+    component_keys,
+    components,
+)
+from pipelines.data.sides.times import times_of
+from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Rows of a corpus that are to be placed; the arrays have an entry for each."""
+
+    items: Items
+    history: History
+    recipe: Recipe
+    choose: Choose
+    given: "NDArray[np.int8] | None"
+    """The sides that the data bring (`split.column`)."""
+
+    def place(self, edges: "NDArray[np.int64]", held: "NDArray[np.bool_]") -> Places:
+        """The place of each row; `held`: rows whose given side leaks and that are held out for it."""
+        import numpy as np
+
+        if self.given is None:
+            return assign(self.items, edges, self.choose, self.history)
+        side = np.where(held, HELD, self.given).astype(np.int8)
+        return given_places(self.items, edges, self.history, side)
+
+    @property
+    def cutoffs(self) -> tuple[int, int] | None:
+        """The times by which rows were placed, where they were."""
+        return self.choose.cutoffs if isinstance(self.choose, ByTime) else None
+
+    def folds(self, places: Places, edges: "NDArray[np.int64]", out: "NDArray[np.bool_]") -> "NDArray[np.int8] | None":
+        """Fold of each row that is learnt from, -1 for the others; None where the recipe asks for no folds."""
+        import numpy as np
+
+        count = self.recipe.split.folds
+        if count is None:
+            return None
+        fold = np.full(len(self.items), -1, np.int8)
+        learnt = np.flatnonzero((places.side == TRAIN) & ~out)
+        component = components(self.items, learnt, edges, by_group=True)
+        everyone = np.ones(int(component.max(initial=-1)) + 1, np.bool_)
+        fold[learnt] = folds(
+            component, component_keys(self.items, learnt, component, everyone), count, self.recipe.seed
+        )
+        return fold
+
+
+def make_placing(
+    corpus: Corpus,
+    rows: "NDArray[np.int64]",
+    text: "NDArray[np.int64]",
+    recipe: Recipe,
+    past: Past,
+    tested: Tested | None,
+) -> Placing:
+    """What is known of these rows; `text`: the number of each corpus row's text."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = corpus.column("id").combine_chunks().take(pa.array(rows))
+    group, groups = corpus.codes("group")
+    history = past.history(column)
+    pull = None
+    if tested is not None:
+        bound = pc.is_in(column, tested.ids).to_numpy(zero_copy_only=False)
+        named = pc.is_in(pa.array([*groups, None], pa.string()), tested.groups.drop_null())
+        bound |= named.to_numpy(zero_copy_only=False)[group[rows]]
+        pull = np.where(bound, 1 << TEST, 0).astype(np.uint8)
+    given = given_sides(corpus, rows, recipe.split.column) if recipe.split.column else None
+    return Placing(
+        items=Items(np.array(column.to_pylist(), np.bytes_), text[rows], group[rows], groups, pull),
+        history=history,
+        recipe=recipe,
+        choose=_choose(corpus, rows, recipe, past, history),
+        given=given,
+    )
+
+
+def _choose(corpus: Corpus, rows: "NDArray[np.int64]", recipe: Recipe, past: Past, history: History) -> Choose:
+    """What draws the sides of those that belong to nobody: time where the recipe says so, else labels, else a hash."""
+    import numpy as np
+
+    shares, seed = recipe.split.shares, recipe.seed
+    if recipe.split.by_time:
+        return ByTime(times_of(corpus, rows), shares, past.cutoffs)
+    if not recipe.dataset.label:
+        return by_hash(shares, seed, len(rows))
+    codes, names = corpus.codes("label")
+    # By name, so that a tie between labels does not depend on the order of the rows; the last is of those without.
+    rank = np.argsort(np.argsort(np.array([*names, ""], np.str_)[:-1])) if names else np.zeros(0, np.int64)
+    label = np.append(rank, len(names))[codes[rows]]
+    counted = history.stays & (history.side < len(SIDES))
+    cells = np.bincount(label[counted] * len(SIDES) + history.side[counted], minlength=(len(names) + 1) * len(SIDES))
+    return by_label(label, cells.reshape(-1, len(SIDES)), shares, seed)

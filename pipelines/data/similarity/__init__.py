@@ -1,0 +1,1 @@
+"""Near-duplicates: sketches, candidates, exact similarity, clusters."""

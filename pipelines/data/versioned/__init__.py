@@ -1,0 +1,1 @@
+"""The split as a versioned table: written, read, compared, restored."""
