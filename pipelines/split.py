@@ -75,7 +75,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     written = write_table(uri, division.batches(corpus), policy, starts_over=fresh, cutoffs=division.cutoffs)
     check_sides(written, division)
     leaks = division.leaks.table(division.checked)
-    evidence.write_leaks(leaks)
+    evidence.write_leaks(leaks, written.fingerprint)
     progress.say(f"split: {_sizes(division.sizes)}; version {written.version} of {uri}.")
     figures = split_figures(division, past, recipe, corpus)
     return Outcome(

@@ -74,6 +74,8 @@ def recipe_file(tmp_path):
             "name": "small",
             "dataset": {"source": "examples.jsonl"},
             "models": [{"base": SMOLLM2}],
+            # Tests bring few examples: sides of two or three are enough for them.
+            "split": {"min_validation": 1, "min_test": 1},
         } | sections
         target = tmp_path / path
         target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -80,5 +80,9 @@ def test_options_of_shown_commands_exist():
     verbs = typer.main.get_command(app).commands
     for line in re.findall(r"^sluice .*$", README, re.MULTILINE):
         words = shlex.split(line.partition("  #")[0])
-        options = {option for parameter in verbs[words[1]].params for option in parameter.opts}
+        verb = verbs[words[1]]
+        for word in words[2:]:
+            # A verb may have verbs of its own, and these too: the options are the last one's.
+            verb = getattr(verb, "commands", {}).get(word, verb)
+        options = {option for parameter in verb.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line

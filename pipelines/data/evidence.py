@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.fingerprint import short
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -68,23 +70,23 @@ class Evidence:
         """row, kind, masked: one row for each piece of personal data or secret, its sample masked."""
         return self._table("private")
 
-    @property
-    def leaks(self) -> "pa.Table | None":
-        """kind, left, right (ids), similarity, as the last split found them; None before one."""
-        return self._table("leaks") if (self.folder / "leaks.parquet").is_file() else None
+    def leaks(self, split: str) -> "pa.Table | None":
+        """kind, left, right (ids), similarity, of the split with this fingerprint; None where it left none."""
+        name = f"leaks-{short(split)}"
+        return self._table(name) if (self.folder / f"{name}.parquet").is_file() else None
 
     @property
     def page(self) -> Path:
         """Where the self-contained report is, or would be."""
         return self.folder / "report.html"
 
-    def write_leaks(self, table: "pa.Table") -> None:
-        """Keep the leaks that a split found, in place of earlier ones."""
+    def write_leaks(self, table: "pa.Table", split: str) -> None:
+        """Keep the leaks of the split with this fingerprint: several recipes may split the same rows."""
         import pyarrow.parquet as pq
 
-        partial = self.folder / "leaks.partial"
+        partial = self.folder / f"leaks-{short(split)}.partial"
         pq.write_table(table, partial, compression="zstd")
-        partial.rename(self.folder / "leaks.parquet")
+        partial.rename(partial.with_suffix(".parquet"))
 
     def _table(self, name: str) -> "pa.Table":
         import pyarrow.parquet as pq

@@ -134,7 +134,7 @@ def make_example(
         if isinstance(value, str) and (found := _UNSTORABLE.search(value)):
             raise Unreadable("encoding", f"{name} holds the character U+{ord(found[0]):04X}, which is no text")
     # JSON writes NUL as an escape, but the same six characters may be a column's own text: look at what comes back.
-    if "\\u0000" in meta_text and any("\x00" in text for text in _texts(json.loads(meta_text))):
+    if "\\u0000" in meta_text and any("\x00" in text for text in texts_in(json.loads(meta_text))):
         raise Unreadable("encoding", "a column holds the character U+0000, which is no text")
     return example
 
@@ -207,7 +207,7 @@ def _instructed(turns: list[Turn], instruction: str) -> list[Turn]:
     return [*turns[:first], turn | {"content": f"{instruction}\n\n{turn['content']}"}, *turns[first + 1 :]]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Every text in a JSON value, the names of its columns included, however deep."""
     waiting = [value]
     while waiting:

@@ -9,12 +9,12 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.example import Turn, answers, text_of
+from pipelines.data.example import Turn, answers, text_of, texts_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 """Enters a corpus's key: raise it when the same row gets other columns, whichever part makes them."""
 
 _CHAT_MARKS = re.compile(r"<\|[\w.-]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
@@ -49,7 +49,10 @@ def profile(table: "pa.Table", wanted: ProfileSettings) -> "pa.Table":
     good = len(table) - bad
     turns: list[list[Turn]] = [json.loads(text) for text in table["messages"].slice(0, good).to_pylist()]
     rejected = [None if text is None else json.loads(text) for text in table["rejected"].slice(0, good).to_pylist()]
-    for name, column in columns_of(turns, rejected, wanted).items():
+    columns = columns_of(turns, rejected, wanted)
+    others = [list(texts_in(json.loads(text)["columns"])) for text in table["meta"].slice(0, good).to_pylist()]
+    columns["private"] = _private(turns, rejected, others, wanted)
+    for name, column in columns.items():
         if bad:
             column = pa.concat_arrays([column, pa.nulls(bad, column.type)])
         table = table.append_column(name, column)
@@ -63,7 +66,6 @@ def columns_of(
     import pyarrow as pa
 
     from pipelines.data.anomaly.row_scores import row_scores
-    from pipelines.data.privacy.private import private_column
 
     # Here, for their patterns take a tenth of a second to compile, which `sluice --help` need not wait for.
     from pipelines.data.similarity.duplicates import normalise
@@ -72,7 +74,6 @@ def columns_of(
     normals = [normalise(text_of(each, wanted.instruction)) for each in turns]
     prompts = [prompt_of(each, wanted.instruction) for each in turns]
     answered = [answer_of(each) for each in turns]
-    texts = [_own_texts(each, other, wanted.instruction) for each, other in zip(turns, rejected, strict=True)]
     tokens, special = _tokens(turns, wanted)
     columns = {
         "text_key": _keys(normals),
@@ -86,8 +87,17 @@ def columns_of(
         "special": special,
     }
     columns |= sketch_columns(normals, wanted.threshold)
-    columns |= row_scores(prompts, answered)
-    return columns | {"private": private_column(texts, wanted.private)}
+    return columns | row_scores(prompts, answered)
+
+
+def _private(
+    turns: Sequence[list[Turn]], rejected: Sequence[str | None], others: list[list[str]], wanted: ProfileSettings
+) -> "pa.Array":
+    """What is private in the turns and in the data's other columns, which travel with them."""
+    from pipelines.data.privacy.private import private_column
+
+    own = [_own_texts(each, other, wanted.instruction) for each, other in zip(turns, rejected, strict=True)]
+    return private_column([[*texts, *more] for texts, more in zip(own, others, strict=True)], wanted.private)
 
 
 def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:

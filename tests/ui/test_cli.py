@@ -39,9 +39,7 @@ def forty_examples(tmp_path, recipe_file):
     rows = [{"prompt": f"Which number follows {n}?", "completion": f"It is {n + 1}."} for n in range(40)]
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     declared = {"source": "made up", "collector": "the tests", "annotator": "Ada"}
-    return recipe_file(
-        dataset={"source": "examples.jsonl", "provenance": declared}, split={"min_validation": 1, "min_test": 1}
-    )
+    return recipe_file(dataset={"source": "examples.jsonl", "provenance": declared})
 
 
 def test_help_lists_every_verb_with_what_it_does():

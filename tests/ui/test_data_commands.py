@@ -25,7 +25,6 @@ def recipe(tmp_path, recipe_file, workspace, monkeypatch):
         path = recipe_file(
             dataset={"source": "examples.jsonl", "provenance": {"annotator": "jane", "collector": "ops"}},
             audit={"min_examples": 1, "max_duplicate_share": 1, "anomalies": {"max_share": 1}},
-            split={"min_validation": 1, "min_test": 1},
         )
         for stage in (audit.STAGE, split.STAGE):
             stage.perform(load_recipe(path), workspace)

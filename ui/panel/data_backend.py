@@ -196,11 +196,10 @@ def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
 
     def read(view: View) -> tuple[tuple[LeakPair, ...], int]:
         # The split's own evidence: it may be of an earlier audit than the newest.
-        folder = Path((data.split.produced if data.split else {}).get("evidence", view.evidence.folder))
-        table = Evidence(folder).leaks
-        counted = set(data.split.figures.get("leaks") or {}) if data.split else set()
-        # Two recipes over the same data share the evidence: the pairs may be another's.
-        if table is None or not len(table) or not set(table["kind"].unique().to_pylist()) <= counted:
+        produced = data.split.produced if data.split else {}
+        folder = Path(produced.get("evidence", view.evidence.folder))
+        table = Evidence(folder).leaks(produced.get("split", ""))
+        if table is None or not len(table):
             return (), 0
         shown = table.slice(offset, PAIRS).to_pylist()
         there = rows_with_ids(view.corpus, [one[side] for one in shown for side in ("left", "right")])

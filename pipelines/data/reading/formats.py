@@ -284,7 +284,10 @@ def _check_parquet(table: Any, file: SourceFile) -> None:
     def binary(kind: Any) -> bool:
         if isinstance(kind, pa.BaseExtensionType):
             return binary(kind.storage_type)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        if pa.types.is_dictionary(kind):
+            return binary(kind.value_type)
+        raw = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+        if any(holds(kind) for holds in raw):
             return True
         return any(binary(kind.field(i).type) for i in range(kind.num_fields))
 

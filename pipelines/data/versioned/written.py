@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.sides.splitting import PLACES, Places
@@ -44,7 +44,7 @@ def written_rows(
         taken = batch.take(pa.array(here))
         columns = {name: taken[name] for name in _COPIED}
         if private:
-            for name in ("messages", "rejected"):
+            for name in ("messages", "rejected", "meta"):
                 columns[name] = _masked(taken[name], taken["private"], mask)
         empty = pa.nulls(len(here), pa.string())
         columns["split"] = names.take(pa.array(places.side[done:stop])) if places else empty
@@ -72,8 +72,14 @@ def _masked(cells: "pa.Array", private: "pa.Array", kinds: Collection[str]) -> "
 def _masked_json(text: str, kinds: Collection[str]) -> str:
     from pipelines.data.privacy.private import mask_private
 
-    held = json.loads(text)
-    if isinstance(held, str):
-        return json.dumps(mask_private(held, kinds), ensure_ascii=False)
-    turns = [turn | {"content": mask_private(turn["content"], kinds)} for turn in held]
-    return json.dumps(turns, ensure_ascii=False)
+    def masked(value: Any) -> Any:
+        match value:
+            case str():
+                return mask_private(value, kinds)
+            case list():
+                return [masked(item) for item in value]
+            case dict():
+                return {name: masked(item) for name, item in value.items()}
+        return value
+
+    return json.dumps(masked(json.loads(text)), ensure_ascii=False)

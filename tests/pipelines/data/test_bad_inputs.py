@@ -39,6 +39,7 @@ TESTED = {
     15: ("reading/test_formats.py", "test_a_gzip_bomb_is_stopped_at_the_cap"),
     16: ("test_bad_inputs.py", "test_16_archives_are_never_opened_whatever_their_entries_say"),
     17: ("test_bad_inputs.py", "test_17_nothing_pickled_is_ever_unpickled"),
+    18: ("versioned/test_versions.py", "test_18_a_cell_that_a_spreadsheet_would_compute_is_prefixed"),
     19: ("test_private_flow.py", "test_undecided_the_gate_is_closed_and_nothing_is_split"),
 }
 GOOD = {"prompt": "how many legs has a spider", "completion": "it has eight of them"}

@@ -48,7 +48,6 @@ def flow(tmp_path, recipe_file, workspace):
             recipe_file(
                 dataset={"source": "examples.jsonl", "provenance": OURS},
                 audit=RULES | {"private": private},
-                split={"min_validation": 1, "min_test": 1},
             )
         )
         audited = audit.STAGE.perform(recipe, workspace)
