@@ -82,7 +82,8 @@ def test_evidence_names_clusters_by_their_smallest_row(dataset, workspace):
     evidence = evidence_of(dataset("a.jsonl", [*ROWS, ROWS[3]]), workspace, QUIET)
     assert evidence.text[30] == 3 and len(evidence.text) == 31
     assert (evidence.cluster <= evidence.text).all() and (evidence.cluster[evidence.cluster] == evidence.cluster).all()
-    assert evidence.leaks is None and set(evidence.edges.column_names) == {"left", "right", "similarity", "kind"}
+    assert evidence.leaks("0" * 64) is None
+    assert set(evidence.edges.column_names) == {"left", "right", "similarity", "kind"}
 
 
 def test_data_that_change_while_they_are_read_leave_no_corpus(dataset, workspace, tmp_path, monkeypatch):
