@@ -11,7 +11,9 @@ import torch
 from pipelines.models.files import RECORD
 from pipelines.models.load import load_causal_lm, load_tokenizer, quiet_transformers
 from pipelines.recipe import Train
+from pipelines.training.attention import attend_by_examples
 from pipelines.training.losses import SupervisedLoss
+from pipelines.training.low_rank import quicken
 
 
 def zero_stage(train: Train) -> int:
@@ -62,6 +64,7 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
     model: Any = load_causal_lm(base_folder, train.dtype)
     model.config.use_cache = False
+    attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size > 1)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.method == "lora":
@@ -81,6 +84,9 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
         )
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        if zero_stage(train) < 3:
+            # At stage 3 the weights are gathered as PEFT's own layers are called, and gone otherwise.
+            quicken(model)
     model.train()
     return SupervisedLoss(model, same_calls=zero_stage(train) == 3)
 

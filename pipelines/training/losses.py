@@ -6,6 +6,7 @@ a quarter of the work: it runs only where a next token is supervised.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.data.packing import positions
+from pipelines.training.attention import ENDS, SEGMENTS
 from pipelines.training.bins import Bin
 
 CHUNK = 2048
@@ -22,31 +24,28 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class Batch:
-    """Bins as tensors, padded to the longest."""
+    """Bins as tensors: one row, end to end, so that nothing is padded."""
 
     tokens: Tensor
-    """[rows, length]"""
+    """[1, length]"""
     positions: Tensor
-    """[rows, length]: restart at each example; padding counts as an example of its own."""
+    """[1, length]: restart at each example."""
     targets: Tensor
-    """[rows, length]: whether the token here is to be predicted from what stands before it."""
+    """[1, length]: whether the token here is to be predicted from what stands before it."""
+    ends: tuple[int, ...]
+    """Where each example ends."""
 
     @classmethod
     def of(cls, bins: Sequence[Bin], device: "torch.device | str" = "cpu") -> "Batch":
         """The batch of some bins."""
-        width = max(len(row.tokens) for row in bins)
-        spare = [width - len(row.tokens) for row in bins]
+        lengths = [length for row in bins for length in row.lengths]
+        tokens = [token for row in bins for token in row.tokens]
+        targets = [wanted for row in bins for wanted in row.supervised]
         return cls(
-            torch.tensor([row.tokens + [0] * n for row, n in zip(bins, spare, strict=True)], device=device),
-            torch.tensor(
-                [positions([*row.lengths, *([n] if n else [])]) for row, n in zip(bins, spare, strict=True)],
-                device=device,
-            ),
-            torch.tensor(
-                [row.supervised + [0] * n for row, n in zip(bins, spare, strict=True)],
-                dtype=torch.bool,
-                device=device,
-            ),
+            torch.tensor([tokens], device=device),
+            torch.tensor([positions(lengths)], device=device),
+            torch.tensor([targets], dtype=torch.bool, device=device),
+            tuple(accumulate(lengths)),
         )
 
 
@@ -62,13 +61,20 @@ class SupervisedLoss(nn.Module):
         self.same_calls = same_calls
         """Run the output layer equally often on every worker: ZeRO-3 gathers it from all of them at each call."""
 
-    def forward(self, tokens: Tensor, position_ids: Tensor, targets: Tensor) -> Tensor:
-        """Sum of -log p over the supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none."""
+    def forward(self, tokens: Tensor, position_ids: Tensor, targets: Tensor, ends: tuple[int, ...]) -> Tensor:
+        """Sum of -log p over a batch's supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none."""
         inner = unwrapped(self.model)
         head = inner.get_output_embeddings()
         backbone = getattr(inner, inner.base_model_prefix, None)
-        # No attention mask and restarting positions: transformers then keeps a row's examples apart.
-        inputs = {"input_ids": tokens, "position_ids": position_ids, "attention_mask": None, "use_cache": False}
+        # No attention mask and restarting positions: transformers then keeps a row's examples apart, if we do not.
+        inputs: dict[str, Any] = {
+            "input_ids": tokens,
+            "position_ids": position_ids,
+            "attention_mask": None,
+            "use_cache": False,
+        }
+        if inner.config._attn_implementation == SEGMENTS:
+            inputs[ENDS] = ends
         wanted = targets[:, 1:]
         labels = tokens[:, 1:][wanted]
         if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):

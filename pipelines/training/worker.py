@@ -177,7 +177,7 @@ class Loop:
         summed, nothing_lost, tokens, norm = 0.0, True, 0, None
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
             batch = self._batch(self.bins, micro)
-            loss = self.engine(batch.tokens, batch.positions, batch.targets)
+            loss = self.engine(batch.tokens, batch.positions, batch.targets, batch.ends)
             # Normalised by the supervised tokens of the whole step: DeepSpeed averages over the workers, hence
             # the factor, and must not divide by the accumulation as well.
             self.engine.backward(loss * (self.world / max(1, total)), scale_wrt_gas=False)
@@ -258,7 +258,7 @@ class Loop:
         summed = 0.0
         for micro in micro_batches(numbers, self.rank, self.world, width):
             batch = self._batch(self.validation, micro)
-            summed += float(self.engine(batch.tokens, batch.positions, batch.targets))
+            summed += float(self.engine(batch.tokens, batch.positions, batch.targets, batch.ends))
         self.engine.train()
         total = sum(self.validation.taught[i] for i in order)
         return self._sum([summed])[0] / max(1, total)

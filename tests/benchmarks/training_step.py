@@ -79,7 +79,7 @@ def main() -> None:
             )
 
         def supervised(module: Any = module, batch: Any = batch) -> Any:
-            return module(batch.tokens, batch.positions, batch.targets)
+            return module(batch.tokens, batch.positions, batch.targets, batch.ends)
 
         def by_hand(loss: Callable[[], Any], passes: int = passes, optimizer: Any = optimizer) -> None:
             for _ in range(passes):
@@ -95,7 +95,9 @@ def main() -> None:
 
         def engine_step(engine: Any = engine, batch: Any = batch, passes: int = passes) -> None:
             for _ in range(passes):
-                engine.backward(engine(batch.tokens, batch.positions, batch.targets) / 100, scale_wrt_gas=False)
+                engine.backward(
+                    engine(batch.tokens, batch.positions, batch.targets, batch.ends) / 100, scale_wrt_gas=False
+                )
                 engine.step()
 
         found["engine"] = timed(engine_step, options.steps)

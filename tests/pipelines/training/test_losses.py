@@ -35,7 +35,7 @@ def packed(bins):
 
 def loss_of(model, bins):
     batch = Batch.of(bins)
-    return SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets)
+    return SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets, batch.ends)
 
 
 def test_a_packed_row_has_the_loss_of_its_examples_alone(model):
@@ -44,7 +44,7 @@ def test_a_packed_row_has_the_loss_of_its_examples_alone(model):
     assert float(loss_of(model, [packed(examples())]).detach()) == pytest.approx(alone, rel=1e-4)
 
 
-def test_rows_of_a_padded_batch_have_the_loss_that_they_have_alone(model):
+def test_rows_of_a_batch_have_the_loss_that_they_have_alone(model):
     rows = [packed(examples(2)), packed(examples(5, seed=1)), examples(1, seed=2)[0]]
     alone = sum(float(loss_of(model, [one]).detach()) for one in rows)
 
@@ -108,11 +108,11 @@ def calls_of_the_head(model, bins, most, monkeypatch):
     batch = Batch.of(bins)
     module = SupervisedLoss(model, same_calls=True)
     try:
-        loss = module(batch.tokens, batch.positions, batch.targets)
+        loss = module(batch.tokens, batch.positions, batch.targets, batch.ends)
         loss.backward()
         trained = len(calls)
         with torch.no_grad():
-            module(batch.tokens, batch.positions, batch.targets)
+            module(batch.tokens, batch.positions, batch.targets, batch.ends)
     finally:
         hook.remove()
     return trained, len(calls) - trained, float(loss.detach())

@@ -144,7 +144,7 @@ def loss_of_export(job, folder):
         total = 0.0
         for number in range(len(side)):
             batch = Batch.of([side.read(number)])
-            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets))
+            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets, batch.ends))
     return total / sum(side.taught)
 
 
