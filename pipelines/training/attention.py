@@ -5,6 +5,8 @@ other one. Here each example goes through the kernel by itself: the work is that
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ SEGMENTS = "sluice_segments"
 
 ENDS = "example_ends"
 """The keyword that carries the ends of the row's examples through the model."""
+SHORT = 512
+"""Tokens up to which an example's attention weights are kept: 2 bytes for each pair of places and head."""
 
 
 def attend_by_examples(model: Any, *, packed: bool) -> None:
@@ -58,23 +62,85 @@ def attend(
     ends: Sequence[int] | None = options.get(ENDS)
     if ends is None or attention_mask is not None or options.get("softcap") is not None or len(query) != 1:
         raise ValueError("attention by examples needs one row, its ends, and neither mask nor soft cap")
-    outputs, start = [], 0
-    for end in ends:
-        part = slice(start, end)
-        outputs.append(
-            scaled_dot_product_attention(
-                query[:, :, part],
-                key[:, :, part],
-                value[:, :, part],
-                attn_mask=_band(end - start, sliding_window, query.device),
-                dropout_p=dropout,
-                scale=scaling,
-                is_causal=not sliding_window or sliding_window >= end - start,
-                enable_gqa=query.shape[1] != key.shape[1],
-            ).transpose(1, 2)
-        )
-        start = end
+    lengths = [end - start for start, end in pairwise((0, *ends))]
+    if query.device.type == "cpu" and max(lengths) <= SHORT and not dropout and not sliding_window:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output: Tensor = ShortAttention.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
+        return output, None
+    # Split, not sliced: the gradient of each slice would be a tensor of the whole row's size.
+    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), lengths, strict=True)
+    outputs = [
+        scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=_band(length, sliding_window, query.device),
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=not sliding_window or sliding_window >= length,
+            enable_gqa=query.shape[1] != key.shape[1],
+        ).transpose(1, 2)
+        for queries, keys, values, length in parts
+    ]
     return torch.cat(outputs, dim=1), None
+
+
+class ShortAttention(torch.autograd.Function):
+    """Causal attention of short examples as plain matrix products: their weights fit into memory.
+
+    The CPU's flash kernel takes more than twice as long for a hundred tokens, most of it in the backward pass. Heads
+    that share keys stand below each other in one product.
+    """
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float) -> Tensor:
+        """[1, heads, length, width] to [1, length, heads, width]."""
+        heads, total, width = query.shape[1:]
+        shared = key.shape[1]
+        output, kept, start = query.new_empty(total, heads, width), [], 0
+        for length in lengths:
+            part = slice(start, start + length)
+            rows = query[0, :, part].reshape(shared, -1, width)
+            scores = torch.bmm(rows, key[0, :, part].transpose(1, 2)).view(heads, length, length).float().mul_(scale)
+            weights = scores.masked_fill_(_later(length), -torch.inf).softmax(-1).to(query.dtype)
+            mixed = torch.bmm(weights.view(shared, -1, length), value[0, :, part])
+            output[part] = mixed.view(heads, length, width).transpose(0, 1)
+            kept.append(weights)
+            start += length
+        context.save_for_backward(query, key, value, *kept)
+        context.scale = scale
+        return output[None]
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, keys and values."""
+        query, key, value, *kept = context.saved_tensors
+        heads, total, width = query.shape[1:]
+        shared = key.shape[1]
+        slopes = [query.new_empty(total, count, width) for count in (heads, shared, shared)]
+        start = 0
+        for weights in kept:
+            length = weights.shape[-1]
+            part = slice(start, start + length)
+            outer = gradient[0, part].transpose(0, 1).reshape(shared, -1, width)
+            rows = query[0, :, part].reshape(shared, -1, width)
+            of_weights = torch.bmm(outer, value[0, :, part].transpose(1, 2)).view(heads, length, length).float()
+            exact = weights.float()
+            # Of softmax: p * (g - sum(p * g)).
+            of_scores = of_weights.sub_((of_weights * exact).sum(-1, keepdim=True)).mul_(exact).mul_(context.scale)
+            of_scores = of_scores.to(query.dtype).view(shared, -1, length)
+            slopes[0][part] = torch.bmm(of_scores, key[0, :, part]).view(heads, length, width).transpose(0, 1)
+            slopes[1][part] = torch.bmm(of_scores.transpose(1, 2), rows).transpose(0, 1)
+            slopes[2][part] = torch.bmm(weights.view(shared, -1, length).transpose(1, 2), outer).transpose(0, 1)
+            start += length
+        of_query, of_key, of_value = (each.transpose(0, 1)[None] for each in slopes)
+        return of_query, of_key, of_value, None, None
+
+
+@lru_cache(maxsize=64)
+def _later(length: int) -> Tensor:
+    """[length, length]: True where a place comes after the one that looks."""
+    return torch.ones(length, length, dtype=torch.bool).triu_(1)
 
 
 def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:

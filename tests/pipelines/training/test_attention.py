@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cluster.errors import UserError
+from pipelines.training import attention
 from pipelines.training.attention import ENDS, SEGMENTS, attend, attend_by_examples, keeps_apart
 
 
@@ -24,8 +25,10 @@ def packed_logits(model, lengths, **options):
     return model(input_ids=tokens, position_ids=positions, attention_mask=None, use_cache=False, **options).logits
 
 
+@pytest.mark.parametrize("short", [0, 512])
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral"])
-def test_a_packed_row_gets_the_logits_and_gradients_of_the_masked_row(kind):
+def test_a_packed_row_gets_the_logits_and_gradients_of_the_masked_row(kind, short, monkeypatch):
+    monkeypatch.setattr(attention, "SHORT", short)
     model, lengths, ends = small(kind), (5, 1, 17, 9), (5, 6, 23, 32)
     masked = packed_logits(model, lengths)
     masked.square().mean().backward()
@@ -74,3 +77,16 @@ def test_what_it_does_not_know_is_an_error_and_never_a_guess():
         attend(None, states, states, states, None)
     with pytest.raises(ValueError, match="soft cap"):
         attend(None, states, states, states, None, softcap=30.0, **{ENDS: (4,)})
+
+
+def test_the_gradients_of_short_attention_are_its_own_differences():
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, heads, 7, 4, generator=draw, dtype=torch.float64) for heads in (4, 2, 2)]
+    for each in states:
+        each.requires_grad_()
+
+    def mixed(query, key, value):
+        return attention.ShortAttention.apply(query, key, value, [3, 4], 0.5)
+
+    # In 32 bits inside, whatever comes in: the differences are large enough to be seen.
+    assert torch.autograd.gradcheck(mixed, states, eps=1e-2, atol=1e-3, rtol=1e-3)
