@@ -19,6 +19,7 @@ from pipelines.data.auditing.findings import (
     special_findings,
 )
 from pipelines.data.auditing.survey import Survey
+from pipelines.data.keys import code_version, semantic_identity, tokenizer_identity
 from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.reading.quarantine import keep_aside
 from pipelines.data.reading.read import dataset_fingerprint
@@ -29,15 +30,20 @@ from pipelines.recipe import Recipe
 from pipelines.stage import Outcome, Stage
 from pipelines.workspace import Workspace
 
+AUDIT_VERSION = 2
+"""Raise it when the same evidence gives other figures, findings or verdicts."""
+
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The data, the rules, the shares and seed by which a random split is simulated, and what people let pass."""
+    """The data, the rules, the shares and seed of a simulated split, what people decided, the models, the code."""
     return {
         "dataset": dataset_fingerprint(recipe),
         "audit": fingerprint(recipe.audit.model_dump(mode="json")),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
         "reviews": fingerprint(kept_ids(workspace, recipe.name)),
-    }
+        "tokenizer": tokenizer_identity(recipe.base),
+        "version": f"{AUDIT_VERSION}.{code_version()}",
+    } | ({"semantic_model": meaning} if (meaning := semantic_identity(recipe, workspace)) else {})
 
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from pipelines.commands import run_stage
 from pipelines.data.corpus import Corpus
 from pipelines.data.reading import read
 from pipelines.gates import Verdict
+from pipelines.models.load import base_already_here
+from pipelines.recipe import BaseModelChoice
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow, ReviewRow
 from pipelines.stage import require
@@ -187,6 +191,35 @@ def test_the_same_data_give_the_stored_report_and_one_changed_byte_another(audit
     path.write_bytes(path.read_bytes().replace(b"400 legs", b"401 legs").replace(b"8 legs", b"9 legs", 1))
     with pytest.raises(GateClosed, match=r"other inputs \(dataset changed\).*data\.size"):
         require(audit.STAGE, recipe, workspace)
+
+
+@pytest.mark.parametrize("version", ["pipelines.audit.AUDIT_VERSION", "pipelines.data.keys.PROFILE_VERSION"])
+def test_a_report_that_other_code_made_does_not_stand(audited, monkeypatch, version):
+    first = audited(rows(50))
+    monkeypatch.setattr(version, 1000)
+    again = audited(rows(50))
+    assert again.key != first.key and again.created_at > first.created_at
+
+
+def test_another_base_counts_the_tokens_anew_and_one_that_comes_here_later_moves_nothing(
+    audited, tiny_model, tmp_path, workspace
+):
+    workspace.settings = replace(workspace.settings, models=tmp_path / "models")
+    first = audited(rows(20), models=[{"base": "nobody/absent"}])
+    assert first.figures["tokens"] is None
+    here = audited(rows(20), models=[{"base": str(tiny_model)}])
+    assert here.key != first.key and here.figures["tokens"]["tokenizer"] == str(tiny_model)
+    # As training fetches it: what was audited before stands, or the split would close in the middle of a run.
+    fetched = shutil.copytree(tiny_model, workspace.settings.models / "nobody--absent")
+    (fetched / "sluice.json").write_text("{}")
+    assert base_already_here(BaseModelChoice(base="nobody/absent"), workspace.settings) == fetched
+    assert audited(rows(20), models=[{"base": "nobody/absent"}]).created_at == first.created_at
+    # A folder whose tokenizer is another one under the same name.
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    before = audited(rows(20), models=[{"base": str(folder)}])
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"note": "another"}))
+    assert audited(rows(20), models=[{"base": str(folder)}]).key != before.key
 
 
 def test_samples_show_the_row_and_not_the_instruction_that_all_rows_share(audited):
