@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 
 from pipelines import stage
-from pipelines.data.anomaly.suspicion import kept_ids, suspicion
+from pipelines.data.anomaly.suspicion import suspicion
 from pipelines.data.auditing.audit_gates import GATES, audit_gates
 from pipelines.data.auditing.doubts import private_findings, suspect_findings
 from pipelines.data.auditing.figures import figures_of
@@ -27,6 +27,7 @@ from pipelines.fingerprint import fingerprint
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.review import said
 from pipelines.stage import Outcome, Stage
 from pipelines.workspace import Workspace
 
@@ -40,7 +41,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "dataset": dataset_fingerprint(recipe),
         "audit": fingerprint(recipe.audit.model_dump(mode="json")),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
-        "reviews": fingerprint(kept_ids(workspace, recipe.name)),
+        "reviews": fingerprint(said(workspace, recipe.name)),
         "tokenizer": tokenizer_identity(recipe.base),
         "version": f"{AUDIT_VERSION}.{code_version()}",
     } | ({"semantic_model": meaning} if (meaning := semantic_identity(recipe, workspace)) else {})
@@ -52,8 +53,10 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     corpus = prepare(recipe, workspace, progress, fresh=fresh, tokens=True)
     evidence = evidence_of(recipe, workspace, progress, fresh=fresh, corpus=corpus)
     keep_aside(workspace, corpus.note.dataset, corpus.bad)
-    survey = Survey(corpus, evidence, recipe.dataset.instruction)
-    suspects = suspicion(corpus, evidence, kept_ids(workspace, recipe.name))
+    decided = said(workspace, recipe.name)
+    kept, dropped = corpus.rows_with_ids(decided["keep"]), corpus.rows_with_ids(decided["drop"])
+    survey = Survey(corpus, evidence, recipe.dataset.instruction, kept, dropped)
+    suspects = suspicion(evidence, kept, dropped)
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
     figures = figures_of(survey, suspects, random_split, recipe.audit.context_sizes)
     gates = audit_gates(recipe, survey, figures)
@@ -72,7 +75,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         ]
     )
     produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(evidence.page)}
-    outcome = Outcome(gates, findings, figures, produced, read={"dataset": corpus.note.dataset})
+    read = {"dataset": corpus.note.dataset, "reviews": fingerprint(decided)}
+    outcome = Outcome(gates, findings, figures, produced, read)
     _write_page(outcome, recipe, workspace, survey, time.monotonic() - started)
     return outcome
 
@@ -94,7 +98,7 @@ def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: 
         created_at=datetime.now(UTC),
     )
     partial = survey.evidence.page.with_suffix(".partial")
-    partial.write_text(audit_page(report, survey.evidence, survey.corpus), encoding="utf-8")
+    partial.write_text(audit_page(report, survey.evidence, survey.corpus, survey.decided), encoding="utf-8")
     partial.rename(survey.evidence.page)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
 from pipelines.data.evidence import Evidence, EvidenceNote, write_evidence
 from pipelines.data.example import BadRow
-from pipelines.data.privacy.private import require_kinds
 from pipelines.data.keys import corpus_key, evidence_key, profile_settings
+from pipelines.data.privacy.private import require_kinds
 from pipelines.data.profile import ProfileSettings, profile
 from pipelines.data.reading.read import (
     BAD_COLUMNS,

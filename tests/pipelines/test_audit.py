@@ -12,15 +12,16 @@ import pytest
 from sqlalchemy import select
 
 from cluster.errors import GateClosed, StageFailed, UserError
-from pipelines import audit
+from pipelines import audit, review
 from pipelines.commands import run_stage
 from pipelines.data.corpus import Corpus
+from pipelines.data.evidence import Evidence
 from pipelines.data.reading import read
 from pipelines.gates import Verdict
 from pipelines.models.load import base_already_here
 from pipelines.recipe import BaseModelChoice
 from pipelines.recipe_file import load_recipe
-from pipelines.records import QuarantineRow, ReviewRow
+from pipelines.records import QuarantineRow
 from pipelines.stage import require
 
 TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
@@ -294,20 +295,44 @@ def test_many_suspect_rows_close_their_gate_and_a_decision_to_keep_them_opens_it
     sample = finding(report, "data.anomalies.refusal").samples[0]
     assert sample["answer"].startswith("I'm sorry") and sample["reason"] and sample["row"] > 200
     ids = Corpus(Path(report.produced["corpus"])).column("id").to_pylist()[200:]
-    with workspace.session() as session:
-        for id in ids:
-            session.add(review(id, "drop"))
-            session.add(review(id, "keep"))
+    said(workspace, ids, "drop")
+    said(workspace, ids, "keep")
     kept = audited(suspicious(8), audit=rules)
     assert kept.key != report.key
     assert gate(kept, "data.anomalies").verdict is Verdict.OPEN
     assert kept.figures["reviewed_keep_rows"] == 8 and "8 were looked at" in gate(kept, "data.anomalies").evidence
 
 
-def review(id, decision):
-    return ReviewRow(
-        recipe_name="small", example_id=id, decision=decision, kinds={"kinds": ["refusal"]}, by="jane", because="wanted"
-    )
+def said(workspace, ids, decision):
+    suspects = {id: ["refusal"] for id in ids}
+    review.decide(workspace, "small", suspects, decision, by="jane", because="I looked at it")
+
+
+def test_dropped_rows_are_no_suspects_any_more_and_count_for_nothing_that_goes_on(audited, workspace, monkeypatch):
+    mail = {"prompt": "200 who is it", "completion": "ask for her at jane.doe@example.org", "annotator": None}
+    content = [*suspicious(8), mail]
+    off = dict.fromkeys(["gibberish", "loss", "boilerplate", "length", "mismatch", "language"])
+    rules = {"min_examples": 205, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    rules["anomalies"] = {"max_share": 0.02} | off
+    named = [row | {"annotator": row.get("annotator", "jane")} for row in content]
+    report = audited(named, audit=rules, dataset={"provenance": {"collector": "ops"}})
+    assert {one.gate for one in report.closed_gates} == {"data.anomalies", "data.provenance", "data.private"}
+    assert report.figures["human_annotated"] == 208
+    ids = Corpus(Path(report.produced["corpus"])).column("id").to_pylist()[200:]
+    said(workspace, ids, "drop")
+    # Nothing is looked for again: the evidence is the same, what people said of it is not.
+    monkeypatch.setattr("pipelines.data.prepare._find_into", None)
+    dropped = audited(named, audit=rules, dataset={"provenance": {"collector": "ops"}})
+    assert dropped.produced["evidence"] == report.produced["evidence"]
+    assert {one.gate for one in dropped.closed_gates} == {"data.size"}
+    assert dropped.figures["human_annotated"] == 200 and dropped.figures["dropped_rows"] == 9
+    assert "9 rows were" in gate(dropped, "data.size").evidence
+    assert "0 of 200 rows are suspect" in gate(dropped, "data.anomalies").evidence
+    assert "8 were looked at and are dropped" in gate(dropped, "data.anomalies").evidence
+    assert dropped.figures["private_rows"] == 0 and not dropped.figures["suspects"].get("refusal")
+    assert not [one.code for one in dropped.findings if one.code.startswith(("data.private", "data.anomalies.ref"))]
+    page = Path(dropped.produced["page"]).read_text("utf-8")
+    assert "refusal" not in page.partition("<footer")[0]
 
 
 def test_mismatches_are_shown_and_close_nothing(audited):
@@ -330,6 +355,30 @@ def labelled(wrong):
         said = topic if number >= wrong else sorted(topics)[1 - number % 2]
         content.append({"prompt": f"what is {prompt}", "completion": f"it is one of the {said}", "topic": said})
     return content
+
+
+@pytest.mark.parametrize("decision", ["keep", "drop"])
+def test_wrong_labels_close_their_gate_wait_in_the_queue_and_are_decided(audited, workspace, decision):
+    rules = {"min_examples": 10, "max_duplicate_share": 1.0, "near_duplicate_threshold": 0.99, "max_label_noise": 0.02}
+    rules["anomalies"] = {"max_share": 1}
+    report = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert [one.gate for one in report.closed_gates] == ["data.label_noise"]
+    assert report.figures["label_noise"]["share"] == pytest.approx(12 / 240, abs=0.02)
+    sample = finding(report, "data.label_noise.label").samples[0]
+    assert "The label is 'b" in sample["reason"] and sample["row"] <= 12
+    corpus, evidence = Corpus(Path(report.produced["corpus"])), Evidence(Path(report.produced["evidence"]))
+    waiting, _ = review.suspects_of(corpus, evidence, {}, 1000)
+    wrong = [one["id"] for one in waiting if one["kind"] == "label"]
+    assert len(wrong) == report.figures["suspects"]["label"] >= 10
+    said(workspace, wrong[:4], decision)
+    fewer = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert fewer.figures["label_noise"]["share"] < report.figures["label_noise"]["share"]
+    assert fewer.figures["suspects"]["label"] == len(wrong) - 4
+    assert "4 were decided" in gate(fewer, "data.label_noise").evidence
+    said(workspace, wrong, decision)
+    done = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert gate(done, "data.label_noise").verdict is Verdict.OPEN
+    assert done.figures["label_noise"]["estimated_share"] == report.figures["label_noise"]["share"]
 
 
 def test_wrong_labels_are_estimated_where_there_are_labels(audited):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cluster.errors import GateClosed
 from pipelines import audit, split
 from pipelines.data.versioned.ledger import record_fit
 from pipelines.data.versioned.table import read_version
@@ -116,6 +117,10 @@ def test_a_review_is_listed_decided_and_leaves_its_example_out(recipe, run, work
     assert made[0]["example"] == suspect["id"] and suspect["kind"] in made[0]["kinds"]
     again = as_json(run, "review", recipe, "list", "--limit", 100)
     assert {each["decision"] for each in again["suspects"] if each["id"] == suspect["id"]} == {"drop"}
+    # What people decided is what the audit judges by: a split asks for a report that knows of it.
+    with pytest.raises(GateClosed, match="reviews changed"):
+        split.STAGE.perform(load_recipe(recipe), workspace)
+    audit.STAGE.perform(load_recipe(recipe), workspace)
     report = split.STAGE.perform(load_recipe(recipe), workspace)
     assert report.figures["left_out"]["reviews"] == 1
 

@@ -153,7 +153,7 @@ def review(
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List suspect examples, or keep or drop some, on the record; the next split leaves out what is dropped."""
+    """List suspect examples, or keep or drop some, on the record; the next audit and split go by it."""
     from pipelines import review as reviewing
     from pipelines.data.prepare import evidence_of, prepare
     from pipelines.recipe_file import load_recipe
@@ -193,6 +193,7 @@ def review(
         return _print([asdict(decision) for decision in made])
     for decision in made:
         print(f"{decision.example[:12]}: {decision.decision}, by {decision.by}: {decision.because}")
+    print(f"`sluice audit {recipe}` counts by what people decided.")
 
 
 def _table(recipe: str) -> str:

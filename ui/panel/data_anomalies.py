@@ -54,8 +54,8 @@ def _reviewer(all_of_them: bool) -> None:
         label = "Hide what is decided" if all_of_them else "Show what is decided too"
         data_rows.go_here(label, "to-decided", decided=None if all_of_them else "too", offset=None)
     st.html(
-        '<span class="quiet">What you keep counts as no suspect in the next <span class="mono">sluice audit</span>; '
-        'what you drop is left out by the next <span class="mono">sluice split</span>.</span>'
+        '<span class="quiet">What you keep or drop is no suspect in the next <span class="mono">sluice audit</span>; '
+        'what you drop counts for nothing there, and <span class="mono">sluice split</span> leaves it out.</span>'
     )
 
 

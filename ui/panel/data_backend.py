@@ -151,13 +151,13 @@ def queue(data: Opened, kind: str | None, offset: int, limit: int, *, decided_to
     import numpy as np
 
     from pipelines.data.display.queues import suspects_of
-    from pipelines.data.display.view import all_rows_with_ids, kinds_of
+    from pipelines.data.display.view import kinds_of
 
     decided = decisions(data.recipe_name)
 
     def read(view: View) -> Reviewed:
         done = decided.value or {}
-        without = np.zeros(0, np.int64) if decided_too else all_rows_with_ids(view.corpus, list(done))
+        without = np.zeros(0, np.int64) if decided_too else view.corpus.rows_with_ids(list(done))
         found = suspects_of(view, kind, offset, limit, without=without)
         return Reviewed(found.rows, found.total, done, kinds_of(view, "suspects"))
 

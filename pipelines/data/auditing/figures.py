@@ -20,7 +20,11 @@ LISTED = 50
 def figures_of(
     survey: Survey, suspicion: Suspicion, random_split: dict[str, float], context_sizes: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Name -> figure; units in the names. Words and tokens are of unique examples, all others of rows."""
+    """Name -> figure; units in the names. Words and tokens are of unique examples, all others of rows.
+
+    What people decided to leave out is in the data still, and counts for nothing in `human_annotated`, the suspects,
+    the labels in doubt and what is private.
+    """
     return (
         _rows(survey)
         | _repeats(survey, random_split)
@@ -45,6 +49,7 @@ def _rows(survey: Survey) -> dict[str, Any]:
         "quarantined": dict(sorted(kinds.items())),
         "unreadable_files": [masked(name, 200) for name in broken["file"].to_pylist()[:LISTED]],
         "left_out_rows": corpus.note.left_out,
+        "dropped_rows": len(survey.dropped),
         # A row that is kept aside is a different row too: what was found is what is counted.
         "unique_rows": len(survey.first) + pc.count_distinct(aside["content"]).as_py(),
         "unique_examples": len(survey.first),
@@ -171,19 +176,19 @@ def _doubts(survey: Survey, suspicion: Suspicion) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute as pc
 
-    private = survey.evidence.private
+    private, staying = survey.private, int(survey.stays.sum())
     kinds = {
         kind: len(np.unique(private.filter(pc.equal(private["kind"], kind))["row"].to_numpy()))
         for kind in sorted(set(private["kind"].unique().to_pylist()))
     }
-    note = survey.evidence.note
     return {
         "suspects": suspicion.by_kind,
         "suspect_rows": suspicion.rows,
-        "suspect_share": _share(suspicion.rows, survey),
+        "suspect_share": round(suspicion.rows / max(1, staying), 6),
         "reviewed_keep_rows": suspicion.kept,
-        "anomalies": note.anomalies,
-        "label_noise": note.label_noise,
+        "reviewed_drop_rows": suspicion.dropped,
+        "anomalies": survey.evidence.note.anomalies,
+        "label_noise": suspicion.label_noise,
         "private": kinds,
         "private_rows": len(np.unique(private["row"].to_numpy())),
     }

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,12 @@ NAMES = 10
 """The commonest values of a column that are named."""
 
 
+def _none() -> "NDArray[np.int64]":
+    import numpy as np
+
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Survey:
     """A corpus with its evidence, and what is computed from them at most once."""
@@ -37,11 +43,39 @@ class Survey:
     evidence: Evidence
     instruction: str = ""
     """What the recipe put before every prompt: not shown."""
+    kept: "NDArray[np.int64]" = field(default_factory=_none)
+    """The rows that people looked at and decided to keep."""
+    dropped: "NDArray[np.int64]" = field(default_factory=_none)
+    """The rows that people decided to leave out: they count for no gate that asks what goes on from here."""
 
     @cached_property
     def rows(self) -> int:
         """Rows of the corpus, repeats included."""
         return len(self.corpus)
+
+    @cached_property
+    def decided(self) -> "NDArray[np.int64]":
+        """The rows that people decided about."""
+        import numpy as np
+
+        return np.concatenate((self.kept, self.dropped))
+
+    @cached_property
+    def stays(self) -> "NDArray[np.bool_]":
+        """For each row whether it goes on, as far as people decided."""
+        import numpy as np
+
+        flags = np.ones(self.rows, np.bool_)
+        flags[self.dropped] = False
+        return flags
+
+    @cached_property
+    def private(self) -> "pa.Table":
+        """The evidence's personal data and secrets in the rows that stay."""
+        import pyarrow as pa
+
+        found = self.evidence.private
+        return found.filter(pa.array(self.stays[found["row"].to_numpy()]))
 
     @cached_property
     def id(self) -> "NDArray[np.int64]":
@@ -82,10 +116,10 @@ class Survey:
 
     @cached_property
     def by_people(self) -> int:
-        """Different ids that a named person wrote or approved."""
+        """Different ids that a named person wrote or approved, of rows that stay."""
         import numpy as np
 
-        return len(np.unique(self.id[self.by_person]))
+        return len(np.unique(self.id[self.by_person & self.stays]))
 
     @cached_property
     def declared(self) -> int:
@@ -98,10 +132,10 @@ class Survey:
         return self.rows - silent
 
     def missing(self, name: str) -> "NDArray[np.int64]":
-        """The rows in which a column is null."""
+        """The rows that stay in which a column is null."""
         import numpy as np
 
-        return np.flatnonzero(self.corpus.column(name).is_null().to_numpy())
+        return np.flatnonzero(self.corpus.column(name).is_null().to_numpy() & self.stays)
 
     @cached_property
     def most_common_answer(self) -> "tuple[NDArray[np.int64], int]":

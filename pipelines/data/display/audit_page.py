@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -19,11 +19,23 @@ from pipelines.fingerprint import short
 from pipelines.gates import Finding, Gate, Report
 from pipelines.markup import html, joined, number
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _WORDS = {"not_applicable": "not applicable"}
 
 
-def audit_page(report: Report, evidence: Evidence, corpus: Corpus | None = None) -> str:
-    """The page of an audit's report; samples, suspects and clusters are masked unless the recipe allows all."""
+def audit_page(
+    report: Report,
+    evidence: Evidence,
+    corpus: Corpus | None = None,
+    decided: "NDArray[np.int64] | None" = None,
+) -> str:
+    """The page of an audit's report; samples, suspects and clusters are masked unless the recipe allows all.
+
+    Suspects that people `decided` about are not shown: row numbers.
+    """
     corpus = corpus or Corpus(Path(evidence.note.corpus))
     view = View(corpus, evidence, masked_kinds(report.recipe))
     css = Path(__file__).with_name("audit_page.css").read_text("utf-8")
@@ -34,7 +46,7 @@ def audit_page(report: Report, evidence: Evidence, corpus: Corpus | None = None)
             _findings(report.findings),
             _plots(plots_of(report.figures)),
             _origins(report.figures),
-            suspects(view),
+            suspects(view, decided),
             clusters(view),
             _foot(report),
         ]
