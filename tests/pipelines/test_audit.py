@@ -14,11 +14,12 @@ from sqlalchemy import select
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit, review
 from pipelines.commands import run_stage
+from pipelines.data.chat import encode
 from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
 from pipelines.data.reading import read
 from pipelines.gates import Verdict
-from pipelines.models.load import base_already_here
+from pipelines.models.load import base_already_here, load_tokenizer
 from pipelines.recipe import BaseModelChoice
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow
@@ -411,13 +412,43 @@ def test_figures_tell_origins_times_roles_and_repeats(audited):
 
 
 def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited, tiny_model):
-    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [32, 1024]}
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [64, 1024]}
     content = [*rows(18), *({"prompt": "word " * 60 + str(i), "completion": f"it ends {i}"} for i in range(2))]
     report = audited(content, audit=rules, models=[{"base": str(tiny_model)}])
     assert report.figures["tokens"]["tokenizer"] == str(tiny_model)
-    assert report.figures["over_length"] == {"32": report.figures["over_length"]["32"], "1024": 0.0}
-    assert 0.1 <= report.figures["over_length"]["32"] <= 1
+    tokenizer = load_tokenizer(tiny_model)
+    lengths = [
+        len(encode(tokenizer, [turn("user", row["prompt"]), turn("assistant", row["completion"])]).tokens)
+        for row in content
+    ]
+    assert report.figures["tokens"]["total"] == sum(lengths) and report.figures["tokens"]["max"] == max(lengths)
+    # The short ones have fewer than 64 tokens, the two long ones more.
+    assert report.figures["over_length"] == {"64": 0.1, "1024": 0.0}
     assert sum(bar["count"] for bar in report.figures["tokens"]["histogram"]) == 20
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def test_texts_that_mean_the_same_are_one_cluster_and_other_weights_compare_them_anew(audited, tiny_model, tmp_path):
+    said = "The printer on the second floor does not answer"
+    content = [*rows(12), *({"prompt": said, "completion": f"It does not answer{end}"} for end in ("", " now"))]
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    rules = {"min_examples": 5, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    plain = audited(content, audit=rules, models=[{"base": str(base)}])
+    meant = audited(content, audit=rules | {"semantic": {"threshold": 0.9}}, models=[{"base": str(base)}])
+    cluster = Evidence(Path(meant.produced["evidence"])).cluster
+    assert cluster[12] == cluster[13] == 12
+    assert meant.figures["near_duplicate_rows"] > plain.figures["near_duplicate_rows"] == 0
+    kinds = {sample["kind"] for sample in finding(meant, "data.duplicates.near").samples}
+    assert kinds == {"semantic"}
+    assert "semantic_model" in meant.fingerprints and "semantic_model" not in plain.fingerprints
+    (base / "generation_config.json").write_text("{}")
+    again = audited(content, audit=rules | {"semantic": {"threshold": 0.9}}, models=[{"base": str(base)}])
+    assert again.key != meant.key and again.produced["evidence"] != meant.produced["evidence"]
+    # Who compares no meanings reads no weights.
+    assert audited(content, audit=rules, models=[{"base": str(base)}]).created_at == plain.created_at
 
 
 def test_the_report_is_a_page_too_and_names_where_its_evidence_lies(audited):

@@ -17,6 +17,7 @@ from ui.panel.backend import from_database, known, workspace
 from ui.panel.last_known import Known
 
 if TYPE_CHECKING:
+    from pipelines.data.display.aside import Aside
     from pipelines.data.versioned.ledger import Fit
     from pipelines.data.versioned.versions import Difference, Version
     from pipelines.review import Choice, Decision
@@ -218,6 +219,17 @@ def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
         return pairs, len(table)
 
     return _look(data, ("leaks", offset), read)
+
+
+def aside(data: Opened, offset: int, limit: int) -> "Known[tuple[tuple[Aside, ...], int]]":
+    """Rows that the audit kept aside, from the `offset`-th, and how many there are."""
+
+    def read() -> "tuple[tuple[Aside, ...], int]":
+        from pipelines.data.display.aside import kept_aside
+
+        return kept_aside(workspace(), data.audit.fingerprints["dataset"], offset, limit)
+
+    return from_database(("aside", data.audit.key, offset, limit), read, "The rows that were kept aside")
 
 
 def fits(split: Report) -> "Known[list[Fit]]":

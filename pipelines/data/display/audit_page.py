@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.display.audit_plots import headline, plots_of
+from pipelines.data.display.audit_tables import Table, draw_table, tables_of
 from pipelines.data.display.page_evidence import clusters, cut, section, suspects
 from pipelines.data.display.plots import Plot, draw
 from pipelines.data.display.view import View
@@ -46,6 +47,7 @@ def audit_page(
             _findings(report.findings),
             _plots(plots_of(report.figures)),
             _origins(report.figures),
+            joined([_table(table) for table in tables_of(report.figures)]),
             suspects(view, decided),
             clusters(view),
             _foot(report),
@@ -195,6 +197,10 @@ def _origins(figures: dict[str, Any]) -> Markup:
     total = figures.get("origin_combinations", len(origins))
     note = f"the commonest {len(origins)} of {total:,} combinations" if total > len(origins) else ""
     return section("Where it comes from", table, note)
+
+
+def _table(table: Table) -> Markup:
+    return section(table.title, html('<div class="panel scroll">{t}</div>', t=draw_table(table)), table.note)
 
 
 def _number_class(value: Any) -> Markup:
