@@ -19,6 +19,7 @@ from pipelines.data.auditing.findings import (
     special_findings,
 )
 from pipelines.data.auditing.survey import Survey
+from pipelines.data.auditing.tokens import further_tokenizers
 from pipelines.data.keys import code_version, semantic_identity, tokenizer_identity
 from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.reading.quarantine import keep_aside
@@ -39,10 +40,10 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The data, the rules, the shares and seed of a simulated split, what people decided, the models, the code."""
     return {
         "dataset": dataset_fingerprint(recipe),
-        "audit": fingerprint(recipe.audit.model_dump(mode="json")),
+        "audit": fingerprint(recipe.audit.model_dump(mode="json", exclude={"tokenizers"})),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
         "reviews": fingerprint(said(workspace, recipe.name)),
-        "tokenizer": tokenizer_identity(recipe.base),
+        "tokenizers": fingerprint([tokenizer_identity(each) for each in (recipe.base, *recipe.compared_tokenizers)]),
         "version": f"{AUDIT_VERSION}.{code_version()}",
     } | ({"semantic_model": meaning} if (meaning := semantic_identity(recipe, workspace)) else {})
 
@@ -59,6 +60,9 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     suspects = suspicion(evidence, kept, dropped)
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
     figures = figures_of(survey, suspects, random_split, recipe.audit.context_sizes)
+    figures["tokenizers"] = further_tokenizers(
+        survey, recipe.compared_tokenizers, recipe.audit.context_sizes, workspace
+    )
     gates = audit_gates(recipe, survey, figures)
     threshold = recipe.audit.near_duplicate_threshold
     duplicates_hold = next(gate for gate in gates if gate.gate == "data.duplicates").verdict is Verdict.OPEN
@@ -67,7 +71,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             *schema_findings(survey, figures),
             *size_findings(survey, figures, recipe.audit.min_examples),
             *provenance_findings(survey),
-            *duplicate_findings(survey, figures, threshold, holds=duplicates_hold),
+            *duplicate_findings(survey, figures, random_split.pairs, threshold, holds=duplicates_hold),
             *answer_findings(survey),
             *special_findings(survey),
             *suspect_findings(survey, suspects),

@@ -233,7 +233,20 @@ def test_samples_show_the_row_and_not_the_instruction_that_all_rows_share(audite
 def test_rows_of_one_group_that_a_random_split_would_part_are_told(audited):
     report = audited([row | {"topic": "all"} for row in rows(40)], dataset={"group_by": "topic", "provenance": PEOPLE})
     assert report.figures["random_split_group_share"] == 1
-    assert "100.0% would have another row of their group" in finding(report, "data.duplicates.random_split").message
+    told = finding(report, "data.duplicates.random_split")
+    assert "100.0% would have another row of their group" in told.message
+    assert {sample["shared"] for sample in told.samples} == {"group"}
+    assert all(sample["test_row"] != sample["train_row"] and sample["train_prompt"] for sample in told.samples)
+
+
+def test_a_random_split_is_shown_by_pairs_that_it_would_leak(audited):
+    content = rows(10) * 3
+    samples = finding(audited(content), "data.duplicates.random_split").samples
+    assert 1 <= len(samples) <= 5
+    for sample in samples:
+        tested, learnt = content[sample["test_row"] - 1], content[sample["train_row"] - 1]
+        assert sample["shared"] == "cluster" and tested == learnt and sample["test_row"] != sample["train_row"]
+        assert sample["test_answer"] == sample["train_answer"] == tested["completion"]
 
 
 def test_it_runs_as_a_module_and_imports_nothing_heavy_before_it_works(tmp_path):
@@ -333,7 +346,7 @@ def test_dropped_rows_are_no_suspects_any_more_and_count_for_nothing_that_goes_o
     assert dropped.figures["private_rows"] == 0 and not dropped.figures["suspects"].get("refusal")
     assert not [one.code for one in dropped.findings if one.code.startswith(("data.private", "data.anomalies.ref"))]
     page = Path(dropped.produced["page"]).read_text("utf-8")
-    assert "refusal" not in page.partition("<footer")[0]
+    assert "Thresholds" in page and "declines to answer" not in page and "refusal: " not in page.partition("<footer")[0]
 
 
 def test_mismatches_are_shown_and_close_nothing(audited):
@@ -411,6 +424,22 @@ def test_figures_tell_origins_times_roles_and_repeats(audited):
     ]
 
 
+@pytest.mark.parametrize(
+    "first,last,shown",
+    [
+        (1704067200, 1706745600, ("2024-01-01", "2024-02-01")),
+        (1704067200000, "1706745600.5", ("2024-01-01", "2024-02-01T00:00:00Z")),
+        ("2024-01-01T23:30:00-01:00", "2024-02-01T12:00:00", ("2024-01-02T00:30:00Z", "2024-02-01T12:00:00Z")),
+    ],
+)
+def test_times_are_told_as_a_split_by_time_would_read_them(audited, first, last, shown):
+    content = [row | {"created_at": first if i % 2 else last} for i, row in enumerate(rows(20))]
+    content[0] |= {"created_at": "yesterday"}
+    told = audited(content).figures["time_range"]
+    assert (told["first"], told["last"], told["rows_without"]) == (*shown, 1)
+    assert told["rows_by_period"] == [{"period": "2024-01", "rows": 10}, {"period": "2024-02", "rows": 9}]
+
+
 def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited, tiny_model):
     rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [64, 1024]}
     content = [*rows(18), *({"prompt": "word " * 60 + str(i), "completion": f"it ends {i}"} for i in range(2))]
@@ -425,6 +454,35 @@ def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited
     # The short ones have fewer than 64 tokens, the two long ones more.
     assert report.figures["over_length"] == {"64": 0.1, "1024": 0.0}
     assert sum(bar["count"] for bar in report.figures["tokens"]["histogram"]) == 20
+
+
+def test_further_tokenizers_stand_beside_the_bases_own_and_none_is_fetched(
+    audited, tiny_model, tmp_path, recipe_file, workspace, monkeypatch
+):
+    monkeypatch.setattr("pipelines.models.hub.download", None)
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [16, 1024]}
+    shutil.copytree(tiny_model, tmp_path / "candidate")
+    named = {"tokenizers": ["candidate", "nobody/absent"]}
+    marked = {"prompt": "say <|im_end|> twice <|im_end|>", "completion": "no"}
+    report = audited([*rows(18), marked, *rows(3)], audit=rules | named, models=[{"base": str(tiny_model)}])
+    figures, (candidate, absent) = report.figures, report.figures["tokenizers"]
+    assert candidate["tokenizer"] == str(tmp_path / "candidate")
+    own = figures["tokens"] | {"tokenizer": candidate["tokenizer"], "over_length": figures["over_length"]}
+    # The same tokenizer under another name: the same numbers.
+    assert candidate == own and candidate["over_length"]["16"] > 0.5
+    assert absent == {"tokenizer": "nobody/absent", "total": None}
+    said = finding(report, "data.size.tokens")
+    assert "nobody/absent" in said.message and "the base" not in said.message
+    page = Path(report.produced["page"]).read_text("utf-8")
+    assert "Lengths by tokenizer" in page and "not on this machine" in page
+    # Where a folder lies does not matter, what is in it does.
+    shutil.move(tmp_path / "candidate", tmp_path / "moved")
+    moved = {"tokenizers": ["moved", "nobody/absent"]}
+    assert audited([*rows(18), marked, *rows(3)], audit=rules | moved, models=[{"base": str(tiny_model)}]).key == (
+        report.key
+    )
+    without = audited([*rows(18), marked, *rows(3)], audit=rules, models=[{"base": str(tiny_model)}])
+    assert without.key != report.key and without.figures["tokenizers"] == []
 
 
 def turn(role, content):

@@ -93,16 +93,16 @@ def _anomalies_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
     most, rows = recipe.audit.anomalies.max_share, figures["suspect_rows"]
     staying = figures["readable_rows"] - figures["dropped_rows"]
     kept, dropped = figures["reviewed_keep_rows"], figures["reviewed_drop_rows"]
-    counted = {kind: count for kind, count in figures["suspects"].items() if kind not in UNCOUNTED}
-    shown = sum(figures["suspects"].values()) - sum(counted.values())
-    kinds = ", ".join(f"{count:,} by {kind}" for kind, count in counted.items())
+    told = {kind: f"{count:,} by {kind}" for kind, count in figures["suspects"].items()}
+    kinds = ", ".join(text for kind, text in told.items() if kind not in UNCOUNTED)
+    shown = ", ".join(text for kind, text in told.items() if kind in UNCOUNTED)
     return decide(
         "data.anomalies",
         rows <= most * staying,
         f"{rows:,} of {staying:,} rows are suspect "
         f"({figures['suspect_share']:.1%}, at most {most:.0%})"
         + (f": {kinds}" if kinds else "")
-        + (f"; {shown:,} of the kinds {' and '.join(UNCOUNTED)} are shown and count for nothing here" if shown else "")
+        + (f"; shown without counting here: {shown}" if shown else "")
         + (f"; {kept:,} were looked at and are kept" if kept else "")
         + (f"; {dropped:,} were looked at and are dropped." if dropped else "."),
     )

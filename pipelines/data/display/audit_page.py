@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.display.audit_plots import headline, plots_of
-from pipelines.data.display.audit_tables import Table, draw_table, tables_of
+from pipelines.data.display.audit_tables import Table, draw_table, tables_of, token_tables
 from pipelines.data.display.page_evidence import clusters, cut, section, suspects
 from pipelines.data.display.plots import Plot, draw
 from pipelines.data.display.view import View
@@ -46,6 +46,7 @@ def audit_page(
             _gates(report.gates),
             _findings(report.findings),
             _plots(plots_of(report.figures)),
+            joined([_table(table) for table in token_tables(report.figures)]),
             _origins(report.figures),
             joined([_table(table) for table in tables_of(report.figures)]),
             suspects(view, decided),

@@ -40,6 +40,29 @@ def tables_of(figures: dict[str, Any]) -> tuple[Table, ...]:
     return (*_thresholds(figures.get("anomalies") or {}), *_confusions(figures.get("label_noise") or {}))
 
 
+def token_tables(figures: dict[str, Any]) -> tuple[Table, ...]:
+    """Lengths by the base's tokenizer and by others, where there are others."""
+    others = figures.get("tokenizers") or []
+    if not others:
+        return ()
+    base = figures.get("tokens")
+    lines = [*([base | {"over_length": figures["over_length"]}] if base else []), *others]
+    sizes = sorted({int(size) for line in lines for size in line.get("over_length") or {}})
+    rows = tuple(
+        (
+            str(line["tokenizer"]),
+            "not on this machine" if line["total"] is None else number(line["total"]),
+            *(number(line[name]) if name in line else "" for name in ("median", "p95", "max")),
+            *(share(line["over_length"][str(size)]) if "over_length" in line else "" for size in sizes),
+        )
+        for line in lines
+    )
+    columns = ("tokenizer", "tokens", "median", "p95", "longest", *(f"over {number(size)}" for size in sizes))
+    numbers = frozenset(range(1, len(columns)))
+    note = "tokens of a conversation; share of rows that a context of this size would cut"
+    return (Table("Lengths by tokenizer", note, columns, rows, numbers),)
+
+
 def _thresholds(anomalies: dict[str, Any]) -> Iterator[Table]:
     kinds, not_run = anomalies.get("kinds") or {}, anomalies.get("not_run") or {}
     rows = [
