@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 
 from pipelines import stage
-from pipelines.data.anomaly.suspicion import kept_ids, suspicion
+from pipelines.data.anomaly.suspicion import suspicion
 from pipelines.data.auditing.audit_gates import GATES, audit_gates
 from pipelines.data.auditing.doubts import private_findings, suspect_findings
 from pipelines.data.auditing.figures import figures_of
@@ -19,6 +19,8 @@ from pipelines.data.auditing.findings import (
     special_findings,
 )
 from pipelines.data.auditing.survey import Survey
+from pipelines.data.auditing.tokens import further_tokenizers
+from pipelines.data.keys import code_version, semantic_identity, tokenizer_identity
 from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.reading.quarantine import keep_aside
 from pipelines.data.reading.read import dataset_fingerprint
@@ -26,18 +28,24 @@ from pipelines.fingerprint import fingerprint
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.review import said
 from pipelines.stage import Outcome, Stage
 from pipelines.workspace import Workspace
 
+AUDIT_VERSION = 2
+"""Raise it when the same evidence gives other figures, findings or verdicts."""
+
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The data, the rules, the shares and seed by which a random split is simulated, and what people let pass."""
+    """The data, the rules, the shares and seed of a simulated split, what people decided, the models, the code."""
     return {
         "dataset": dataset_fingerprint(recipe),
-        "audit": fingerprint(recipe.audit.model_dump(mode="json")),
+        "audit": fingerprint(recipe.audit.model_dump(mode="json", exclude={"tokenizers"})),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
-        "reviews": fingerprint(kept_ids(workspace, recipe.name)),
-    }
+        "reviews": fingerprint(said(workspace, recipe.name)),
+        "tokenizers": fingerprint([tokenizer_identity(each) for each in (recipe.base, *recipe.compared_tokenizers)]),
+        "version": f"{AUDIT_VERSION}.{code_version()}",
+    } | ({"semantic_model": meaning} if (meaning := semantic_identity(recipe, workspace)) else {})
 
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
@@ -46,10 +54,15 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     corpus = prepare(recipe, workspace, progress, fresh=fresh, tokens=True)
     evidence = evidence_of(recipe, workspace, progress, fresh=fresh, corpus=corpus)
     keep_aside(workspace, corpus.note.dataset, corpus.bad)
-    survey = Survey(corpus, evidence, recipe.dataset.instruction)
-    suspects = suspicion(corpus, evidence, kept_ids(workspace, recipe.name))
+    decided = said(workspace, recipe.name)
+    kept, dropped = corpus.rows_with_ids(decided["keep"]), corpus.rows_with_ids(decided["drop"])
+    survey = Survey(corpus, evidence, recipe.dataset.instruction, kept, dropped)
+    suspects = suspicion(evidence, kept, dropped)
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
     figures = figures_of(survey, suspects, random_split, recipe.audit.context_sizes)
+    figures["tokenizers"] = further_tokenizers(
+        survey, recipe.compared_tokenizers, recipe.audit.context_sizes, workspace
+    )
     gates = audit_gates(recipe, survey, figures)
     threshold = recipe.audit.near_duplicate_threshold
     duplicates_hold = next(gate for gate in gates if gate.gate == "data.duplicates").verdict is Verdict.OPEN
@@ -58,7 +71,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             *schema_findings(survey, figures),
             *size_findings(survey, figures, recipe.audit.min_examples),
             *provenance_findings(survey),
-            *duplicate_findings(survey, figures, threshold, holds=duplicates_hold),
+            *duplicate_findings(survey, figures, random_split.pairs, threshold, holds=duplicates_hold),
             *answer_findings(survey),
             *special_findings(survey),
             *suspect_findings(survey, suspects),
@@ -66,7 +79,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         ]
     )
     produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(evidence.page)}
-    outcome = Outcome(gates, findings, figures, produced, read={"dataset": corpus.note.dataset})
+    read = {"dataset": corpus.note.dataset, "reviews": fingerprint(decided)}
+    outcome = Outcome(gates, findings, figures, produced, read)
     _write_page(outcome, recipe, workspace, survey, time.monotonic() - started)
     return outcome
 
@@ -88,7 +102,7 @@ def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: 
         created_at=datetime.now(UTC),
     )
     partial = survey.evidence.page.with_suffix(".partial")
-    partial.write_text(audit_page(report, survey.evidence, survey.corpus), encoding="utf-8")
+    partial.write_text(audit_page(report, survey.evidence, survey.corpus, survey.decided), encoding="utf-8")
     partial.rename(survey.evidence.page)
 
 

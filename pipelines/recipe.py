@@ -6,13 +6,12 @@ each field is the one description of it:
 """
 
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.recipe_data import Audit, Dataset, Split
-from pipelines.section import Fraction, PositiveFloat, PowerOfTwo, Section, nearest
+from pipelines.section import Fraction, ModelName, PositiveFloat, PowerOfTwo, Section, nearest
 
 
 def _power_of_two(value: int) -> int:
@@ -25,17 +24,10 @@ def _power_of_two(value: int) -> int:
 class BaseModelChoice(Section):
     """A base model to start from."""
 
-    base: Annotated[str, Field(min_length=1, max_length=200)]
+    base: ModelName
     """Hub name or local folder (safetensors only)."""
     revision: str | None = None
     """Hub commit or tag; without it, the present one is looked up and recorded."""
-
-    @field_validator("base")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if ".." in value.split("/") or not re.fullmatch(r"[\w./~-]+", value, re.ASCII):
-            raise ValueError("must be a hub name such as owner/model or a folder, without '..' or other characters")
-        return value
 
 
 class DeepSpeed(Section):
@@ -303,3 +295,9 @@ class Recipe(Section):
     def base(self) -> BaseModelChoice:
         """The base model to fine-tune."""
         return self.models[0]
+
+    @property
+    def compared_tokenizers(self) -> tuple[BaseModelChoice, ...]:
+        """Those whose lengths an audit shows beside the base's."""
+        # A folder's absolute name may hold what nobody may write into a recipe.
+        return tuple(BaseModelChoice.model_construct(base=name) for name in self.audit.tokenizers)

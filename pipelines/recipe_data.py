@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.section import Fraction, PositiveFloat, Section
+from pipelines.section import Fraction, ModelName, NonNegativeFloat, PositiveFloat, Section
 
 Source = str | tuple[str, ...]
 
@@ -32,7 +32,8 @@ class Dataset(Section):
     group_by: str | None = None
     """Column whose equal values must stay on one side of the split: a customer, a document, a module."""
     label: str | None = None
-    """Column with a category: its balance is shown, the split keeps its shares, and wrong ones are looked for."""
+    """Column with a category: its balance is shown, wrong ones are looked for, and the split keeps its shares, but not
+    where `split.by_time` or `split.column` decides."""
     provenance: Provenance = Provenance()
     """Declared origin for what the columns do not say."""
     instruction: str = ""
@@ -58,7 +59,7 @@ class Anomalies(Section):
     """Robust z of the surprise per character of an answer, out of fold, among answers of like length."""
     language: Fraction | None = 0.8
     """Certainty that an answer is in another language than most; None where several are meant to be there."""
-    encoding: Fraction | None = 0.0
+    encoding: NonNegativeFloat | None = 0.0
     """Signs of damaged encoding in a hundred characters, above this."""
     refusal: bool = True
     """Answers that decline ("I'm sorry, but I cannot ...")."""
@@ -91,7 +92,7 @@ class Semantic(Section):
     """Duplicates by meaning: mean-pooled hidden states of a model, compared by cosine. Slow without a GPU."""
 
     model: str | None = None
-    """Hub name or local folder; without it the recipe's base model."""
+    """Hub name or local folder, fetched where it is not on this machine; without it the recipe's base model."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Cosine similarity from which two texts mean the same."""
 
@@ -109,6 +110,9 @@ class Audit(Section):
     """Look for duplicates by meaning too; they stay on one side of the split like the others."""
     context_sizes: Annotated[tuple[Annotated[int, Field(ge=16)], ...], Field(min_length=1)] = (512, 1024, 2048, 8192)
     """Context sizes (tokens) for which the share of too long examples is shown."""
+    tokenizers: tuple[ModelName, ...] = ()
+    """Further tokenizers (hub names, or folders relative to the recipe) by which lengths are shown beside the base's,
+    as of other bases that are considered. Those that are not on this machine are named, and never fetched."""
     anomalies: Anomalies = Anomalies()
     """From which score an example is suspect."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
@@ -129,7 +133,8 @@ class Split(Section):
     test: Fraction = 0.1
     """Share for the final comparison, read by nothing else."""
     by_time: bool = False
-    """The newest clusters (`created_at`) become test, those before them validation; random where not."""
+    """The newest clusters (`created_at`) become test, those before them validation, whatever their labels; random
+    where not."""
     column: str | None = None
     """Column that already says train, validation or test: it is verified, and `split.leakage` closes on leaks."""
     heal: bool = False

@@ -91,10 +91,16 @@ def resolve(content: dict[str, Any], place: str, folder: Path) -> Recipe:
     absolute = _absolute(recipe.dataset.source, folder)
     dataset = recipe.dataset.model_copy(update={"source": absolute[0] if len(absolute) == 1 else absolute})
     split = recipe.split.model_copy(update={"benchmarks": _absolute(recipe.split.benchmarks, folder)})
-    base = recipe.base
-    if (folder / base.base).is_dir():
-        base = base.model_copy(update={"base": str((folder / base.base).absolute())})
-    return recipe.model_copy(update={"dataset": dataset, "split": split, "models": (base,)})
+    base = recipe.base.model_copy(update={"base": _model(recipe.base.base, folder)})
+    audit = recipe.audit.model_copy(
+        update={"tokenizers": tuple(_model(name, folder) for name in recipe.audit.tokenizers)}
+    )
+    return recipe.model_copy(update={"dataset": dataset, "audit": audit, "split": split, "models": (base,)})
+
+
+def _model(name: str, folder: Path) -> str:
+    """A model's folder as an absolute path where there is one, else the name."""
+    return str((folder / name).absolute()) if (folder / name).is_dir() else name
 
 
 def _absolute(sources: Source, folder: Path) -> tuple[str, ...]:

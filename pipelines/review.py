@@ -78,10 +78,18 @@ def decisions(workspace: Workspace, recipe_name: str) -> dict[str, Decision]:
         return {row.example_id: _decision(row) for row in session.scalars(query)}
 
 
+def said(workspace: Workspace, recipe_name: str) -> dict[Choice, list[str]]:
+    """Keep and drop -> ids of the examples about which people said so last, sorted."""
+    found = decisions(workspace, recipe_name).values()
+    return {
+        choice: sorted(decision.example for decision in found if decision.decision == choice)
+        for choice in ("keep", "drop")
+    }
+
+
 def dropped(workspace: Workspace, recipe_name: str) -> list[str]:
     """Ids of the examples that people decided to leave out, sorted."""
-    found = decisions(workspace, recipe_name).values()
-    return sorted(decision.example for decision in found if decision.decision == "drop")
+    return said(workspace, recipe_name)["drop"]
 
 
 def find_examples(corpus: "Corpus", evidence: "Evidence", prefixes: Iterable[str]) -> dict[str, Sequence[str]]:

@@ -1,12 +1,24 @@
 """What every section of a recipe is: frozen, and closed to unknown keys."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PowerOfTwo = Annotated[int, Field(ge=1, le=65536)]
+
+
+def _plain_name(value: str) -> str:
+    if ".." in value.split("/") or not re.fullmatch(r"[\w./~-]+", value, re.ASCII):
+        raise ValueError("must be a hub name such as owner/model or a folder, without '..' or other characters")
+    return value
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_name)]
+"""Hub name or local folder of a model."""
 
 
 class Section(BaseModel):

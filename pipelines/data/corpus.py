@@ -108,6 +108,17 @@ class Corpus:
         found: NDArray[np.int64] = indices.to_numpy(zero_copy_only=False).astype(np.int64)
         return found
 
+    def rows_with_ids(self, ids: Sequence[str]) -> "NDArray[np.int64]":
+        """Every row that has one of these ids, ascending."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not ids:
+            return np.zeros(0, np.int64)
+        found: NDArray[np.int64] = np.flatnonzero(pc.is_in(self.column("id"), value_set=pa.array(ids)).to_numpy())
+        return found
+
     def take(self, rows: "Sequence[int] | NDArray[np.int64]", columns: Sequence[str]) -> "pa.Table":
         """These rows, in the order asked for; reads only the row groups that hold them."""
         import numpy as np

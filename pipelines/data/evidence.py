@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 """Enters the key: raise it when the same corpus gives other evidence, or the files other columns."""
 
 TABLES = ("clusters", "edges", "suspects", "private")

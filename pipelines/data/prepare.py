@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus, CorpusWriter, Note
-from pipelines.data.evidence import EVIDENCE_VERSION, Evidence, EvidenceNote, write_evidence
+from pipelines.data.evidence import Evidence, EvidenceNote, write_evidence
 from pipelines.data.example import BadRow
+from pipelines.data.keys import corpus_key, evidence_key, profile_settings
 from pipelines.data.privacy.private import require_kinds
-from pipelines.data.profile import PROFILE_VERSION, ProfileSettings, profile
+from pipelines.data.profile import ProfileSettings, profile
 from pipelines.data.reading.read import (
     BAD_COLUMNS,
     SMALL_BYTES,
@@ -27,8 +27,6 @@ from pipelines.data.reading.read import (
     tables_of,
     too_small,
 )
-from pipelines.data.similarity.sketches import SKETCH_VERSION
-from pipelines.fingerprint import file_fingerprint, fingerprint, short
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Recipe
 from pipelines.workspace import Workspace
@@ -77,63 +75,11 @@ def evidence_of(
 ) -> Evidence:
     """The evidence about the recipe's corpus, found or made; the corpus with it where none is given (see `prepare`)."""
     corpus = corpus or prepare(recipe, workspace, progress, fresh=fresh)
-    audit = recipe.audit
-    key = fingerprint(
-        EVIDENCE_VERSION,
-        corpus.note.dataset,
-        profile_settings(recipe, workspace).identity(),
-        audit.model_dump(mode="json", include={"near_duplicate_threshold", "semantic", "anomalies", "folds"}),
-        recipe.seed,
-        recipe.base.model_dump(mode="json") if audit.semantic and not audit.semantic.model else None,
-    )
-    folder = _cache(workspace, "evidence") / short(key)
+    folder = _cache(workspace, "evidence") / evidence_key(recipe, workspace, corpus.note.dataset)
     with _only_one(folder):
         if fresh or not (folder / "evidence.json").is_file():
             _find_into(folder, corpus, recipe, workspace, progress)
     return Evidence(folder)
-
-
-def corpus_key(recipe: Recipe, workspace: Workspace, dataset: str) -> tuple[str, str]:
-    """(of the data, settings and versions; of the tokenizer): other ones have another corpus."""
-    settings, tokenizer = profile_settings(recipe, workspace), None
-    if settings.tokenizer:
-        files = sorted(path for path in Path(settings.tokenizer).iterdir() if path.name in _TOKENIZER_FILES)
-        tokenizer = [(path.name, file_fingerprint(path)) for path in files]
-    rows = fingerprint(PROFILE_VERSION, SKETCH_VERSION, dataset, settings.identity())
-    return short(rows), short(fingerprint(tokenizer))
-
-
-def profile_settings(recipe: Recipe, workspace: Workspace) -> ProfileSettings:
-    """What the columns of the recipe's corpus depend on."""
-    return ProfileSettings(
-        threshold=recipe.audit.near_duplicate_threshold,
-        instruction=recipe.dataset.instruction,
-        private=tuple(sorted(recipe.audit.private.kinds)),
-        tokenizer=tokenizer_here(recipe, workspace),
-    )
-
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-
-
-def tokenizer_here(recipe: Recipe, workspace: Workspace) -> str | None:
-    """Folder of the base's tokenizer where it is on this machine and renders conversations: none is ever fetched."""
-    from pipelines.models.load import base_already_here
-
-    folder = base_already_here(recipe.base, workspace.settings)
-    if folder is None or not (folder / "tokenizer.json").is_file():
-        return None
-    described = folder / "tokenizer_config.json"
-    with contextlib.suppress(OSError, ValueError):
-        if (folder / "chat_template.jinja").is_file() or json.loads(described.read_text("utf-8")).get("chat_template"):
-            return str(folder)
-    return None
 
 
 @dataclass

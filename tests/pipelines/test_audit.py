@@ -2,21 +2,27 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from cluster.errors import GateClosed, StageFailed, UserError
-from pipelines import audit
+from pipelines import audit, review
 from pipelines.commands import run_stage
+from pipelines.data.chat import encode
 from pipelines.data.corpus import Corpus
+from pipelines.data.evidence import Evidence
 from pipelines.data.reading import read
 from pipelines.gates import Verdict
+from pipelines.models.load import base_already_here, load_tokenizer
+from pipelines.recipe import BaseModelChoice
 from pipelines.recipe_file import load_recipe
-from pipelines.records import QuarantineRow, ReviewRow
+from pipelines.records import QuarantineRow
 from pipelines.stage import require
 
 TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
@@ -189,6 +195,35 @@ def test_the_same_data_give_the_stored_report_and_one_changed_byte_another(audit
         require(audit.STAGE, recipe, workspace)
 
 
+@pytest.mark.parametrize("version", ["pipelines.audit.AUDIT_VERSION", "pipelines.data.keys.PROFILE_VERSION"])
+def test_a_report_that_other_code_made_does_not_stand(audited, monkeypatch, version):
+    first = audited(rows(50))
+    monkeypatch.setattr(version, 1000)
+    again = audited(rows(50))
+    assert again.key != first.key and again.created_at > first.created_at
+
+
+def test_another_base_counts_the_tokens_anew_and_one_that_comes_here_later_moves_nothing(
+    audited, tiny_model, tmp_path, workspace
+):
+    workspace.settings = replace(workspace.settings, models=tmp_path / "models")
+    first = audited(rows(20), models=[{"base": "nobody/absent"}])
+    assert first.figures["tokens"] is None
+    here = audited(rows(20), models=[{"base": str(tiny_model)}])
+    assert here.key != first.key and here.figures["tokens"]["tokenizer"] == str(tiny_model)
+    # As training fetches it: what was audited before stands, or the split would close in the middle of a run.
+    fetched = shutil.copytree(tiny_model, workspace.settings.models / "nobody--absent")
+    (fetched / "sluice.json").write_text("{}")
+    assert base_already_here(BaseModelChoice(base="nobody/absent"), workspace.settings) == fetched
+    assert audited(rows(20), models=[{"base": "nobody/absent"}]).created_at == first.created_at
+    # A folder whose tokenizer is another one under the same name.
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    before = audited(rows(20), models=[{"base": str(folder)}])
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"note": "another"}))
+    assert audited(rows(20), models=[{"base": str(folder)}]).key != before.key
+
+
 def test_samples_show_the_row_and_not_the_instruction_that_all_rows_share(audited):
     content = rows(5) * 3
     report = audited(content, dataset={"instruction": "Be brief. " * 30, "provenance": PEOPLE})
@@ -198,7 +233,20 @@ def test_samples_show_the_row_and_not_the_instruction_that_all_rows_share(audite
 def test_rows_of_one_group_that_a_random_split_would_part_are_told(audited):
     report = audited([row | {"topic": "all"} for row in rows(40)], dataset={"group_by": "topic", "provenance": PEOPLE})
     assert report.figures["random_split_group_share"] == 1
-    assert "100.0% would have another row of their group" in finding(report, "data.duplicates.random_split").message
+    told = finding(report, "data.duplicates.random_split")
+    assert "100.0% would have another row of their group" in told.message
+    assert {sample["shared"] for sample in told.samples} == {"group"}
+    assert all(sample["test_row"] != sample["train_row"] and sample["train_prompt"] for sample in told.samples)
+
+
+def test_a_random_split_is_shown_by_pairs_that_it_would_leak(audited):
+    content = rows(10) * 3
+    samples = finding(audited(content), "data.duplicates.random_split").samples
+    assert 1 <= len(samples) <= 5
+    for sample in samples:
+        tested, learnt = content[sample["test_row"] - 1], content[sample["train_row"] - 1]
+        assert sample["shared"] == "cluster" and tested == learnt and sample["test_row"] != sample["train_row"]
+        assert sample["test_answer"] == sample["train_answer"] == tested["completion"]
 
 
 def test_it_runs_as_a_module_and_imports_nothing_heavy_before_it_works(tmp_path):
@@ -261,20 +309,44 @@ def test_many_suspect_rows_close_their_gate_and_a_decision_to_keep_them_opens_it
     sample = finding(report, "data.anomalies.refusal").samples[0]
     assert sample["answer"].startswith("I'm sorry") and sample["reason"] and sample["row"] > 200
     ids = Corpus(Path(report.produced["corpus"])).column("id").to_pylist()[200:]
-    with workspace.session() as session:
-        for id in ids:
-            session.add(review(id, "drop"))
-            session.add(review(id, "keep"))
+    said(workspace, ids, "drop")
+    said(workspace, ids, "keep")
     kept = audited(suspicious(8), audit=rules)
     assert kept.key != report.key
     assert gate(kept, "data.anomalies").verdict is Verdict.OPEN
     assert kept.figures["reviewed_keep_rows"] == 8 and "8 were looked at" in gate(kept, "data.anomalies").evidence
 
 
-def review(id, decision):
-    return ReviewRow(
-        recipe_name="small", example_id=id, decision=decision, kinds={"kinds": ["refusal"]}, by="jane", because="wanted"
-    )
+def said(workspace, ids, decision):
+    suspects = {id: ["refusal"] for id in ids}
+    review.decide(workspace, "small", suspects, decision, by="jane", because="I looked at it")
+
+
+def test_dropped_rows_are_no_suspects_any_more_and_count_for_nothing_that_goes_on(audited, workspace, monkeypatch):
+    mail = {"prompt": "200 who is it", "completion": "ask for her at jane.doe@example.org", "annotator": None}
+    content = [*suspicious(8), mail]
+    off = dict.fromkeys(["gibberish", "loss", "boilerplate", "length", "mismatch", "language"])
+    rules = {"min_examples": 205, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    rules["anomalies"] = {"max_share": 0.02} | off
+    named = [row | {"annotator": row.get("annotator", "jane")} for row in content]
+    report = audited(named, audit=rules, dataset={"provenance": {"collector": "ops"}})
+    assert {one.gate for one in report.closed_gates} == {"data.anomalies", "data.provenance", "data.private"}
+    assert report.figures["human_annotated"] == 208
+    ids = Corpus(Path(report.produced["corpus"])).column("id").to_pylist()[200:]
+    said(workspace, ids, "drop")
+    # Nothing is looked for again: the evidence is the same, what people said of it is not.
+    monkeypatch.setattr("pipelines.data.prepare._find_into", None)
+    dropped = audited(named, audit=rules, dataset={"provenance": {"collector": "ops"}})
+    assert dropped.produced["evidence"] == report.produced["evidence"]
+    assert {one.gate for one in dropped.closed_gates} == {"data.size"}
+    assert dropped.figures["human_annotated"] == 200 and dropped.figures["dropped_rows"] == 9
+    assert "9 rows were" in gate(dropped, "data.size").evidence
+    assert "0 of 200 rows are suspect" in gate(dropped, "data.anomalies").evidence
+    assert "8 were looked at and are dropped" in gate(dropped, "data.anomalies").evidence
+    assert dropped.figures["private_rows"] == 0 and not dropped.figures["suspects"].get("refusal")
+    assert not [one.code for one in dropped.findings if one.code.startswith(("data.private", "data.anomalies.ref"))]
+    page = Path(dropped.produced["page"]).read_text("utf-8")
+    assert "Thresholds" in page and "declines to answer" not in page and "refusal: " not in page.partition("<footer")[0]
 
 
 def test_mismatches_are_shown_and_close_nothing(audited):
@@ -297,6 +369,30 @@ def labelled(wrong):
         said = topic if number >= wrong else sorted(topics)[1 - number % 2]
         content.append({"prompt": f"what is {prompt}", "completion": f"it is one of the {said}", "topic": said})
     return content
+
+
+@pytest.mark.parametrize("decision", ["keep", "drop"])
+def test_wrong_labels_close_their_gate_wait_in_the_queue_and_are_decided(audited, workspace, decision):
+    rules = {"min_examples": 10, "max_duplicate_share": 1.0, "near_duplicate_threshold": 0.99, "max_label_noise": 0.02}
+    rules["anomalies"] = {"max_share": 1}
+    report = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert [one.gate for one in report.closed_gates] == ["data.label_noise"]
+    assert report.figures["label_noise"]["share"] == pytest.approx(12 / 240, abs=0.02)
+    sample = finding(report, "data.label_noise.label").samples[0]
+    assert "The label is 'b" in sample["reason"] and sample["row"] <= 12
+    corpus, evidence = Corpus(Path(report.produced["corpus"])), Evidence(Path(report.produced["evidence"]))
+    waiting, _ = review.suspects_of(corpus, evidence, {}, 1000)
+    wrong = [one["id"] for one in waiting if one["kind"] == "label"]
+    assert len(wrong) == report.figures["suspects"]["label"] >= 10
+    said(workspace, wrong[:4], decision)
+    fewer = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert fewer.figures["label_noise"]["share"] < report.figures["label_noise"]["share"]
+    assert fewer.figures["suspects"]["label"] == len(wrong) - 4
+    assert "4 were decided" in gate(fewer, "data.label_noise").evidence
+    said(workspace, wrong, decision)
+    done = audited(labelled(12), dataset={"label": "topic"}, audit=rules)
+    assert gate(done, "data.label_noise").verdict is Verdict.OPEN
+    assert done.figures["label_noise"]["estimated_share"] == report.figures["label_noise"]["share"]
 
 
 def test_wrong_labels_are_estimated_where_there_are_labels(audited):
@@ -328,14 +424,89 @@ def test_figures_tell_origins_times_roles_and_repeats(audited):
     ]
 
 
+@pytest.mark.parametrize(
+    "first,last,shown",
+    [
+        (1704067200, 1706745600, ("2024-01-01", "2024-02-01")),
+        (1704067200000, "1706745600.5", ("2024-01-01", "2024-02-01T00:00:00Z")),
+        ("2024-01-01T23:30:00-01:00", "2024-02-01T12:00:00", ("2024-01-02T00:30:00Z", "2024-02-01T12:00:00Z")),
+    ],
+)
+def test_times_are_told_as_a_split_by_time_would_read_them(audited, first, last, shown):
+    content = [row | {"created_at": first if i % 2 else last} for i, row in enumerate(rows(20))]
+    content[0] |= {"created_at": "yesterday"}
+    told = audited(content).figures["time_range"]
+    assert (told["first"], told["last"], told["rows_without"]) == (*shown, 1)
+    assert told["rows_by_period"] == [{"period": "2024-01", "rows": 10}, {"period": "2024-02", "rows": 9}]
+
+
 def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited, tiny_model):
-    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [32, 1024]}
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [64, 1024]}
     content = [*rows(18), *({"prompt": "word " * 60 + str(i), "completion": f"it ends {i}"} for i in range(2))]
     report = audited(content, audit=rules, models=[{"base": str(tiny_model)}])
     assert report.figures["tokens"]["tokenizer"] == str(tiny_model)
-    assert report.figures["over_length"] == {"32": report.figures["over_length"]["32"], "1024": 0.0}
-    assert 0.1 <= report.figures["over_length"]["32"] <= 1
+    tokenizer = load_tokenizer(tiny_model)
+    lengths = [
+        len(encode(tokenizer, [turn("user", row["prompt"]), turn("assistant", row["completion"])]).tokens)
+        for row in content
+    ]
+    assert report.figures["tokens"]["total"] == sum(lengths) and report.figures["tokens"]["max"] == max(lengths)
+    # The short ones have fewer than 64 tokens, the two long ones more.
+    assert report.figures["over_length"] == {"64": 0.1, "1024": 0.0}
     assert sum(bar["count"] for bar in report.figures["tokens"]["histogram"]) == 20
+
+
+def test_further_tokenizers_stand_beside_the_bases_own_and_none_is_fetched(
+    audited, tiny_model, tmp_path, recipe_file, workspace, monkeypatch
+):
+    monkeypatch.setattr("pipelines.models.hub.download", None)
+    rules = {"min_examples": 10, "near_duplicate_threshold": 0.99, "context_sizes": [16, 1024]}
+    shutil.copytree(tiny_model, tmp_path / "candidate")
+    named = {"tokenizers": ["candidate", "nobody/absent"]}
+    marked = {"prompt": "say <|im_end|> twice <|im_end|>", "completion": "no"}
+    report = audited([*rows(18), marked, *rows(3)], audit=rules | named, models=[{"base": str(tiny_model)}])
+    figures, (candidate, absent) = report.figures, report.figures["tokenizers"]
+    assert candidate["tokenizer"] == str(tmp_path / "candidate")
+    own = figures["tokens"] | {"tokenizer": candidate["tokenizer"], "over_length": figures["over_length"]}
+    # The same tokenizer under another name: the same numbers.
+    assert candidate == own and candidate["over_length"]["16"] > 0.5
+    assert absent == {"tokenizer": "nobody/absent", "total": None}
+    said = finding(report, "data.size.tokens")
+    assert "nobody/absent" in said.message and "the base" not in said.message
+    page = Path(report.produced["page"]).read_text("utf-8")
+    assert "Lengths by tokenizer" in page and "not on this machine" in page
+    # Where a folder lies does not matter, what is in it does.
+    shutil.move(tmp_path / "candidate", tmp_path / "moved")
+    moved = {"tokenizers": ["moved", "nobody/absent"]}
+    assert audited([*rows(18), marked, *rows(3)], audit=rules | moved, models=[{"base": str(tiny_model)}]).key == (
+        report.key
+    )
+    without = audited([*rows(18), marked, *rows(3)], audit=rules, models=[{"base": str(tiny_model)}])
+    assert without.key != report.key and without.figures["tokenizers"] == []
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def test_texts_that_mean_the_same_are_one_cluster_and_other_weights_compare_them_anew(audited, tiny_model, tmp_path):
+    said = "The printer on the second floor does not answer"
+    content = [*rows(12), *({"prompt": said, "completion": f"It does not answer{end}"} for end in ("", " now"))]
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    rules = {"min_examples": 5, "near_duplicate_threshold": 0.99, "max_duplicate_share": 1.0}
+    plain = audited(content, audit=rules, models=[{"base": str(base)}])
+    meant = audited(content, audit=rules | {"semantic": {"threshold": 0.9}}, models=[{"base": str(base)}])
+    cluster = Evidence(Path(meant.produced["evidence"])).cluster
+    assert cluster[12] == cluster[13] == 12
+    assert meant.figures["near_duplicate_rows"] > plain.figures["near_duplicate_rows"] == 0
+    kinds = {sample["kind"] for sample in finding(meant, "data.duplicates.near").samples}
+    assert kinds == {"semantic"}
+    assert "semantic_model" in meant.fingerprints and "semantic_model" not in plain.fingerprints
+    (base / "generation_config.json").write_text("{}")
+    again = audited(content, audit=rules | {"semantic": {"threshold": 0.9}}, models=[{"base": str(base)}])
+    assert again.key != meant.key and again.produced["evidence"] != meant.produced["evidence"]
+    # Who compares no meanings reads no weights.
+    assert audited(content, audit=rules, models=[{"base": str(base)}]).created_at == plain.created_at
 
 
 def test_the_report_is_a_page_too_and_names_where_its_evidence_lies(audited):

@@ -132,3 +132,20 @@ def test_every_field_is_described_where_it_is_defined():
 def test_the_nearest_word_is_suggested_and_no_far_one():
     assert nearest("learing_rate", Train.model_fields) == "; did you mean learning_rate?"
     assert nearest("zzz", Train.model_fields) == ""
+
+
+def test_signs_of_a_damaged_encoding_are_no_share():
+    from pipelines.recipe_data import Anomalies
+
+    assert Anomalies(encoding=2.0).encoding == 2.0
+    for wrong in (-0.1, float("inf")):
+        with pytest.raises(ValidationError):
+            Anomalies(encoding=wrong)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a b", ""])
+def test_names_of_tokenizers_are_as_plain_as_those_of_bases(name):
+    from pipelines.recipe_data import Audit
+
+    with pytest.raises(ValidationError):
+        Audit(tokenizers=(name,))

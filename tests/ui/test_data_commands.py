@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cluster.errors import GateClosed
 from pipelines import audit, split
 from pipelines.data.versioned.ledger import record_fit
 from pipelines.data.versioned.table import read_version
@@ -116,6 +117,10 @@ def test_a_review_is_listed_decided_and_leaves_its_example_out(recipe, run, work
     assert made[0]["example"] == suspect["id"] and suspect["kind"] in made[0]["kinds"]
     again = as_json(run, "review", recipe, "list", "--limit", 100)
     assert {each["decision"] for each in again["suspects"] if each["id"] == suspect["id"]} == {"drop"}
+    # What people decided is what the audit judges by: a split asks for a report that knows of it.
+    with pytest.raises(GateClosed, match="reviews changed"):
+        split.STAGE.perform(load_recipe(recipe), workspace)
+    audit.STAGE.perform(load_recipe(recipe), workspace)
     report = split.STAGE.perform(load_recipe(recipe), workspace)
     assert report.figures["left_out"]["reviews"] == 1
 
@@ -126,3 +131,22 @@ def test_a_review_without_a_name_or_of_nobody_is_refused(recipe, run):
     assert "stands for no example" in run("review", recipe, "keep", "f" * 64, "--by", "j", "--because", "x")[2]
     assert "'ponder' is no review" in run("review", recipe, "ponder", id)[2]
     assert "Nothing is named" in run("review", recipe, "keep", "--by", "j", "--because", "x")[2]
+
+
+def test_rows_that_were_kept_aside_are_listed_masked_and_inert(recipe, run, workspace, tmp_path):
+    assert as_json(run, "quarantine", recipe) == {"rows": [], "total": 0}
+    with (tmp_path / "examples.jsonl").open("a") as stream:
+        stream.write('{"prompt": "jane.doe@example.org \x1b[31m", broken\n' * 3)
+    audit.STAGE.perform(load_recipe(recipe), workspace)
+    told = as_json(run, "quarantine", recipe, "--limit", 2, "--offset", 1)
+    assert told["total"] == 3 and [row["row"] for row in told["rows"]] == [82, 83]
+    assert told["rows"][0]["file"] == "examples.jsonl" and "<email" in told["rows"][0]["content"]
+    code, printed, _ = run("quarantine", recipe)
+    assert code == 0 and "3 of 3 rows" in printed
+    assert "\x1b" not in printed and "jane.doe" not in printed
+
+
+def test_nothing_is_kept_aside_before_an_audit(recipe_file, run, workspace, monkeypatch):
+    monkeypatch.setattr("ui.commands.data.Workspace", lambda: workspace)
+    code, _, said = run("quarantine", recipe_file())
+    assert code == 2 and "never audited" in said and "sluice audit" in said

@@ -1,4 +1,4 @@
-"""`sluice data`: the versions of a split, what was fitted to them, and people's word about suspect examples."""
+"""`sluice data`: versions of a split, what was fitted to them, what was kept aside, reviews of suspect examples."""
 
 import json
 from dataclasses import asdict
@@ -9,11 +9,13 @@ import typer
 
 from cluster.errors import UserError
 from pipelines.commands import EXIT_FAILED
+from pipelines.markup import visible
 from pipelines.progress import Progress
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
-    help="Versions of a split, what learnt from them, and reviews of suspect examples.", no_args_is_help=True
+    help="Versions of a split, what learnt from them, rows kept aside, and reviews of suspect examples.",
+    no_args_is_help=True,
 )
 Recipe = Annotated[str, typer.Argument(help="Recipe file.")]
 Limit = Annotated[int, typer.Option(min=0, max=100_000, help="At most this many rows.")]
@@ -153,7 +155,7 @@ def review(
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List suspect examples, or keep or drop some, on the record; the next split leaves out what is dropped."""
+    """List suspect examples, or keep or drop some, on the record; the next audit and split go by it."""
     from pipelines import review as reviewing
     from pipelines.data.prepare import evidence_of, prepare
     from pipelines.recipe_file import load_recipe
@@ -193,6 +195,27 @@ def review(
         return _print([asdict(decision) for decision in made])
     for decision in made:
         print(f"{decision.example[:12]}: {decision.decision}, by {decision.by}: {decision.because}")
+    print(f"`sluice audit {recipe}` counts by what people decided.")
+
+
+@app.command()
+def quarantine(
+    recipe: Recipe,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out this many before.")] = 0,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the rows that the newest audit kept aside, with place, reason and content; personal data masked."""
+    from pipelines.data.display.aside import audited_dataset, kept_aside
+    from pipelines.recipe_file import load_recipe
+
+    workspace = Workspace()
+    dataset = audited_dataset(workspace, load_recipe(recipe, []).name)
+    rows, total = kept_aside(workspace, dataset, offset, limit)
+    if as_json:
+        return _print({"rows": [asdict(row) for row in rows], "total": total})
+    _show(("file", "row", "reason", "content"), [(row.file, row.row, row.reason, row.content[:200]) for row in rows])
+    print(f"{len(rows)} of {total:,} rows that were kept aside.")
 
 
 def _table(recipe: str) -> str:
@@ -229,6 +252,6 @@ def _show(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 
     table = Table(*columns)
     for row in rows:
-        # As text: what stands in the data is no markup of ours.
-        table.add_row(*(Text(str(cell)) for cell in row))
+        # As text: what stands in the data is no markup of ours, and moves no terminal.
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console(highlight=False).print(table)

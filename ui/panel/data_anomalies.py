@@ -3,6 +3,7 @@
 import streamlit as st
 
 from cluster.errors import UserError
+from pipelines.data.display.audit_tables import draw_table, tables_of
 from pipelines.data.display.browse import Row
 from pipelines.review import Choice, Decision
 from ui.panel import data_backend, data_rows, frame
@@ -27,6 +28,7 @@ def anomalies(data: Opened) -> None:
     if kind is not None and kind not in dict(queue.kinds):
         frame.not_found("kind of suspicion", kind)
         return
+    _tables(data)
     _kinds(queue, kind)
     _reviewer(all_of_them)
     if said := st.session_state.pop(SAID, None):
@@ -37,6 +39,18 @@ def anomalies(data: Opened) -> None:
     data_rows.pager(offset, len(queue.rows), queue.total, offset + len(queue.rows) < queue.total)
     for row in queue.rows:
         _suspect(data, row, queue.decided.get(row.id))
+
+
+def _tables(data: Opened) -> None:
+    for table in tables_of(data.audit.figures):
+        with st.expander(table.title):
+            st.html(
+                html(
+                    '<div class="quiet">{note}</div><div class="scroll">{drawn}</div>',
+                    note=table.note,
+                    drawn=draw_table(table),
+                )
+            )
 
 
 def _kinds(queue: Reviewed, chosen: str | None) -> None:
@@ -54,8 +68,8 @@ def _reviewer(all_of_them: bool) -> None:
         label = "Hide what is decided" if all_of_them else "Show what is decided too"
         data_rows.go_here(label, "to-decided", decided=None if all_of_them else "too", offset=None)
     st.html(
-        '<span class="quiet">What you keep counts as no suspect in the next <span class="mono">sluice audit</span>; '
-        'what you drop is left out by the next <span class="mono">sluice split</span>.</span>'
+        '<span class="quiet">What you keep or drop is no suspect in the next <span class="mono">sluice audit</span>; '
+        'what you drop counts for nothing there, and <span class="mono">sluice split</span> leaves it out.</span>'
     )
 
 

@@ -6,6 +6,7 @@ import streamlit as st
 from markupsafe import Markup
 
 from pipelines.data.display.audit_plots import headline, plots_of
+from pipelines.data.display.audit_tables import draw_table, token_tables
 from pipelines.data.display.plots import Plot
 from ui.panel import charts, frame, report_view
 from ui.panel.data_backend import Opened
@@ -39,6 +40,9 @@ def audit(data: Opened) -> None:
     report_view.gates(report.gates)
     report_view.waivers(report.waivers)
     _charts(plots_of(report.figures))
+    for table in token_tables(report.figures):
+        frame.heading(table.title, table.note)
+        st.html(html('<div class="scroll">{drawn}</div>', drawn=draw_table(table)))
     _origins(report.figures)
     report_view.findings(report.findings)
 
@@ -72,10 +76,12 @@ def _bars(plot: Plot) -> Markup:
     most = 1.0 if plot.of == 1 else max((bar.value for bar in plot.bars), default=0) or 1
     rows = [
         html(
-            '<tr><td class="label">{label}</td><td><div class="bar" style="width:{width:.2f}%"></div></td>'
+            '<tr><td class="label">{label}</td><td>{bar}</td>'
             '<td class="n">{value}</td><td class="n quiet">{part}</td></tr>',
             label=bar.label,
-            width=100 * min(bar.value / most, 1.0),
+            bar=html('<div class="bar" style="width:{w:.2f}%"></div>', w=100 * min(bar.value / most, 1.0))
+            if bar.value
+            else "",
             value=plot.told(bar.value),
             part=plot.part(bar.value),
         )

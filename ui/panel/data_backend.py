@@ -17,6 +17,7 @@ from ui.panel.backend import from_database, known, workspace
 from ui.panel.last_known import Known
 
 if TYPE_CHECKING:
+    from pipelines.data.display.aside import Aside
     from pipelines.data.versioned.ledger import Fit
     from pipelines.data.versioned.versions import Difference, Version
     from pipelines.review import Choice, Decision
@@ -151,13 +152,13 @@ def queue(data: Opened, kind: str | None, offset: int, limit: int, *, decided_to
     import numpy as np
 
     from pipelines.data.display.queues import suspects_of
-    from pipelines.data.display.view import all_rows_with_ids, kinds_of
+    from pipelines.data.display.view import kinds_of
 
     decided = decisions(data.recipe_name)
 
     def read(view: View) -> Reviewed:
         done = decided.value or {}
-        without = np.zeros(0, np.int64) if decided_too else all_rows_with_ids(view.corpus, list(done))
+        without = np.zeros(0, np.int64) if decided_too else view.corpus.rows_with_ids(list(done))
         found = suspects_of(view, kind, offset, limit, without=without)
         return Reviewed(found.rows, found.total, done, kinds_of(view, "suspects"))
 
@@ -218,6 +219,17 @@ def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
         return pairs, len(table)
 
     return _look(data, ("leaks", offset), read)
+
+
+def aside(data: Opened, offset: int, limit: int) -> "Known[tuple[tuple[Aside, ...], int]]":
+    """Rows that the audit kept aside, from the `offset`-th, and how many there are."""
+
+    def read() -> "tuple[tuple[Aside, ...], int]":
+        from pipelines.data.display.aside import kept_aside
+
+        return kept_aside(workspace(), data.audit.fingerprints["dataset"], offset, limit)
+
+    return from_database(("aside", data.audit.key, offset, limit), read, "The rows that were kept aside")
 
 
 def fits(split: Report) -> "Known[list[Fit]]":

@@ -106,8 +106,8 @@ def by_models(among: Population, scores: Scores, wanted: Sequence[str]) -> Itera
             rows,
             misfit[rows],
             lambda place, row: (
-                f"The answer fits its prompt as badly as another row's answer would: only {place:,} "
-                f"of {len(misfit):,} fit worse."
+                "The answer fits its prompt as badly as another row's answer would: "
+                f"{f'only {place:,}' if place else 'none'} of {len(misfit):,} fit worse."
             ),
             {},
         )

@@ -1,18 +1,14 @@
 """Which suspects still count, once people have said what they think of them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
-
-    from pipelines.workspace import Workspace
 
 UNCOUNTED = ("mismatch", "label")
 """Kinds that do not count towards `data.anomalies`: of mismatches the recipe says how many are shown, and wrong
@@ -24,58 +20,62 @@ class Suspicion:
     """The suspects of a corpus."""
 
     table: "pa.Table"
-    """row, kind, score, reason; without the rows that a person decided to keep."""
+    """row, kind, score, reason; without the rows that people decided about."""
     by_kind: dict[str, int]
     """Kind -> its rows, the commonest first."""
     rows: int
     """Rows of the kinds that count, each once."""
     kept: int
     """Suspect rows that a person decided to keep."""
+    dropped: int
+    """Suspect rows that a person decided to leave out."""
+    label_noise: dict[str, Any]
+    """Figures of the search for wrong labels; `share` is of those that nobody decided about, `estimated_share` of all,
+    `decided_rows` how many suspect ones people decided about."""
 
 
-def suspicion(corpus: Corpus, evidence: Evidence, keep: Iterable[str]) -> Suspicion:
-    """The suspects, but for the examples whose ids are to `keep`."""
+def suspicion(evidence: Evidence, kept: "NDArray[np.int64]", dropped: "NDArray[np.int64]") -> Suspicion:
+    """The suspects, but for the rows that people decided to keep or to leave out."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     table = evidence.suspects
     rows = table["row"].to_numpy()
-    decided = _rows_of(corpus, list(keep))
-    open_still = ~np.isin(rows, decided)
-    table = table.filter(pa.array(open_still))
-    by_kind = {
-        kind: len(np.unique(table.filter(pc.equal(table["kind"], kind))["row"].to_numpy()))
-        for kind in table["kind"].unique().to_pylist()
-    }
-    counted = table.filter(pc.invert(pc.is_in(table["kind"], pa.array(UNCOUNTED))))
+    decided = np.isin(rows, np.concatenate((kept, dropped)))
+    waiting = table.filter(pa.array(~decided))
+    by_kind = _rows_by_kind(waiting)
+    counted = waiting.filter(pc.invert(pc.is_in(waiting["kind"], pa.array(UNCOUNTED))))
     return Suspicion(
-        table=table,
+        table=waiting,
         by_kind=dict(sorted(by_kind.items(), key=lambda item: (-item[1], item[0]))),
         rows=len(np.unique(counted["row"].to_numpy())),
-        kept=len(np.unique(rows[~open_still])),
+        kept=len(np.intersect1d(rows, kept)),
+        dropped=len(np.intersect1d(rows, dropped)),
+        label_noise=_label_noise(
+            evidence.note.label_noise, _rows_by_kind(table).get("label", 0), by_kind.get("label", 0)
+        ),
     )
 
 
-def kept_ids(workspace: "Workspace", recipe_name: str) -> list[str]:
-    """Ids of the examples whose newest review says keep, sorted."""
-    from sqlalchemy import func, select
-
-    from pipelines.records import ReviewRow
-
-    newest = select(func.max(ReviewRow.id)).where(ReviewRow.recipe_name == recipe_name).group_by(ReviewRow.example_id)
-    with workspace.session() as session:
-        kept = session.scalars(
-            select(ReviewRow.example_id).where(ReviewRow.id.in_(newest), ReviewRow.decision == "keep")
-        )
-        return sorted(kept)
-
-
-def _rows_of(corpus: Corpus, ids: list[str]) -> "NDArray[np.int64]":
+def _rows_by_kind(table: "pa.Table") -> dict[str, int]:
     import numpy as np
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not ids:
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(pc.is_in(corpus.column("id"), value_set=pa.array(ids)).to_numpy())
+    return {
+        kind: len(np.unique(table.filter(pc.equal(table["kind"], kind))["row"].to_numpy()))
+        for kind in table["kind"].unique().to_pylist()
+    }
+
+
+def _label_noise(found: dict[str, Any], suspects: int, waiting: int) -> dict[str, Any]:
+    """The figures with the share that nobody decided about.
+
+    The estimate is of more rows than those that can be named: what people say of the named ones counts for as much of
+    it as they are of them, lest a queue that was worked off to its end leave the gate closed.
+    """
+    share = found.get("share")
+    if share is None:
+        return found
+    still = share if waiting == suspects else share * waiting / suspects
+    return found | {"share": still, "estimated_share": share, "decided_rows": suspects - waiting}

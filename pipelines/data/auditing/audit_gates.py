@@ -52,8 +52,9 @@ def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
     return decide(
         "data.size",
         count >= least,
-        f"{figures['rows']:,} rows, {figures['unique_rows']:,} unique, of which {count:,} are by named people; "
-        f"at least {least:,} are needed.",
+        f"{figures['rows']:,} rows, {figures['unique_rows']:,} unique, of which {count:,} are by named people"
+        + (f" and were not dropped ({figures['dropped_rows']:,} rows were)" if figures["dropped_rows"] else "")
+        + f"; at least {least:,} are needed.",
     )
 
 
@@ -63,12 +64,13 @@ def _provenance_gate(survey: Survey) -> Gate:
     The collector is asked for, but its absence closes nothing: the source and the person who answers for
     the text are what a later question about the data needs.
     """
-    named = survey.rows - len({*survey.missing("source").tolist(), *survey.missing("annotator").tolist()})
+    rows = survey.rows - len(survey.dropped)
+    named = rows - len({*survey.missing("source").tolist(), *survey.missing("annotator").tolist()})
     declared = survey.declared
     return decide(
         "data.provenance",
-        named == survey.rows,
-        f"{named:,} of {survey.rows:,} rows name their source and annotator"
+        named == rows,
+        f"{named:,} of {rows:,} rows name their source and annotator"
         + (f", {declared:,} of them partly as the recipe declares." if declared else "."),
     )
 
@@ -87,19 +89,22 @@ def _duplicates_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
 
 
 def _anomalies_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
-    """Few rows are suspect, but for those that a person looked at and keeps."""
-    most, rows, kept = recipe.audit.anomalies.max_share, figures["suspect_rows"], figures["reviewed_keep_rows"]
-    counted = {kind: count for kind, count in figures["suspects"].items() if kind not in UNCOUNTED}
-    shown = sum(figures["suspects"].values()) - sum(counted.values())
-    kinds = ", ".join(f"{count:,} by {kind}" for kind, count in counted.items())
+    """Few rows are suspect, but for those that a person looked at and keeps or drops."""
+    most, rows = recipe.audit.anomalies.max_share, figures["suspect_rows"]
+    staying = figures["readable_rows"] - figures["dropped_rows"]
+    kept, dropped = figures["reviewed_keep_rows"], figures["reviewed_drop_rows"]
+    told = {kind: f"{count:,} by {kind}" for kind, count in figures["suspects"].items()}
+    kinds = ", ".join(text for kind, text in told.items() if kind not in UNCOUNTED)
+    shown = ", ".join(text for kind, text in told.items() if kind in UNCOUNTED)
     return decide(
         "data.anomalies",
-        rows <= most * figures["readable_rows"],
-        f"{rows:,} of {figures['readable_rows']:,} rows are suspect "
+        rows <= most * staying,
+        f"{rows:,} of {staying:,} rows are suspect "
         f"({figures['suspect_share']:.1%}, at most {most:.0%})"
         + (f": {kinds}" if kinds else "")
-        + (f"; {shown:,} of the kinds {' and '.join(UNCOUNTED)} are shown and count for nothing here" if shown else "")
-        + (f"; {kept:,} were looked at and are kept." if kept else "."),
+        + (f"; shown without counting here: {shown}" if shown else "")
+        + (f"; {kept:,} were looked at and are kept" if kept else "")
+        + (f"; {dropped:,} were looked at and are dropped." if dropped else "."),
     )
 
 
@@ -115,7 +120,8 @@ def _label_noise_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
         "data.label_noise",
         found["share"] <= most,
         f"an estimated {found['share']:.1%} of the labels are wrong (at most {most:.0%}); "
-        f"{figures['suspects'].get('label', 0):,} rows wait in the review queue.",
+        f"{figures['suspects'].get('label', 0):,} rows wait in the review queue"
+        + (f", {found['decided_rows']:,} were decided and count no more." if found["decided_rows"] else "."),
     )
 
 
@@ -135,5 +141,7 @@ def _private_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
         not rows or action is not None,
         f"{rows:,} rows hold personal data or secrets ({kinds}); {will}."
         if rows
-        else f"no personal data or secrets found (looked for: {looked}).",
+        else "no personal data or secrets found"
+        + (" in the rows that were not dropped" if figures["dropped_rows"] else "")
+        + f" (looked for: {looked}).",
     )

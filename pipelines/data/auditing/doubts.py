@@ -1,7 +1,7 @@
 """The audit's findings about suspects and about personal data."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.data.auditing.samples import SAMPLES, masked, sample_rows
 from pipelines.data.auditing.survey import Survey
@@ -72,7 +72,7 @@ def private_findings(survey: Survey, action: str | None) -> Iterator[Finding]:
     """A finding a kind of personal data or secret, its samples masked."""
     import pyarrow.compute as pc
 
-    private: Any = survey.evidence.private
+    private = survey.private
     for kind in sorted(set(private["kind"].to_pylist())):
         found = private.filter(pc.equal(private["kind"], kind))
         rows = found["row"].unique()

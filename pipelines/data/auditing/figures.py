@@ -1,11 +1,14 @@
 """The figures of an audit: plain values, small whatever the size of the data."""
 
 from collections import Counter
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.anomaly.suspicion import Suspicion
 from pipelines.data.auditing.samples import masked
-from pipelines.data.auditing.survey import NAMES, SIZE_BOUNDS, TOKEN_BOUNDS, Survey, commonest, histogram, lengths
+from pipelines.data.auditing.survey import NAMES, SIZE_BOUNDS, RandomSplit, Survey, commonest, histogram, lengths
+from pipelines.data.auditing.tokens import token_figures
+from pipelines.data.sides.times import microseconds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,14 +21,18 @@ LISTED = 50
 
 
 def figures_of(
-    survey: Survey, suspicion: Suspicion, random_split: dict[str, float], context_sizes: tuple[int, ...]
+    survey: Survey, suspicion: Suspicion, random_split: RandomSplit, context_sizes: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Name -> figure; units in the names. Words and tokens are of unique examples, all others of rows."""
+    """Name -> figure; units in the names. Words and tokens are of unique examples, all others of rows.
+
+    What people decided to leave out is in the data still, and counts for nothing in `human_annotated`, the suspects,
+    the labels in doubt and what is private.
+    """
     return (
         _rows(survey)
         | _repeats(survey, random_split)
         | _conversations(survey)
-        | _tokens(survey, context_sizes)
+        | token_figures(survey, context_sizes)
         | _origins(survey)
         | _doubts(survey, suspicion)
     )
@@ -45,6 +52,7 @@ def _rows(survey: Survey) -> dict[str, Any]:
         "quarantined": dict(sorted(kinds.items())),
         "unreadable_files": [masked(name, 200) for name in broken["file"].to_pylist()[:LISTED]],
         "left_out_rows": corpus.note.left_out,
+        "dropped_rows": len(survey.dropped),
         # A row that is kept aside is a different row too: what was found is what is counted.
         "unique_rows": len(survey.first) + pc.count_distinct(aside["content"]).as_py(),
         "unique_examples": len(survey.first),
@@ -53,7 +61,7 @@ def _rows(survey: Survey) -> dict[str, Any]:
     }
 
 
-def _repeats(survey: Survey, random_split: dict[str, float]) -> dict[str, Any]:
+def _repeats(survey: Survey, random_split: RandomSplit) -> dict[str, Any]:
     sizes, group = survey.cluster_sizes, survey.corpus.numbers("group")
     rows, _ = survey.most_common_answer
     return {
@@ -66,9 +74,9 @@ def _repeats(survey: Survey, random_split: dict[str, float]) -> dict[str, Any]:
         "groups": len(set(group[group >= 0].tolist())),
         "ungrouped_rows": int((group < 0).sum()),
         "most_common_answer": {"text": masked(survey.common_answer, 400), "count": len(rows)},
-        "random_split_leak_share": round(random_split["leak_share"], 6),
-        "random_split_group_share": round(random_split["group_share"], 6),
-        "random_split_test_rows": random_split["test_rows"],
+        "random_split_leak_share": round(random_split.leak_share, 6),
+        "random_split_group_share": round(random_split.group_share, 6),
+        "random_split_test_rows": random_split.test_rows,
     }
 
 
@@ -92,23 +100,6 @@ def _conversations(survey: Survey) -> dict[str, Any]:
         "languages": _named(corpus.column("language"), survey.rows, "not told") if _has(survey, "language") else [],
         "special_token_rows": int(corpus.array("special").sum()),
         "preference_rows": survey.rows - corpus.column("rejected").null_count,
-    }
-
-
-def _tokens(survey: Survey, context_sizes: tuple[int, ...]) -> dict[str, Any]:
-    """By the base's own tokenizer, None where it is not on this machine; the share of rows beyond each context size."""
-    counted = survey.corpus.column("tokens").drop_null().to_numpy()
-    if survey.corpus.note.tokenizer is None or not len(counted):
-        return {"tokens": None, "over_length": {}}
-    of_unique = survey.corpus.column("tokens").take(survey.first).drop_null().to_numpy()
-    return {
-        "tokens": {
-            "tokenizer": survey.corpus.note.tokenizer,
-            "total": int(counted.sum()),
-            "uncounted_rows": survey.rows - len(counted),
-            **lengths(of_unique, TOKEN_BOUNDS),
-        },
-        "over_length": {str(size): _share((counted > size).sum(), survey) for size in sorted(context_sizes)},
     }
 
 
@@ -144,46 +135,61 @@ def _combinations(survey: Survey) -> dict[str, Any]:
 
 
 def _times(survey: Survey) -> dict[str, Any] | None:
-    """First and last `created_at`, and the rows of each month (or year); of those that begin as ISO dates do."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    """First and last `created_at`, and the rows of each month (or year); of those that a split by time could read."""
+    import numpy as np
 
-    given = survey.corpus.column("created_at").combine_chunks()
-    dates = given.filter(pc.match_substring_regex(given, r"^\d{4}-\d\d-\d\d"))
-    if not len(dates):
+    codes, values = survey.corpus.codes("created_at")
+    moments = [_moment(value) for value in values]
+    rows = np.bincount(codes[codes >= 0], minlength=len(values)).tolist()
+    told = [(moment, count) for moment, count in zip(moments, rows, strict=True) if moment and count]
+    if not told:
         return None
-    months = dict(sorted(commonest(pa.chunked_array([pc.utf8_slice_codeunits(dates, 0, 7)]), len(dates))))
-    if len(months) > 240:
+    months: Counter[str] = Counter()
+    for moment, count in told:
+        months[f"{moment:%Y-%m}"] += count
+    periods = dict(sorted(months.items()))
+    if len(periods) > 240:
         years: Counter[str] = Counter()
-        for month, count in months.items():
-            years[str(month)[:4]] += count
-        months = dict(sorted(years.items())[:240])
-    bounds = pc.min_max(dates).as_py()
+        for month, count in periods.items():
+            years[month[:4]] += count
+        periods = dict(sorted(years.items())[:240])
     return {
-        "first": bounds["min"],
-        "last": bounds["max"],
-        "rows_without": survey.rows - len(dates),
-        "rows_by_period": [{"period": period, "rows": count} for period, count in months.items()],
+        "first": _shown_moment(min(moment for moment, _ in told)),
+        "last": _shown_moment(max(moment for moment, _ in told)),
+        "rows_without": survey.rows - sum(count for _, count in told),
+        "rows_by_period": [{"period": period, "rows": count} for period, count in periods.items()],
     }
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds(text))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _shown_moment(moment: datetime) -> str:
+    """The day, and the time where one was told."""
+    return f"{moment:%Y-%m-%d}" if moment.time() == time() else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _doubts(survey: Survey, suspicion: Suspicion) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute as pc
 
-    private = survey.evidence.private
+    private, staying = survey.private, int(survey.stays.sum())
     kinds = {
         kind: len(np.unique(private.filter(pc.equal(private["kind"], kind))["row"].to_numpy()))
         for kind in sorted(set(private["kind"].unique().to_pylist()))
     }
-    note = survey.evidence.note
     return {
         "suspects": suspicion.by_kind,
         "suspect_rows": suspicion.rows,
-        "suspect_share": _share(suspicion.rows, survey),
+        "suspect_share": round(suspicion.rows / max(1, staying), 6),
         "reviewed_keep_rows": suspicion.kept,
-        "anomalies": note.anomalies,
-        "label_noise": note.label_noise,
+        "reviewed_drop_rows": suspicion.dropped,
+        "anomalies": survey.evidence.note.anomalies,
+        "label_noise": suspicion.label_noise,
         "private": kinds,
         "private_rows": len(np.unique(private["row"].to_numpy())),
     }
@@ -195,10 +201,6 @@ def _named(column: "pa.ChunkedArray", rows: int, missing: str = "not named", mos
         {"name": masked(value or missing), "rows": count} | ({"share": round(count / rows, 6)} if rows else {})
         for value, count in commonest(column, most)
     ]
-
-
-def _share(rows: "int | np.int64", survey: Survey) -> float:
-    return round(int(rows) / survey.rows, 6)
 
 
 def _has(survey: Survey, column: str) -> bool:

@@ -117,12 +117,14 @@ def size_findings(survey: Survey, figures: dict[str, Any], least: int) -> Iterat
             samples=tuple(rare[-SAMPLES:]),
             remedy="Collect more of them, or join them with a neighbouring label.",
         )
-    if figures["tokens"] is None:
+    away = ["the base", *(each["tokenizer"] for each in figures["tokenizers"] if each["total"] is None)]
+    away = away[figures["tokens"] is not None :]
+    if away:
         yield Finding(
             code="data.size.tokens",
             severity="info",
-            message="Tokens are not counted: the base model is not on this machine, or its tokenizer has no chat "
-            "template. An audit downloads nothing.",
+            message=f"Tokens are not counted by the tokenizer of {masked(', '.join(away), 400)}: the model is not on "
+            "this machine, or has no chat template. An audit fetches nothing to count tokens.",
             count=survey.rows,
             remedy="`python -m pipelines.models.load OWNER/NAME` fetches it; then `sluice audit RECIPE --fresh`.",
         )
@@ -144,8 +146,10 @@ def provenance_findings(survey: Survey) -> Iterator[Finding]:
             )
 
 
-def duplicate_findings(survey: Survey, figures: dict[str, Any], threshold: float, *, holds: bool) -> Iterator[Finding]:
-    """Exact repeats, near-duplicates, and what a random split would make of them."""
+def duplicate_findings(
+    survey: Survey, figures: dict[str, Any], leaking: Sequence[tuple[int, int]], threshold: float, *, holds: bool
+) -> Iterator[Finding]:
+    """Exact repeats, near-duplicates, and what a random split would make of them, with some pairs that it leaks."""
     severity: Any = "warning" if holds else "error"
     if figures["duplicate_rows"]:
         times = survey.repeats[survey.id[survey.first]]
@@ -180,8 +184,21 @@ def duplicate_findings(survey: Survey, figures: dict[str, Any], threshold: float
             "test rows: they, or near-duplicates, would stand on the training side too"
             + (f", and {grouped:.1%} would have another row of their group there." if grouped else "."),
             count=round(leaked * figures["random_split_test_rows"]),
+            samples=_leaking_pairs(survey, leaking),
             remedy="Split with `sluice split`, which keeps repeats, near-duplicates and groups on one side.",
         )
+
+
+def _leaking_pairs(survey: Survey, pairs: Sequence[tuple[int, int]]) -> tuple[dict[str, Any], ...]:
+    sides = (sample_rows(survey, [pair[side] for pair in pairs]) for side in (0, 1))
+    return tuple(
+        {
+            "shared": "cluster" if survey.evidence.cluster[pair[0]] == survey.evidence.cluster[pair[1]] else "group",
+            **{f"test_{name}": tested[name] for name in ("file", "row", "prompt", "answer")},
+            **{f"train_{name}": learnt[name] for name in ("file", "row", "prompt", "answer")},
+        }
+        for pair, tested, learnt in zip(pairs, *sides, strict=True)
+    )
 
 
 def _nearest_pairs(survey: Survey) -> tuple[dict[str, Any], ...]:

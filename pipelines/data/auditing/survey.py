@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,30 @@ WORD_BOUNDS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 TOKEN_BOUNDS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 SIZE_BOUNDS = (1, 2, 5, 10, 100)
 """Rows at which the bars of the histogram of cluster sizes end."""
+PAIRS = 5
+"""Pairs that a random split would leak that are shown."""
 NAMES = 10
 """The commonest values of a column that are named."""
+
+
+@dataclass(frozen=True)
+class RandomSplit:
+    """What a split of the rows at random would leak."""
+
+    leak_share: float
+    """Share of the test rows with another row of their cluster on the training side."""
+    group_share: float
+    """Share of the test rows with another row of their group there."""
+    test_rows: int
+    """Size of the test side."""
+    pairs: tuple[tuple[int, int], ...]
+    """Some rows of the test side of one such split, each with a row of its cluster or group in training."""
+
+
+def _none() -> "NDArray[np.int64]":
+    import numpy as np
+
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -37,11 +59,39 @@ class Survey:
     evidence: Evidence
     instruction: str = ""
     """What the recipe put before every prompt: not shown."""
+    kept: "NDArray[np.int64]" = field(default_factory=_none)
+    """The rows that people looked at and decided to keep."""
+    dropped: "NDArray[np.int64]" = field(default_factory=_none)
+    """The rows that people decided to leave out: they count for no gate that asks what goes on from here."""
 
     @cached_property
     def rows(self) -> int:
         """Rows of the corpus, repeats included."""
         return len(self.corpus)
+
+    @cached_property
+    def decided(self) -> "NDArray[np.int64]":
+        """The rows that people decided about."""
+        import numpy as np
+
+        return np.concatenate((self.kept, self.dropped))
+
+    @cached_property
+    def stays(self) -> "NDArray[np.bool_]":
+        """For each row whether it goes on, as far as people decided."""
+        import numpy as np
+
+        flags = np.ones(self.rows, np.bool_)
+        flags[self.dropped] = False
+        return flags
+
+    @cached_property
+    def private(self) -> "pa.Table":
+        """The evidence's personal data and secrets in the rows that stay."""
+        import pyarrow as pa
+
+        found = self.evidence.private
+        return found.filter(pa.array(self.stays[found["row"].to_numpy()]))
 
     @cached_property
     def id(self) -> "NDArray[np.int64]":
@@ -82,10 +132,10 @@ class Survey:
 
     @cached_property
     def by_people(self) -> int:
-        """Different ids that a named person wrote or approved."""
+        """Different ids that a named person wrote or approved, of rows that stay."""
         import numpy as np
 
-        return len(np.unique(self.id[self.by_person]))
+        return len(np.unique(self.id[self.by_person & self.stays]))
 
     @cached_property
     def declared(self) -> int:
@@ -98,10 +148,10 @@ class Survey:
         return self.rows - silent
 
     def missing(self, name: str) -> "NDArray[np.int64]":
-        """The rows in which a column is null."""
+        """The rows that stay in which a column is null."""
         import numpy as np
 
-        return np.flatnonzero(self.corpus.column(name).is_null().to_numpy())
+        return np.flatnonzero(self.corpus.column(name).is_null().to_numpy() & self.stays)
 
     @cached_property
     def most_common_answer(self) -> "tuple[NDArray[np.int64], int]":
@@ -123,17 +173,14 @@ class Survey:
         turns = json.loads(self.corpus.take(rows[:1], ["messages"])["messages"][0].as_py())
         return next(text for text in answers(turns) if answer_hash(text) == wanted)
 
-    def random_split(self, train: float, test: float, seed: int) -> dict[str, float]:
-        """What a split of the rows at random would leak, averaged over seeded simulations.
-
-        `leak_share`: test rows with another row of their cluster on the training side; `group_share`: test
-        rows with another row of their group there; `test_rows`: the size of the test side.
-        """
+    def random_split(self, train: float, test: float, seed: int) -> RandomSplit:
+        """What a split of the rows at random would leak, averaged over seeded simulations."""
         import numpy as np
 
         size = self.rows
         test_rows = max(1, round(size * test)) if size else 0
         train_rows = min(round(size * train), size - test_rows)
+        pairs: list[tuple[int, int]] = []
         cluster, group = self.evidence.cluster, self.corpus.numbers("group")
         seen, seen_groups = np.zeros(size, bool), np.zeros(size + 1, bool)
         leaked = grouped = drawn = 0
@@ -147,7 +194,19 @@ class Survey:
             leaked += int(seen[cluster[tested]].sum())
             grouped += int(seen_groups[group[tested]].sum())
             drawn += test_rows
-        return {"leak_share": leaked / (drawn or 1), "group_share": grouped / (drawn or 1), "test_rows": test_rows}
+            # Of the first that leaks anything, by the cluster before those by the group.
+            pairs = pairs or [*_pairs(cluster, tested, learnt, seen), *_pairs(group, tested, learnt, seen_groups)]
+        return RandomSplit(leaked / (drawn or 1), grouped / (drawn or 1), test_rows, tuple(pairs[:PAIRS]))
+
+
+def _pairs(
+    key: "NDArray[np.int64]", tested: "NDArray[np.int64]", learnt: "NDArray[np.int64]", seen: "NDArray[np.bool_]"
+) -> list[tuple[int, int]]:
+    """The first PAIRS rows of the test side with a row of the same key in training, and that row."""
+    import numpy as np
+
+    leaking = np.sort(tested[seen[key[tested]]])[:PAIRS]
+    return [(int(row), int(learnt[key[learnt] == key[row]].min())) for row in leaking]
 
 
 def _orders(size: int, seed: int) -> "Iterator[NDArray[np.int64]]":

@@ -5,12 +5,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.display.audit_plots import headline, plots_of
+from pipelines.data.display.audit_tables import Table, draw_table, tables_of, token_tables
 from pipelines.data.display.page_evidence import clusters, cut, section, suspects
 from pipelines.data.display.plots import Plot, draw
 from pipelines.data.display.view import View
@@ -19,11 +20,23 @@ from pipelines.fingerprint import short
 from pipelines.gates import Finding, Gate, Report
 from pipelines.markup import html, joined, number
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _WORDS = {"not_applicable": "not applicable"}
 
 
-def audit_page(report: Report, evidence: Evidence, corpus: Corpus | None = None) -> str:
-    """The page of an audit's report; samples, suspects and clusters are masked unless the recipe allows all."""
+def audit_page(
+    report: Report,
+    evidence: Evidence,
+    corpus: Corpus | None = None,
+    decided: "NDArray[np.int64] | None" = None,
+) -> str:
+    """The page of an audit's report; samples, suspects and clusters are masked unless the recipe allows all.
+
+    Suspects that people `decided` about are not shown: row numbers.
+    """
     corpus = corpus or Corpus(Path(evidence.note.corpus))
     view = View(corpus, evidence, masked_kinds(report.recipe))
     css = Path(__file__).with_name("audit_page.css").read_text("utf-8")
@@ -33,8 +46,10 @@ def audit_page(report: Report, evidence: Evidence, corpus: Corpus | None = None)
             _gates(report.gates),
             _findings(report.findings),
             _plots(plots_of(report.figures)),
+            joined([_table(table) for table in token_tables(report.figures)]),
             _origins(report.figures),
-            suspects(view),
+            joined([_table(table) for table in tables_of(report.figures)]),
+            suspects(view, decided),
             clusters(view),
             _foot(report),
         ]
@@ -183,6 +198,10 @@ def _origins(figures: dict[str, Any]) -> Markup:
     total = figures.get("origin_combinations", len(origins))
     note = f"the commonest {len(origins)} of {total:,} combinations" if total > len(origins) else ""
     return section("Where it comes from", table, note)
+
+
+def _table(table: Table) -> Markup:
+    return section(table.title, html('<div class="panel scroll">{t}</div>', t=draw_table(table)), table.note)
 
 
 def _number_class(value: Any) -> Markup:

@@ -30,6 +30,9 @@ def _what(figures: dict[str, Any]) -> Iterator[Plot]:
         ("turns", "Turns", "of a conversation"),
     ):
         if counts := _pairs(figures.get(name)):
+            if name == "roles":
+                # A line may break between two turns.
+                counts = {roles.replace(",", ", "): value for roles, value in counts.items()}
             yield Plot(title, note, most_common(counts), of=rows)
     time = figures.get("time_range") or {}
     if periods := time.get("rows_by_period"):

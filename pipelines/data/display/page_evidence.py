@@ -1,5 +1,7 @@
 """What was found about single rows, as the audit's page shows it: suspects, and clusters side by side."""
 
+from typing import TYPE_CHECKING
+
 from markupsafe import Markup
 
 from pipelines.data.display.browse import Row
@@ -8,18 +10,25 @@ from pipelines.data.display.side_by_side import differences
 from pipelines.data.display.view import View, kinds_of
 from pipelines.markup import html, joined, number
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 CLUSTERS, SUSPECTS = 6, 3
 """Clusters that are shown, and suspects of each kind."""
 TEXT = 1200
 """Characters of a text that are shown; the panel shows it whole."""
 
 
-def suspects(view: View) -> Markup:
-    """The worst rows of each kind of suspicion, with the reason and the conversation."""
+def suspects(view: View, decided: "NDArray[np.int64] | None" = None) -> Markup:
+    """The worst rows of each kind of suspicion but for those that were `decided`, with reason and conversation."""
     parts = []
-    for kind, count in kinds_of(view, "suspects"):
-        worst = suspects_of(view, kind, 0, SUSPECTS).rows
-        rows = joined([_suspect(row, kind) for row in worst])
+    for kind, _ in kinds_of(view, "suspects"):
+        worst = suspects_of(view, kind, 0, SUSPECTS, without=decided)
+        count = worst.total
+        if not count:
+            continue
+        rows = joined([_suspect(row, kind) for row in worst.rows])
         parts.append(
             html(
                 '<details class="panel"><summary>{kind}: {count}</summary>{rows}</details>',

@@ -105,18 +105,6 @@ def rows_with_ids(corpus: Corpus, ids: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def all_rows_with_ids(corpus: Corpus, ids: Sequence[str]) -> "NDArray[np.int64]":
-    """Every row that has one of these ids."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not ids:
-        return np.zeros(0, np.int64)
-    found: NDArray[np.int64] = np.flatnonzero(pc.is_in(corpus.column("id"), value_set=pa.array(ids)).to_numpy())
-    return found
-
-
 def sides_of(corpus: Corpus, uri: str, version: int) -> Sides:
     """The side of every row, by its id in that version of the table. Raises UserError when it is gone."""
     import numpy as np

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from cluster.errors import StageFailed, UserError
+from pipelines.data import keys
 from pipelines.data import prepare as module
 from pipelines.data.prepare import chosen_rows, evidence_of, prepare
 from pipelines.data.reading import read
@@ -65,6 +66,29 @@ def test_other_folds_are_other_evidence_about_the_same_corpus(dataset, workspace
     other = changed(recipe, "audit", folds=3)
     assert evidence_of(recipe, workspace, QUIET).folder != evidence_of(other, workspace, QUIET).folder
     assert prepare(recipe, workspace, QUIET).folder == prepare(other, workspace, QUIET).folder
+
+
+@pytest.mark.parametrize("version", ["PROFILE_VERSION", "SKETCH_VERSION", "EVIDENCE_VERSION"])
+def test_evidence_that_other_code_found_is_found_anew_about_its_own_corpus(dataset, workspace, monkeypatch, version):
+    recipe = dataset("a.jsonl", ROWS)
+    before = prepare(recipe, workspace, QUIET), evidence_of(recipe, workspace, QUIET)
+    monkeypatch.setattr(keys, version, 1000)
+    corpus, evidence = prepare(recipe, workspace, QUIET), evidence_of(recipe, workspace, QUIET)
+    assert evidence.folder != before[1].folder
+    assert evidence.note.corpus == str(corpus.folder)
+    assert (corpus.folder == before[0].folder) is (version == "EVIDENCE_VERSION")
+
+
+def test_other_weights_of_the_model_that_compares_meanings_are_other_evidence(dataset, workspace, tiny_model, tmp_path):
+    from pipelines.data.keys import evidence_key
+
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    for semantic in ({"model": str(base)}, {}):
+        recipe = changed(dataset("a.jsonl", ROWS), "audit", semantic=semantic)
+        recipe = Recipe.model_validate(recipe.model_dump() | {"models": [{"base": str(base)}]})
+        before = evidence_key(recipe, workspace, "d")
+        (base / "generation_config.json").write_text(f'{{"eos_token_id": {len(semantic)}}}')
+        assert evidence_key(recipe, workspace, "d") != before
 
 
 def test_what_is_gone_is_made_again_with_the_same_content(dataset, workspace):

@@ -8,6 +8,9 @@ from pipelines.gates import Finding, Gate, Report, Verdict, Waiver
 HOSTILE = '<img src="http://127.0.0.1:9/beacon.png" onerror="window.broken=1"><script>window.broken=1</script>'
 MARKDOWN_BEACON = "![x](http://127.0.0.1:9/beacon.png) [click](javascript:window.broken=1) $\\href{x}{y}$"
 ANSI = "\x1b[31mred\x1b[0m \u202egnp.exe"
+LONG = ("source", "group", "topic", "annotator")
+"""Columns whose names are long in the data of `leaky`."""
+BROKEN_LINES = 12
 
 
 def minutes_ago(minutes):
@@ -176,7 +179,8 @@ def fill_pipeline(workspace, run_id="train"):
 def fill_data(workspace, folder):
     """Audits and splits as their stages leave them: (audit, split) by recipe.
 
-    `planted` was split twice, before and after 20 rows came; the sides that the data of `leaky` bring share groups.
+    `planted` was split twice, before and after 20 rows came, and holds lines that are no rows; the sides that the data
+    of `leaky` bring share groups, its names are 300 characters long, and some of its labels are wrong.
     """
     from pipelines.progress import Progress
     from pipelines.recipe import Recipe
@@ -187,12 +191,18 @@ def fill_data(workspace, folder):
     made = planted.rows()
     more = [row | {"group": "later"} for row in planted.rows(count=320, seed=5)[300:320]]
     reports = {}
+    long = [row | {name: f"{row[name]}-".ljust(300, "x") for name in LONG} for row in (*made, *more)]
+    for row, other in zip(long[:120:12], long[1:120:12], strict=True):
+        row["topic"] = other["topic"]
     for name, rows, rules in (
         ("planted", made, few),
         ("planted", [*made, *more], few),
-        ("leaky", [*made, *more], {"column": "given"}),
+        ("leaky", long, {"column": "given"}),
     ):
         source = planted.write(folder / "planted.jsonl", rows)
+        if name == "planted":
+            with source.open("a") as stream:
+                stream.writelines(f"{n} {ANSI} {HOSTILE} {planted.MAIL}\n" for n in range(BROKEN_LINES))
         recipe = Recipe.model_validate(planted.content(source, name, audit=masked, split=rules))
         stages = [load_stage(stage) for stage in ("audit", "split")]
         reports[name] = [stage.perform(recipe, workspace, Progress(quiet=True)) for stage in stages]

@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.data.display.browse import Filters
 from tests.pipelines.data import planted
+from tests.ui.panel import seed
 from ui.panel import data_backend
 
 
@@ -93,6 +94,14 @@ def test_leaks_are_pairs_of_rows(leaky, audited):
     later, _ = data_backend.leaks(leaky, total - 1).value
     assert len(later) == 1 and later[0].kind == "near"
     assert later[0].similarity >= 0.7
+
+
+def test_rows_that_were_kept_aside_are_paged_and_masked(data):
+    first, total = data_backend.aside(data, 0, 10).value
+    later, _ = data_backend.aside(data, 10, 10).value
+    assert total == seed.BROKEN_LINES and [row.row for row in (*first, *later)] == list(range(344, 344 + total))
+    assert all(row.file == "planted.jsonl" and row.reason for row in first)
+    assert "<email" in first[0].content and planted.MAIL not in repr((first, later))
 
 
 def test_data_that_are_gone_from_this_machine_are_said_to_be(data, tmp_path):

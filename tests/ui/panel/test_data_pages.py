@@ -99,6 +99,26 @@ def test_a_suspect_is_dropped_with_a_name_and_a_reason(open_data, audited):
     assert until(lambda: "decided=too" in page.url, "the address")
 
 
+def test_the_queue_tells_thresholds_and_labels_in_doubt(open_data):
+    page = open_data("view=anomalies")
+    page.locator("summary", has_text="Thresholds").click()
+    row = page.locator("tr", has=page.locator("td:text-is('gibberish')"))
+    assert row.locator("td").nth(1).inner_text() == "8" and row.locator("td").nth(5).inner_text()
+    page = open_data("view=anomalies", recipe="leaky")
+    page.locator("summary", has_text="Labels in doubt").click()
+    page.wait_for_selector("text=a model of the other folds says")
+
+
+def test_rows_that_were_kept_aside_are_shown_whole_inert_and_masked(open_data):
+    page = open_data("view=aside")
+    page.wait_for_selector("text=1 to 12 of 12 rows")
+    text = page.inner_text(".stMain")
+    assert "planted.jsonl, row 344" in text and r"\x1b[31mred" in text and "<script>" in text
+    assert page.locator(".finding img, .finding script").count() == 0
+    assert planted.MAIL not in page.content()
+    open_data("view=aside", recipe="leaky").wait_for_selector("text=Every row could be read.")
+
+
 def test_leaks_stand_side_by_side(open_data):
     page = open_data("view=leakage", recipe="leaky")
     page.wait_for_selector(".pair")
@@ -160,8 +180,13 @@ def test_caches_that_are_gone_from_this_machine_are_made_again_by_a_command(open
 
 
 def test_names_of_300_characters_and_a_narrow_window_keep_the_layout(open_data, page):
+    views = ("", "view=browse&row=1", "view=clusters", "view=anomalies", "view=aside", "view=leakage", "view=versions")
     for width in (1280, 420):
         page.set_viewport_size({"width": width, "height": 900})
-        for query in ("", "view=browse&row=1", "view=clusters", "view=anomalies", "view=leakage", "view=versions"):
-            open_data(query + "&source=" + "x" * 300 if "browse" in query else query)
+        for query in views:
+            open_data(query, recipe="leaky")
             assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= width, (width, query)
+            if query in ("", "view=browse&row=1"):
+                assert "x" * 100 in page.content(), (width, query)
+        open_data("view=browse&source=" + "x" * 300)
+        assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= width, width

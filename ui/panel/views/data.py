@@ -1,4 +1,4 @@
-"""Data: the audit, the rows, their repeats, the suspects, the split's leaks and its versions; a view an address."""
+"""Data: the audit, rows, repeats, suspects, what is kept aside, the split's leaks and versions; a view an address."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import streamlit as st
 from ui.panel import (
     backend,
     data_anomalies,
+    data_aside,
     data_audit,
     data_backend,
     data_browse,
@@ -24,10 +25,11 @@ VIEWS: dict[str, tuple[str, Callable[[Opened], None]]] = {
     "browse": ("Browse", data_browse.browse),
     "clusters": ("Clusters", data_clusters.clusters),
     "anomalies": ("Anomalies", data_anomalies.anomalies),
+    "aside": ("Kept aside", data_aside.aside),
     "leakage": ("Leakage", data_leakage.leakage),
     "versions": ("Versions", data_versions.versions),
 }
-OF_THE_REPORTS = ("audit", "leakage", "versions")
+OF_THE_REPORTS = ("audit", "aside", "leakage", "versions")
 """Views that say something without the corpus, too."""
 
 

@@ -49,6 +49,7 @@ def test_the_page_says_what_the_report_says(audited):
     assert "closed" in page and "data.private" in page
     assert "Where it comes from" in page and "desk notes" in page
     assert "Near-duplicates" in page and '<mark class="less">receipt </mark>' in page
+    assert "Thresholds" in page and "signs in a hundred characters" in page
     assert len(page) < 500_000
 
 
@@ -93,6 +94,8 @@ def test_whatever_stands_in_a_report_is_inert(audited):
         ),
         figures={
             "labels": [{"name": hostile, "rows": 3}],
+            "anomalies": {"kinds": {hostile: {"threshold": hostile, "count": 1}}},
+            "label_noise": {"share": 0.5, "confusions": [{"given": hostile, "proposed": hostile, "rows": 1}]},
             "origins": [{"source": hostile, "collector": None, "annotator": "x", "rows": 2}],
         },
         fingerprints={hostile: "d" * 64},
@@ -102,5 +105,5 @@ def test_whatever_stands_in_a_report_is_inert(audited):
     )
     page = audit_page(report, audited[1])
     assert not {"script", "img"} & {tag for tag, _ in Elements(page).found}
-    assert hostile not in page and page.count("&lt;script&gt;") >= 8
+    assert hostile not in page and page.count("&lt;script&gt;") >= 12
     assert "\x1b" not in page and "\u202e" not in page and r"\x1b[31m" in page

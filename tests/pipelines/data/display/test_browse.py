@@ -3,6 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.data.corpus import ROW_GROUP, CorpusWriter
 from pipelines.data.display.browse import Filters, page_of, rows_of
 from pipelines.data.display.queues import MEMBERS, clusters_of, suspects_of
 from pipelines.data.display.view import Sides, View, choices, kinds_of, rows_with_ids
@@ -110,6 +111,40 @@ def test_rows_are_found_by_their_ids(view):
     assert found == {rows[0].id: 3, rows[1].id: 200}
     # The first of those that repeat one another.
     assert rows_with_ids(view.corpus, [rows_of(view, [309])[0].id]).popitem()[1] == 20
+
+
+def test_a_page_of_a_large_corpus_reads_one_row_group(view, tmp_path, monkeypatch):
+    copies = 120
+    table = pa.concat_tables([pq.read_table(view.corpus.folder / "rows.parquet")] * copies)
+    with CorpusWriter(tmp_path / "corpus") as writer:
+        writer.write(table)
+        writer.write_bad(view.corpus.bad)
+        corpus = writer.finish(view.corpus.note)
+    numbers_of = pa.array(np.arange(len(table)))
+    found = {name: pq.read_table(view.evidence.folder / f"{name}.parquet") for name in TABLES}
+    found["clusters"] = pa.table({"text": numbers_of, "cluster": numbers_of})
+    large = View(corpus, write_evidence(tmp_path / "evidence", found, view.evidence.note))
+    groups = -(-len(table) // ROW_GROUP)
+    assert groups >= 5
+    # The codes of a column, for its filters, are read once; what follows is a page alone.
+    page_of(large, Filters(source="letters"), 0, 25)
+    asked, read_group = [], pq.ParquetFile.read_row_group
+
+    def counted(file, group, **how):
+        asked.append((group, tuple(how["columns"])))
+        return read_group(file, group, **how)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    monkeypatch.setattr(pq.ParquetFile, "read", None)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    for offset in (0, 2 * ROW_GROUP + 100, len(table) - 25):
+        asked.clear()
+        assert len(page_of(large, Filters(), offset, 25).rows) == 25
+        assert [group for group, _ in asked] == [offset // ROW_GROUP]
+        assert "text_key" not in asked[0][1]
+    asked.clear()
+    assert len(page_of(large, Filters(source="letters"), 0, 25).rows) == 25
+    assert [group for group, _ in asked] == [0]
 
 
 def test_near_duplicates_stand_beside_the_first_of_their_cluster(view):
