@@ -68,7 +68,7 @@ def attend(
         output: Tensor = ShortAttention.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
         return output, None
     # Split, not sliced: the gradient of each slice would be a tensor of the whole row's size.
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), lengths, strict=True)
+    parts = zip(*(torch.split(states, lengths, dim=2) for states in (query, key, value)), lengths, strict=True)
     outputs = [
         scaled_dot_product_attention(
             queries,
