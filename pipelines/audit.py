@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipelines import stage
 from pipelines.data.anomaly.suspicion import kept_ids, suspicion
@@ -23,17 +24,20 @@ from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.reading.quarantine import keep_aside
 from pipelines.data.reading.read import dataset_fingerprint
 from pipelines.fingerprint import fingerprint
-from pipelines.gates import Report, Verdict
+from pipelines.gates import Report, Verdict, report_key
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stage import Outcome, Stage
 from pipelines.workspace import Workspace
 
 
-def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The data, the rules, the shares and seed by which a random split is simulated, and what people let pass."""
+def reads(recipe: Recipe, workspace: Workspace, dataset: str | None = None) -> dict[str, str]:
+    """The data, the rules, the shares and seed by which a random split is simulated, and what people let pass.
+
+    `dataset`: the data's fingerprint where it is known already.
+    """
     return {
-        "dataset": dataset_fingerprint(recipe),
+        "dataset": dataset or dataset_fingerprint(recipe),
         "audit": fingerprint(recipe.audit.model_dump(mode="json")),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
         "reviews": fingerprint(kept_ids(workspace, recipe.name)),
@@ -65,13 +69,15 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             *private_findings(survey, recipe.audit.private.action),
         ]
     )
-    produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(evidence.page)}
-    outcome = Outcome(gates, findings, figures, produced, read={"dataset": corpus.note.dataset})
-    _write_page(outcome, recipe, workspace, survey, time.monotonic() - started)
+    read = reads(recipe, workspace, corpus.note.dataset)
+    page = evidence.page(report_key(STAGE.name, read))
+    produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(page)}
+    outcome = Outcome(gates, findings, figures, produced, read={"dataset": read["dataset"]})
+    _write_page(outcome, read, recipe, survey, time.monotonic() - started)
     return outcome
 
 
-def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: Survey, seconds: float) -> None:
+def _write_page(outcome: Outcome, read: dict[str, str], recipe: Recipe, survey: Survey, seconds: float) -> None:
     """The report as one HTML file that needs nothing else, beside the evidence."""
     from pipelines.data.display.audit_page import audit_page
 
@@ -81,15 +87,16 @@ def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: 
         gates=outcome.gates,
         findings=outcome.findings,
         figures=outcome.figures,
-        fingerprints=reads(recipe, workspace),
+        fingerprints=read,
         produced=outcome.produced,
         recipe=recipe.model_dump(mode="json"),
         seconds=round(seconds, 3),
         created_at=datetime.now(UTC),
     )
-    partial = survey.evidence.page.with_suffix(".partial")
+    page = Path(outcome.produced["page"])
+    partial = page.with_suffix(".partial")
     partial.write_text(audit_page(report, survey.evidence, survey.corpus), encoding="utf-8")
-    partial.rename(survey.evidence.page)
+    partial.rename(page)
 
 
 STAGE = Stage(

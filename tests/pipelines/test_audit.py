@@ -338,6 +338,17 @@ def test_tokens_and_what_is_too_long_are_told_by_the_bases_own_tokenizer(audited
     assert sum(bar["count"] for bar in report.figures["tokens"]["histogram"]) == 20
 
 
+def test_another_recipe_over_the_same_rows_leaves_the_pages_of_the_first_as_they_are(audited):
+    content = [*rows(30), {"prompt": "who is it", "completion": "write to jane.doe@example.com"}]
+    keys = {"min_examples": 10, "near_duplicate_threshold": 0.99}
+    masked = audited(content, audit=keys)
+    page = Path(masked.produced["page"]).read_text("utf-8")
+    shown = audited(content, audit=keys | {"min_examples": 1000, "private": {"action": "allow"}})
+    assert shown.produced["evidence"] == masked.produced["evidence"]
+    assert Path(masked.produced["page"]).read_text("utf-8") == page and "jane.doe" not in page
+    assert shown.produced["page"] != masked.produced["page"] and Path(shown.produced["page"]).is_file()
+
+
 def test_the_report_is_a_page_too_and_names_where_its_evidence_lies(audited):
     report = audited(rows(30))
     page = Path(report.produced["page"]).read_text("utf-8")

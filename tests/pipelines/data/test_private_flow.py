@@ -112,7 +112,7 @@ def test_nothing_that_is_shown_gives_an_address_or_a_password_away(flow, workspa
         "split": json.dumps(divided.as_json(), default=str) if divided else "",
         "records": " ".join(reports),
         "quarantine": " ".join(kept_aside),
-        "page": evidence.page.read_text("utf-8"),
+        "page": Path(audited.produced["page"]).read_text("utf-8"),
         "samples": json.dumps(evidence.private.to_pylist()),
         "suspects": json.dumps(evidence.suspects.to_pylist()),
         "output": "".join(capfd.readouterr()),
