@@ -189,18 +189,18 @@ def decide(recipe_name: str, row: Row, decision: "Choice", by: str, because: str
         review.decide(workspace(), recipe_name, {row.id: kinds}, decision, by=by, because=because)
 
 
-def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
-    """The leaks that the last split found, from the `offset`-th, and how many are kept."""
+def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int | None]]:
+    """The leaks that the last split found, from the `offset`-th, and how many are kept; None: no longer any list."""
     from pipelines.data.display.browse import rows_of
     from pipelines.data.display.view import rows_with_ids
 
-    def read(view: View) -> tuple[tuple[LeakPair, ...], int]:
+    def read(view: View) -> tuple[tuple[LeakPair, ...], int | None]:
         # The split's own evidence: it may be of an earlier audit than the newest.
         produced = data.split.produced if data.split else {}
         folder = Path(produced.get("evidence", view.evidence.folder))
         table = Evidence(folder).leaks(produced.get("split", ""))
-        if table is None or not len(table):
-            return (), 0
+        if table is None:
+            return (), None
         shown = table.slice(offset, PAIRS).to_pylist()
         there = rows_with_ids(view.corpus, [one[side] for one in shown for side in ("left", "right")])
         numbers = sorted(set(there.values()))

@@ -131,7 +131,11 @@ def _leaks(data: Opened) -> None:
     if found.value is None:
         return
     pairs, total = found.value
-    frame.heading("Leaks", f"{number(total)} pairs listed" if total else "none was found")
+    frame.heading("Leaks", f"{number(total)} pairs listed" if total else "none was found" if total == 0 else "")
+    if total is None:
+        frame.say(
+            html('The pairs are no longer kept: run <span class="mono">sluice split RECIPE --fresh</span>.'), "warning"
+        )
     if not total:
         return
     data_rows.pager(offset, len(pairs), total, offset + PAIRS < total, "pairs, by kind, the likest first")

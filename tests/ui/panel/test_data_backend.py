@@ -95,6 +95,13 @@ def test_leaks_are_pairs_of_rows(leaky, audited):
     assert later[0].similarity >= 0.7
 
 
+def test_leaks_that_are_no_longer_kept_are_not_taken_for_none(leaky, data):
+    assert data_backend.leaks(data, 0).value == ((), 0)
+    produced = leaky.split.produced | {"split": "0" * 64}
+    split = leaky.split.model_copy(update={"produced": produced, "fingerprints": {"x": "2"}})
+    assert data_backend.leaks(replace(leaky, split=split), 0).value == ((), None)
+
+
 def test_data_that_are_gone_from_this_machine_are_said_to_be(data, tmp_path):
     away = data.audit.model_copy(update={"produced": {"corpus": str(tmp_path), "evidence": str(tmp_path)}})
     gone = replace(data, audit=away)
