@@ -227,8 +227,10 @@ def _show(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pipelines.markup import visible
+
     table = Table(*columns)
     for row in rows:
-        # As text: what stands in the data is no markup of ours.
-        table.add_row(*(Text(str(cell)) for cell in row))
+        # As text: what stands in the data is no markup of ours, and steers no terminal.
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console(highlight=False).print(table)
