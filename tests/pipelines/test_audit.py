@@ -24,6 +24,10 @@ TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
 PEOPLE = {"collector": "ops", "annotator": "jane"}
 
 
+ENDS = list(enumerate(["odd", "odd", "even", None, None], 5000))
+"""Labels of a few rows, and rows without one."""
+
+
 def rows(count, **columns):
     return [
         {"prompt": f"how many legs have {i} spiders", "completion": f"they have {i * 8} legs"} | columns
@@ -312,6 +316,16 @@ def test_wrong_labels_are_estimated_where_there_are_labels(audited):
     ]
     few = audited(rows(20, topic="one"), dataset={"label": "topic"})
     assert gate(few, "data.label_noise").verdict is Verdict.NOT_APPLICABLE
+
+
+def test_rare_labels_are_told_however_many_there_are_and_no_label_is_none(audited):
+    content = [row | {"kind": f"common {n // 20}"} for n, row in enumerate(rows(1200))]
+    content += [{"prompt": f"what is {n} of them", "completion": f"it is {n}", "kind": kind} for n, kind in ENDS]
+    report = audited(content, dataset={"label": "kind"})
+    assert {label["name"][:6] for label in report.figures["labels"]} == {"common"}
+    assert report.figures["unlabelled_rows"] == 2
+    rare = finding(report, "data.size.labels")
+    assert rare.count == 2 and list(rare.samples) == [{"name": "odd", "rows": 2}, {"name": "even", "rows": 1}]
 
 
 def test_figures_tell_origins_times_roles_and_repeats(audited):

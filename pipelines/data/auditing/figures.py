@@ -114,12 +114,12 @@ def _tokens(survey: Survey, context_sizes: tuple[int, ...]) -> dict[str, Any]:
 
 def _origins(survey: Survey) -> dict[str, Any]:
     corpus = survey.corpus
-    labels = corpus.column("label")
-    named = _named(labels, survey.rows, "not labelled", LISTED) if labels.null_count < survey.rows else []
+    labels = corpus.column("label").drop_null()
     return {
         **{f"{name}s": _named(corpus.column(name), 0, "not named") for name in WHO},
         **_combinations(survey),
-        "labels": named,
+        "labels": _named(labels, survey.rows, most=LISTED),
+        "unlabelled_rows": survey.rows - len(labels),
         "time_range": _times(survey),
     }
 

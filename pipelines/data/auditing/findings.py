@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.auditing.samples import SAMPLES, masked, sample_rows
-from pipelines.data.auditing.survey import Survey
+from pipelines.data.auditing.survey import Survey, commonest
 from pipelines.data.example import shown
 from pipelines.gates import Finding
 
@@ -106,15 +106,16 @@ def size_findings(survey: Survey, figures: dict[str, Any], least: int) -> Iterat
             samples=sample_rows(survey, machines[:SAMPLES], ("annotator",)),
             remedy="Have a person approve them, and name that person as annotator.",
         )
-    rare = [label for label in figures["labels"] if label["rows"] < FEW_OF_A_LABEL]
+    labels = survey.corpus.column("label").drop_null()
+    rare = [label for label in commonest(labels, len(labels)) if label[1] < FEW_OF_A_LABEL]
     if rare:
         yield Finding(
             code="data.size.labels",
             severity="warning",
             message=f"{len(rare):,} labels stand in fewer than {FEW_OF_A_LABEL} rows each, such as "
-            f"{rare[-1]['name']!r}.",
+            f"{masked(rare[-1][0])!r}.",
             count=len(rare),
-            samples=tuple(rare[-SAMPLES:]),
+            samples=tuple({"name": masked(name), "rows": count} for name, count in rare[-SAMPLES:]),
             remedy="Collect more of them, or join them with a neighbouring label.",
         )
     if figures["tokens"] is None:
