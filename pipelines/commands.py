@@ -115,7 +115,9 @@ def show_report(report: Report) -> None:
         console.print(table)
     for finding in report.findings:
         colour = {"error": "red", "warning": "yellow", "info": "dim"}[finding.severity]
-        console.print(Text(f"{finding.severity:>7}  ", style=colour) + Text(visible(f"{finding.code}: {finding.message}")))
+        console.print(
+            Text(f"{finding.severity:>7}  ", style=colour) + Text(visible(f"{finding.code}: {finding.message}"))
+        )
         for sample in finding.samples[:2]:
             shown = visible(json.dumps(sample, ensure_ascii=False))
             console.print(Text(f"         {shown[:160]}{'...' if len(shown) > 160 else ''}", style="dim"))

@@ -1,6 +1,6 @@
 """What people decide about suspect examples: keep or drop, on the record; the newest decision of an example counts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -111,7 +111,7 @@ def find_examples(corpus: "Corpus", evidence: "Evidence", prefixes: Iterable[str
 
 
 def suspects_of(
-    corpus: "Corpus", evidence: "Evidence", decided: dict[str, Decision], limit: int
+    corpus: "Corpus", evidence: "Evidence", decided: dict[str, Decision], limit: int, kinds: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], int]:
     """(the suspects, the worst of each kind first and nobody's decision before somebody's; how many there are).
 
@@ -142,10 +142,10 @@ def suspects_of(
             "id": row["id"],
             "kind": each["kind"],
             "score": round(float(each["score"]), 4),
-            "reason": each["reason"],
+            "reason": masked(each["reason"], 300, kinds),
             "file": row["file"],
             "row": row["position"],
-            "text": masked(text_of(json.loads(row["messages"]))),
+            "text": masked(text_of(json.loads(row["messages"])), kinds=kinds),
             "decision": decided[row["id"]].decision if row["id"] in decided else None,
         }
         for each, row in zip(listed, rows.to_pylist(), strict=True)

@@ -244,8 +244,12 @@ def difference(split: Report, before: int, after: int) -> "Known[Difference]":
     from pipelines.data.versioned.versions import diff
 
     table = split.produced.get("table", "")
+    kinds = ((split.recipe.get("audit") or {}).get("private") or {}).get("kinds") or ()
     return known.read(
-        ("diff", table, before, after), "The split's table", RESPLIT, lambda: diff(table, before, after, DIFFERENT)
+        ("diff", table, before, after),
+        "The split's table",
+        RESPLIT,
+        lambda: diff(table, before, after, DIFFERENT, kinds),
     )
 
 

@@ -65,7 +65,7 @@ def _repeats(survey: Survey, random_split: dict[str, float]) -> dict[str, Any]:
         "cluster_sizes": _sizes(sizes),
         "groups": len(set(group[group >= 0].tolist())),
         "ungrouped_rows": int((group < 0).sum()),
-        "most_common_answer": {"text": masked(survey.common_answer, 400), "count": len(rows)},
+        "most_common_answer": {"text": masked(survey.common_answer, 400, survey.kinds), "count": len(rows)},
         "random_split_leak_share": round(random_split["leak_share"], 6),
         "random_split_group_share": round(random_split["group_share"], 6),
         "random_split_test_rows": random_split["test_rows"],

@@ -53,8 +53,8 @@ def schema_findings(survey: Survey, figures: dict[str, Any]) -> Iterator[Finding
                 {
                     "file": row["file"],
                     "row": row["position"],
-                    "reason": masked(row["reason"], 400),
-                    "content": masked(row["content"]),
+                    "reason": masked(row["reason"], 400, survey.kinds),
+                    "content": masked(row["content"], kinds=survey.kinds),
                 }
                 for row in rows
             ),
@@ -206,7 +206,7 @@ def answer_findings(survey: Survey) -> Iterator[Finding]:
         code="data.duplicates.answer",
         severity="warning",
         message=f"One answer stands in {len(rows):,} of {survey.rows:,} rows "
-        f"({len(rows) / survey.rows:.1%}): {masked(survey.common_answer, 80)!r}.",
+        f"({len(rows) / survey.rows:.1%}): {masked(survey.common_answer, 80, survey.kinds)!r}.",
         count=len(rows),
         samples=tuple({"times": times, "prompt": prompt} for prompt, times in asked.most_common(SAMPLES)),
         remedy="Keep it where it is right; a model that sees it this often gives it to every question.",

@@ -37,6 +37,8 @@ class Survey:
     evidence: Evidence
     instruction: str = ""
     """What the recipe put before every prompt: not shown."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of personal data and secrets that the recipe looks for: not shown."""
 
     @cached_property
     def rows(self) -> int:

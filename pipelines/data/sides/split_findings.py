@@ -32,7 +32,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
         remedy = f"Set split.heal=true: it would hold out {division.healing:,} examples; or mend {recipe.split.column}."
     for kind, count in division.leaks.counts.items():
         pairs = leaks.filter(pc.equal(leaks["kind"], kind)).slice(0, LISTED)
-        texts = _texts(corpus, pairs, recipe.dataset.instruction)
+        texts = _texts(corpus, pairs, recipe)
         yield Finding(
             code=f"split.leakage.{kind}",
             severity="error",
@@ -62,7 +62,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
         )
 
 
-def _texts(corpus: Corpus, pairs: "pa.Table", instruction: str) -> dict[str, str]:
+def _texts(corpus: Corpus, pairs: "pa.Table", recipe: Recipe) -> dict[str, str]:
     """Id -> a masked beginning of its text."""
     import pyarrow as pa
 
@@ -72,7 +72,8 @@ def _texts(corpus: Corpus, pairs: "pa.Table", instruction: str) -> dict[str, str
     rows, known = lookup(wanted, corpus.column("id"))
     ids = wanted.filter(pa.array(known)).to_pylist()
     messages = corpus.take(rows, ["messages"])["messages"].to_pylist()
-    return {id: masked(text_of(json.loads(each), instruction), 60) for id, each in zip(ids, messages, strict=True)}
+    texts = [text_of(json.loads(each), recipe.dataset.instruction) for each in messages]
+    return {id: masked(text, 60, recipe.audit.private.kinds) for id, text in zip(ids, texts, strict=True)}
 
 
 def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Iterator[Finding]:
