@@ -27,10 +27,12 @@ _RULES = ("by_time", "column", "heal", "dedup", "containment")
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The audit's report, the rules, what people decided to leave out, and the benchmarks that are kept out."""
+    # The benchmarks by their content alone: their paths are another folder's in every copy of the same project.
+    rules = recipe.split.model_dump(mode="json") | {"benchmarks": []}
     named = {"benchmarks": benchmarks_fingerprint(recipe.split.benchmarks)} if recipe.split.benchmarks else {}
     return {
         "audit": require(audit.STAGE, recipe, workspace).key,
-        "policy": fingerprint(policy_of(recipe), recipe.split.model_dump(mode="json"), recipe.audit.private.action),
+        "policy": fingerprint(policy_of(recipe), rules, recipe.audit.private.action),
         "reviews": fingerprint(dropped(workspace, recipe.name)),
     } | {name: value for name, value in named.items() if value}
 

@@ -228,6 +228,23 @@ def test_a_key_that_is_new_breaks_off_no_table_of_before():
     assert split.policy_of(folded) == split.policy_of(plain) != split.policy_of(timed)
 
 
+def test_the_same_files_in_another_folder_are_read_as_the_same(recipe_file, workspace, tmp_path):
+    read = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "examples.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(20)), "utf-8")
+        (folder / "bench.jsonl").write_text(json.dumps(row(900)) + "\n", "utf-8")
+        path = recipe_file(
+            f"{folder.name}/recipe.yaml",
+            dataset={"source": "examples.jsonl", "provenance": {"annotator": "jane", "collector": "ops"}},
+            audit={"min_examples": 1, "anomalies": NO_SCORES},
+            split=SMALL | {"benchmarks": "bench.jsonl"},
+        )
+        audit.STAGE.perform(load_recipe(path), workspace)
+        read.append(split.STAGE.reads(load_recipe(path), workspace))
+    assert read[0] == read[1]
+
+
 def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(divided, workspace):
     content = [row(i) for i in range(60)]
     table = table_of(divided(content))
