@@ -254,6 +254,8 @@ def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(di
     closed = divided(renamed)
     assert closed.verdict is Verdict.CLOSED
     leak = next(f for f in closed.findings if f.code == "split.leakage.group")
+    assert leak.message == "1 pairs stand on two sides: of one group."
+    assert "1 of one group" in next(gate for gate in closed.gates if gate.gate == "split.leakage").evidence
     assert leak.count == 1 and {"left", "right", "left_text"} <= set(leak.samples[0])
     evidence = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True))
     again = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True), fresh=True)
@@ -311,6 +313,9 @@ def test_a_side_without_examples_is_refused_with_what_to_do(divided):
     with pytest.raises(UserError, match="no example falls on the side") as caught:
         divided([row(i, topic="one") for i in range(20)])
     assert "Group by something finer" in str(caught.value)
+    with pytest.raises(UserError, match="no example falls on the side") as caught:
+        divided([row(i, part="test" if i % 2 else "train") for i in range(20)], split={"column": "part"})
+    assert "stand in part" in str(caught.value) and "groups" not in str(caught.value)
 
 
 def test_too_small_sides_close_a_gate_that_names_sizes_and_clusters(divided):
@@ -382,7 +387,7 @@ def test_values_that_are_no_sides_are_named(divided):
     content = [row(i, part=("train", "test", "holdout", None)[i % 4]) for i in range(40)]
     with pytest.raises(UserError, match=r"'holdout' \(10 rows, first examples.jsonl row 3\), nothing \(10 rows"):
         divided(content, split={"column": "part"})
-    with pytest.raises(UserError, match="did you mean part"):
+    with pytest.raises(UserError, match="no row has a column prt; did you mean part"):
         divided([row(i, part="train") for i in range(40)], split={"column": "prt"})
 
 

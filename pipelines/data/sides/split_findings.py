@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 LISTED = 20
 """Pairs that a finding lists; `leaks.parquet` beside the evidence holds more."""
 
-_SHARED = {"containment": "hold most of one another's text", "benchmark": "are of a benchmark and in training"}
+SHARED = {
+    "id": "the same example",
+    "text": "the same text",
+    "group": "of one group",
+    "cluster": "of one cluster",
+    "near": "near-duplicates",
+    "containment": "one holds most of the other",
+    "semantic": "the same by meaning",
+    "benchmark": "of a benchmark, and in training",
+}
+"""Kind of leak -> what the two of a pair are to one another."""
 
 
 def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe: Recipe) -> Iterator[Finding]:
@@ -36,7 +46,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
         yield Finding(
             code=f"split.leakage.{kind}",
             severity="error",
-            message=f"{count:,} pairs of examples {_SHARED.get(kind, f'share their {kind}')} across sides.",
+            message=f"{count:,} pairs stand on two sides: {SHARED.get(kind, kind)}.",
             count=count,
             samples=tuple(
                 {
@@ -102,14 +112,21 @@ def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Ite
             count=total,
             remedy="Compare models only on test sides of the same policy.",
         )
-    if division.leaks.boilerplate or not division.leaks.complete:
+    if division.leaks.boilerplate:
         yield Finding(
             code="split.leakage.not_looked_at",
             severity="info",
-            message=f"{division.leaks.boilerplate:,} sequences of 13 words stand in too many texts to join them."
-            + ("" if division.leaks.complete else " Of some kind there are more pairs than are counted."),
+            message=f"{division.leaks.boilerplate:,} sequences of 13 words stand in too many texts to join them.",
             count=division.leaks.boilerplate,
             remedy="Nothing has to be done; near-duplicates and groups are looked at all the same.",
+        )
+    if not division.leaks.complete:
+        yield Finding(
+            code="split.leakage.not_counted",
+            severity="info",
+            message=f"Of some kind more pairs stand on two sides than the {len(division.leaks):,} that are counted.",
+            count=len(division.leaks),
+            remedy="Mend those that are listed; the next split counts what is left.",
         )
 
 
