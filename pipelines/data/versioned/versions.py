@@ -67,17 +67,18 @@ class Difference:
 def log(uri: str) -> list[Version]:
     """The versions, newest first. Raises UserError where there is no table."""
     _there(uri)
-    return [
-        Version(
-            version=commit["version"],
-            created_at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
-            rows=_sizes(uri, commit["version"]),
-            policy=str(commit.get(POLICY, "")),
-            starts_over=commit.get(STARTS) == "true",
-            restored=int(commit[RESTORED]) if RESTORED in commit else None,
-        )
-        for commit in commits(uri)
-    ]
+    return [_version(uri, commit) for commit in commits(uri)]
+
+
+def _version(uri: str, commit: dict[str, Any]) -> Version:
+    return Version(
+        version=commit["version"],
+        created_at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+        rows=_sizes(uri, commit["version"]),
+        policy=str(commit.get(POLICY, "")),
+        starts_over=commit.get(STARTS) == "true",
+        restored=int(commit[RESTORED]) if RESTORED in commit else None,
+    )
 
 
 def diff(uri: str, before: int, after: int, limit: int = 5, kinds: Collection[str] = ()) -> Difference:
@@ -129,7 +130,7 @@ def show(
         if side is not None:
             batch = batch.filter(pc.equal(batch["split"], side))
         found += [_shown(row, kinds) for row in batch.slice(0, limit - len(found)).to_pylist()]
-    return next(each for each in log(uri) if each.version == version), found
+    return next(_version(uri, commit) for commit in commits(uri) if commit["version"] == version), found
 
 
 def restore(uri: str, version: int) -> int:
