@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.errors import UserError
 from pipelines.data.corpus import Corpus
 from pipelines.data.display.audit_page import masked_kinds
 from pipelines.data.display.browse import Filters, Page, Row
@@ -270,7 +271,12 @@ def _view(data: Opened) -> View:
     if data.split is None:
         return view
     table, version = data.split.produced.get("table", ""), int(data.split.produced.get("version", -1))
-    return View(corpus, evidence, view.masked, _sides(*view.stamp[:2], table, version))
+    try:
+        sides = _sides(*view.stamp[:2], table, version)
+    except UserError:
+        # The table is gone from its place: the rows are shown without their sides, until it is back.
+        sides = None
+    return View(corpus, evidence, view.masked, sides)
 
 
 @lru_cache(maxsize=4)
@@ -279,12 +285,7 @@ def _evidence(folder: str, stamp: int) -> Evidence:
 
 
 @lru_cache(maxsize=4)
-def _sides(folder: str, stamp: int, table: str, version: int) -> Sides | None:
-    from cluster.errors import UserError
+def _sides(folder: str, stamp: int, table: str, version: int) -> Sides:
     from pipelines.data.display.view import sides_of
 
-    try:
-        return sides_of(Corpus(Path(folder)), table, version)
-    except UserError:
-        # The table is gone from its place: the rows are shown without their sides.
-        return None
+    return sides_of(Corpus(Path(folder)), table, version)

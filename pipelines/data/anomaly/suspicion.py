@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
+from pipelines.data.display.view import all_rows_with_ids
 from pipelines.data.evidence import Evidence
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
     from pipelines.workspace import Workspace
 
@@ -41,7 +40,7 @@ def suspicion(corpus: Corpus, evidence: Evidence, keep: Iterable[str]) -> Suspic
 
     table = evidence.suspects
     rows = table["row"].to_numpy()
-    decided = _rows_of(corpus, list(keep))
+    decided = all_rows_with_ids(corpus, list(keep))
     open_still = ~np.isin(rows, decided)
     table = table.filter(pa.array(open_still))
     by_kind = {
@@ -69,13 +68,3 @@ def kept_ids(workspace: "Workspace", recipe_name: str) -> list[str]:
             select(ReviewRow.example_id).where(ReviewRow.id.in_(newest), ReviewRow.decision == "keep")
         )
         return sorted(kept)
-
-
-def _rows_of(corpus: Corpus, ids: list[str]) -> "NDArray[np.int64]":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not ids:
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(pc.is_in(corpus.column("id"), value_set=pa.array(ids)).to_numpy())
