@@ -157,3 +157,32 @@ def test_ray_data_makes_the_same_corpus_as_one_process(dataset, reading_of, tmp_
     assert len(spread) == 7200 and len(bad) == 6
     assert spread.take(range(len(spread)), spread.columns).equals(table)
     assert spread.bad.equals(bad)
+
+
+@pytest.mark.cluster
+def test_workers_that_have_no_tokenizer_get_the_drivers(dataset, ray_cluster, tiny_model, tmp_path, monkeypatch):
+    from pipelines.data.reading import streaming
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    recipe = Recipe.model_validate(dataset("a.jsonl", ROWS).model_dump() | {"models": [{"base": str(base)}]})
+    alone = prepare(recipe, ray_cluster, QUIET, tokens=True).column("tokens").to_pylist()
+    own = streaming._tokenizer_files
+
+    def read_and_gone(folder):
+        files = own(folder)
+        base.rename(tmp_path / "elsewhere")
+        return files
+
+    monkeypatch.setattr(streaming, "_tokenizer_files", read_and_gone)
+    spread = prepare(recipe, ray_cluster, QUIET, tokens=True, fresh=True, small_bytes=0)
+    assert spread.note.driver == "Ray Data" and spread.column("tokens").to_pylist() == alone
+
+
+@pytest.mark.cluster
+def test_what_a_worker_lacks_is_a_sentence(dataset, ray_cluster, monkeypatch):
+    recipe = changed(dataset("a.jsonl", ROWS), "audit", private={"kinds": ["name"]})
+    monkeypatch.setattr(module, "require_kinds", lambda kinds: None)
+    with pytest.raises(UserError, match=r"On a worker: .*needs Presidio") as error:
+        prepare(recipe, ray_cluster, QUIET, small_bytes=0)
+    assert "pip install" in error.value.remedy
