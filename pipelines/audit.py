@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipelines import stage
 from pipelines.data.anomaly.suspicion import suspicion
@@ -25,7 +26,7 @@ from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.reading.quarantine import keep_aside
 from pipelines.data.reading.read import dataset_fingerprint
 from pipelines.fingerprint import fingerprint
-from pipelines.gates import Report, Verdict
+from pipelines.gates import Report, Verdict, report_key
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.review import said
@@ -36,10 +37,13 @@ AUDIT_VERSION = 2
 """Raise it when the same evidence gives other figures, findings or verdicts."""
 
 
-def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The data, the rules, the shares and seed of a simulated split, what people decided, the models, the code."""
+def reads(recipe: Recipe, workspace: Workspace, dataset: str | None = None) -> dict[str, str]:
+    """The data, the rules, the shares and seed of a simulated split, what people decided, the models, the code.
+
+    `dataset`: the data's fingerprint where it is known already.
+    """
     return {
-        "dataset": dataset_fingerprint(recipe),
+        "dataset": dataset or dataset_fingerprint(recipe),
         "audit": fingerprint(recipe.audit.model_dump(mode="json", exclude={"tokenizers"})),
         "shares": fingerprint(recipe.split.model_dump(mode="json", include={"train", "test"}), recipe.seed),
         "reviews": fingerprint(said(workspace, recipe.name)),
@@ -53,10 +57,11 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     started = time.monotonic()
     corpus = prepare(recipe, workspace, progress, fresh=fresh, tokens=True)
     evidence = evidence_of(recipe, workspace, progress, fresh=fresh, corpus=corpus)
-    keep_aside(workspace, corpus.note.dataset, corpus.bad)
+    kinds = recipe.audit.private.kinds
+    keep_aside(workspace, corpus.note.dataset, corpus.bad, kinds)
     decided = said(workspace, recipe.name)
     kept, dropped = corpus.rows_with_ids(decided["keep"]), corpus.rows_with_ids(decided["drop"])
-    survey = Survey(corpus, evidence, recipe.dataset.instruction, kept, dropped)
+    survey = Survey(corpus, evidence, recipe.dataset.instruction, kinds, kept, dropped)
     suspects = suspicion(evidence, kept, dropped)
     random_split = survey.random_split(recipe.split.train, recipe.split.test, recipe.seed)
     figures = figures_of(survey, suspects, random_split, recipe.audit.context_sizes)
@@ -78,14 +83,15 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             *private_findings(survey, recipe.audit.private.action),
         ]
     )
-    produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(evidence.page)}
-    read = {"dataset": corpus.note.dataset, "reviews": fingerprint(decided)}
-    outcome = Outcome(gates, findings, figures, produced, read)
-    _write_page(outcome, recipe, workspace, survey, time.monotonic() - started)
+    read = reads(recipe, workspace, corpus.note.dataset) | {"reviews": fingerprint(decided)}
+    page = evidence.page(report_key(STAGE.name, read))
+    produced = {"corpus": str(corpus.folder), "evidence": str(evidence.folder), "page": str(page)}
+    outcome = Outcome(gates, findings, figures, produced, read={"dataset": read["dataset"], "reviews": read["reviews"]})
+    _write_page(outcome, read, recipe, survey, time.monotonic() - started)
     return outcome
 
 
-def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: Survey, seconds: float) -> None:
+def _write_page(outcome: Outcome, read: dict[str, str], recipe: Recipe, survey: Survey, seconds: float) -> None:
     """The report as one HTML file that needs nothing else, beside the evidence."""
     from pipelines.data.display.audit_page import audit_page
 
@@ -95,15 +101,16 @@ def _write_page(outcome: Outcome, recipe: Recipe, workspace: Workspace, survey: 
         gates=outcome.gates,
         findings=outcome.findings,
         figures=outcome.figures,
-        fingerprints=reads(recipe, workspace),
+        fingerprints=read,
         produced=outcome.produced,
         recipe=recipe.model_dump(mode="json"),
         seconds=round(seconds, 3),
         created_at=datetime.now(UTC),
     )
-    partial = survey.evidence.page.with_suffix(".partial")
+    page = Path(outcome.produced["page"])
+    partial = page.with_suffix(".partial")
     partial.write_text(audit_page(report, survey.evidence, survey.corpus, survey.decided), encoding="utf-8")
-    partial.rename(survey.evidence.page)
+    partial.rename(page)
 
 
 STAGE = Stage(

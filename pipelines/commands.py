@@ -102,20 +102,24 @@ def show_report(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pipelines.markup import visible
+
     console = Console(highlight=False)
     colours = {"open": "green", "closed": "bold red", "waived": "yellow", "not_applicable": "dim"}
     table = Table(title=f"{report.stage} of {report.recipe_name}: {report.verdict}", title_justify="left")
     for column in ("gate", "verdict", "evidence"):
         table.add_column(column, overflow="fold")
     for gate in report.gates:
-        table.add_row(gate.gate, Text(str(gate.verdict), style=colours[gate.verdict]), Text(gate.evidence))
+        table.add_row(gate.gate, Text(str(gate.verdict), style=colours[gate.verdict]), Text(visible(gate.evidence)))
     if report.gates:
         console.print(table)
     for finding in report.findings:
         colour = {"error": "red", "warning": "yellow", "info": "dim"}[finding.severity]
-        console.print(Text(f"{finding.severity:>7}  ", style=colour) + Text(f"{finding.code}: {finding.message}"))
+        console.print(
+            Text(f"{finding.severity:>7}  ", style=colour) + Text(visible(f"{finding.code}: {finding.message}"))
+        )
         for sample in finding.samples[:2]:
-            shown = json.dumps(sample, ensure_ascii=False)
+            shown = visible(json.dumps(sample, ensure_ascii=False))
             console.print(Text(f"         {shown[:160]}{'...' if len(shown) > 160 else ''}", style="dim"))
         if finding.severity != "info":
-            console.print(Text(f"         -> {finding.remedy}"))
+            console.print(Text(f"         -> {visible(finding.remedy)}"))

@@ -1,6 +1,6 @@
 """What people decide about suspect examples: keep or drop, on the record; the newest decision of an example counts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,9 +119,9 @@ def find_examples(corpus: "Corpus", evidence: "Evidence", prefixes: Iterable[str
 
 
 def suspects_of(
-    corpus: "Corpus", evidence: "Evidence", decided: dict[str, Decision], limit: int
+    corpus: "Corpus", evidence: "Evidence", decided: dict[str, Decision], limit: int, kinds: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], int]:
-    """(the suspects, the worst of each kind first and nobody's decision before somebody's; how many there are).
+    """(the suspects in the order of the panel's queue, nobody's decision before somebody's; how many there are).
 
     Each as plain values: id, kind, score, reason, the place, a masked beginning, and the decision if there is one.
     """
@@ -130,19 +130,16 @@ def suspects_of(
     import numpy as np
 
     from pipelines.data.auditing.samples import masked
+    from pipelines.data.display.queues import worst_first
     from pipelines.data.example import text_of
 
     table = evidence.suspects
-    order = np.argsort(-np.nan_to_num(table["score"].to_numpy().astype(float)), kind="stable")
-    kind = table["kind"].to_numpy(zero_copy_only=False)[order] if len(table) else np.zeros(0, "U1")
-    codes = np.unique(kind, return_inverse=True)[1]
-    # The n-th of each kind before the (n + 1)-th of any.
-    rank = np.zeros(len(kind), np.int64)
-    for code in range(int(codes.max(initial=-1)) + 1):
-        rank[codes == code] = np.arange(int((codes == code).sum()))
-    ids = corpus.take(table["row"].to_numpy()[order], ["id"])["id"].to_pylist() if len(order) else []
-    known = np.array([id in decided for id in ids], bool)
-    shown = order[np.lexsort((rank, known))][:limit]
+    row, score = table["row"].to_numpy(), np.nan_to_num(table["score"].to_numpy().astype(float))
+    ordered = worst_first(table, None)
+    place = np.zeros(int(row.max(initial=-1)) + 1, np.int64)
+    place[ordered] = np.arange(len(ordered))
+    known = np.isin(row, corpus.rows_with_ids(list(decided)))
+    shown = np.lexsort((-score, place[row], known))[:limit]
     listed = table.take(shown).to_pylist()
     rows = corpus.take(np.array([each["row"] for each in listed], np.int64), ["id", "file", "position", "messages"])
     return [
@@ -150,10 +147,10 @@ def suspects_of(
             "id": row["id"],
             "kind": each["kind"],
             "score": round(float(each["score"]), 4),
-            "reason": each["reason"],
+            "reason": masked(each["reason"], 300, kinds),
             "file": row["file"],
             "row": row["position"],
-            "text": masked(text_of(json.loads(row["messages"]))),
+            "text": masked(text_of(json.loads(row["messages"])), kinds=kinds),
             "decision": decided[row["id"]].decision if row["id"] in decided else None,
         }
         for each, row in zip(listed, rows.to_pylist(), strict=True)

@@ -9,7 +9,7 @@ from pipelines.data.leaks.benchmark_sets import benchmark_items, benchmarks_fing
 from pipelines.data.prepare import evidence_of, prepare
 from pipelines.data.sides.division import Division, Outside, divide
 from pipelines.data.sides.past import Past, ever_tested, read_past
-from pipelines.data.sides.split_findings import leak_findings, notes, split_figures
+from pipelines.data.sides.split_findings import SHARED, leak_findings, notes, split_figures
 from pipelines.data.sides.splitting import HELD_OUT, SIDES
 from pipelines.data.versioned.table import Written, read_version, write_table
 from pipelines.fingerprint import fingerprint
@@ -27,10 +27,12 @@ _RULES = ("by_time", "column", "heal", "dedup", "containment")
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The audit's report, the rules, what people decided to leave out, and the benchmarks that are kept out."""
+    # The benchmarks by their content alone: their paths are another folder's in every copy of the same project.
+    rules = recipe.split.model_dump(mode="json") | {"benchmarks": []}
     named = {"benchmarks": benchmarks_fingerprint(recipe.split.benchmarks)} if recipe.split.benchmarks else {}
     return {
         "audit": require(audit.STAGE, recipe, workspace).key,
-        "policy": fingerprint(policy_of(recipe), recipe.split.model_dump(mode="json"), recipe.audit.private.action),
+        "policy": fingerprint(policy_of(recipe), rules, recipe.audit.private.action),
         "reviews": fingerprint(dropped(workspace, recipe.name)),
     } | {name: value for name, value in named.items() if value}
 
@@ -117,7 +119,7 @@ def _leakage_gate(division: Division) -> Gate:
     """Nothing that belongs together stands on two sides, and nothing of a benchmark in training."""
     counts = division.leaks.counts
     evidence = f"{len(division.leaks):,} pairs stand on two sides: " + ", ".join(
-        f"{count:,} by {kind}" for kind, count in counts.items()
+        f"{count:,} {SHARED.get(kind, kind)}" for kind, count in counts.items()
     )
     if not counts:
         checked = sum(division.sizes[side] for side in SIDES)
@@ -143,12 +145,21 @@ def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:
 
 def _refuse_empty(rows: dict[str, int], recipe: Recipe) -> None:
     empty = [side for side in SIDES if not rows[side]]
-    if empty:
-        raise UserError(
-            f"{recipe.name}: no example falls on the side {' and '.join(empty)} ({_sizes(rows)}): "
-            "whole groups and clusters go to one side, and there are too few of them.",
-            "Group by something finer, add data, or draw again with another seed.",
-        )
+    if not empty:
+        return
+    why = "whole groups and clusters go to one side, and there are too few of them."
+    remedy = "Group by something finer, add data, or draw again with another seed."
+    if recipe.split.column:
+        why = f"{recipe.split.column} says so of no example that is left."
+        remedy = f"Let {', '.join(SIDES)} all stand in {recipe.split.column}, or leave split.column out."
+    elif recipe.split.by_time:
+        why = "what belongs together is as new as its newest, and too few times are told apart."
+        remedy = "Give times that differ (created_at), add data, or leave split.by_time out."
+    elif recipe.dataset.label:
+        why = "each label is shared out in whole groups and clusters, and there are too few of them."
+    raise UserError(
+        f"{recipe.name}: no example falls on the side {' and '.join(empty)} ({_sizes(rows)}): {why}", remedy
+    )
 
 
 def _sizes(rows: dict[str, int]) -> str:

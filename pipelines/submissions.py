@@ -58,10 +58,13 @@ def submit_stage(
 
 
 def request_key(stage: str, recipe: Recipe, address: str) -> str:
-    """What makes two requests the same: stage, resolved recipe, the data's content, and the cluster."""
+    """What makes two requests the same: stage, resolved recipe, the content of data and benchmarks, the cluster."""
+    from pipelines.data.leaks.benchmark_sets import benchmarks_fingerprint
     from pipelines.data.reading.read import dataset_fingerprint
 
-    return fingerprint(stage, recipe.model_dump(mode="json"), dataset_fingerprint(recipe), address)
+    benchmarks = benchmarks_fingerprint(recipe.split.benchmarks)
+    read = [dataset_fingerprint(recipe), *([benchmarks] if benchmarks else [])]
+    return fingerprint(stage, recipe.model_dump(mode="json"), *read, address)
 
 
 def check_shared(jobs: Jobs, settings: Settings) -> None:

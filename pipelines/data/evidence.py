@@ -19,7 +19,9 @@ EVIDENCE_VERSION = 2
 """Enters the key: raise it when the same corpus gives other evidence, or the files other columns."""
 
 TABLES = ("clusters", "edges", "suspects", "private")
-"""The files that are always there; `leaks` comes with the split, `report.html` with the audit."""
+"""The files that are always there; `leaks-SPLIT.parquet` comes with a split, `report-KEY.html` with an audit."""
+_OF_OTHERS = ("leaks-*.parquet", "report-*.html")
+"""What stands on reports that are kept, so it outlives evidence that is found anew."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,9 @@ class Evidence:
         name = f"leaks-{short(split)}"
         return self._table(name) if (self.folder / f"{name}.parquet").is_file() else None
 
-    @property
-    def page(self) -> Path:
-        """Where the self-contained report is, or would be."""
-        return self.folder / "report.html"
+    def page(self, report: str) -> Path:
+        """Where the audit with this report's key is as one HTML file, or would be: several may be of the same rows."""
+        return self.folder / f"report-{short(report)}.html"
 
     def write_leaks(self, table: "pa.Table", split: str) -> None:
         """Keep the leaks of the split with this fingerprint: several recipes may split the same rows."""
@@ -111,6 +112,9 @@ def write_evidence(folder: Path, tables: "dict[str, pa.Table]", note: EvidenceNo
         for name, table in tables.items():
             pq.write_table(table, partial / f"{name}.parquet", compression="zstd")
         (partial / "evidence.json").write_text(json.dumps(asdict(note)), "utf-8")
+        for pattern in _OF_OTHERS:
+            for kept in folder.glob(pattern):
+                shutil.copy2(kept, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:

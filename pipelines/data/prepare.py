@@ -180,10 +180,13 @@ def _moving(tables: "Iterator[tuple[pa.Table, int]]", inputs: Inputs, bar: Bar) 
 
 def _parted(table: "pa.Table") -> "tuple[pa.Table, pa.Table]":
     """(the good rows with their columns, the bad rows under the names of BadRow)."""
+    import pyarrow.compute as pc
+
     names = [f"bad_{name}" for name in BAD_COLUMNS]
-    count = len(table) - table["id"].null_count
-    bad = table.slice(count).select(names).rename_columns(list(BAD_COLUMNS))
-    return table.slice(0, count).drop_columns(names), bad
+    is_good = table["id"].is_valid()
+    bad = table.filter(pc.invert(is_good)).select(names).rename_columns(list(BAD_COLUMNS))
+    # Ray joins and cuts tables as its blocks fill up: the order within one is no promise.
+    return (table.filter(is_good) if len(bad) else table).drop_columns(names), bad
 
 
 def chosen_rows(corpus: Corpus, most: int | None, seed: int) -> "NDArray[np.bool_] | None":

@@ -42,11 +42,16 @@ class ProfileSettings:
 
 
 def profile(table: "pa.Table", wanted: ProfileSettings) -> "pa.Table":
-    """The table of `read.table_of` with the columns of its good rows; they are null for the bad ones."""
+    """The table of `read.table_of` with the columns of its good rows, these first; they are null for the bad ones."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     bad = table["id"].null_count
     good = len(table) - bad
+    if bad:
+        # Whoever hands tables on may have joined some: good rows, bad ones, good ones again.
+        is_good = table["id"].is_valid()
+        table = pa.concat_tables([table.filter(is_good), table.filter(pc.invert(is_good))])
     turns: list[list[Turn]] = [json.loads(text) for text in table["messages"].slice(0, good).to_pylist()]
     rejected = [None if text is None else json.loads(text) for text in table["rejected"].slice(0, good).to_pylist()]
     columns = columns_of(turns, rejected, wanted)

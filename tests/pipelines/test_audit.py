@@ -30,6 +30,10 @@ TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
 PEOPLE = {"collector": "ops", "annotator": "jane"}
 
 
+ENDS = list(enumerate(["odd", "odd", "even", None, None], 5000))
+"""Labels of a few rows, and rows without one."""
+
+
 def rows(count, **columns):
     return [
         {"prompt": f"how many legs have {i} spiders", "completion": f"they have {i * 8} legs"} | columns
@@ -410,6 +414,16 @@ def test_wrong_labels_are_estimated_where_there_are_labels(audited):
     assert gate(few, "data.label_noise").verdict is Verdict.NOT_APPLICABLE
 
 
+def test_rare_labels_are_told_however_many_there_are_and_no_label_is_none(audited):
+    content = [row | {"kind": f"common {n // 20}"} for n, row in enumerate(rows(1200))]
+    content += [{"prompt": f"what is {n} of them", "completion": f"it is {n}", "kind": kind} for n, kind in ENDS]
+    report = audited(content, dataset={"label": "kind"})
+    assert {label["name"][:6] for label in report.figures["labels"]} == {"common"}
+    assert report.figures["unlabelled_rows"] == 2
+    rare = finding(report, "data.size.labels")
+    assert rare.count == 2 and list(rare.samples) == [{"name": "odd", "rows": 2}, {"name": "even", "rows": 1}]
+
+
 def test_figures_tell_origins_times_roles_and_repeats(audited):
     content = [row | {"source": f"s{i % 2}", "created_at": f"2024-0{1 + i % 3}-07"} for i, row in enumerate(rows(30))]
     figures = audited([*content, *content[:4]]).figures
@@ -507,6 +521,17 @@ def test_texts_that_mean_the_same_are_one_cluster_and_other_weights_compare_them
     assert again.key != meant.key and again.produced["evidence"] != meant.produced["evidence"]
     # Who compares no meanings reads no weights.
     assert audited(content, audit=rules, models=[{"base": str(base)}]).created_at == plain.created_at
+
+
+def test_another_recipe_over_the_same_rows_leaves_the_pages_of_the_first_as_they_are(audited):
+    content = [*rows(30), {"prompt": "who is it", "completion": "write to jane.doe@example.com"}]
+    keys = {"min_examples": 10, "near_duplicate_threshold": 0.99}
+    masked = audited(content, audit=keys)
+    page = Path(masked.produced["page"]).read_text("utf-8")
+    shown = audited(content, audit=keys | {"min_examples": 1000, "private": {"action": "allow"}})
+    assert shown.produced["evidence"] == masked.produced["evidence"]
+    assert Path(masked.produced["page"]).read_text("utf-8") == page and "jane.doe" not in page
+    assert shown.produced["page"] != masked.produced["page"] and Path(shown.produced["page"]).is_file()
 
 
 def test_the_report_is_a_page_too_and_names_where_its_evidence_lies(audited):

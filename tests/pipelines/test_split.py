@@ -228,6 +228,23 @@ def test_a_key_that_is_new_breaks_off_no_table_of_before():
     assert split.policy_of(folded) == split.policy_of(plain) != split.policy_of(timed)
 
 
+def test_the_same_files_in_another_folder_are_read_as_the_same(recipe_file, workspace, tmp_path):
+    read = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "examples.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(20)), "utf-8")
+        (folder / "bench.jsonl").write_text(json.dumps(row(900)) + "\n", "utf-8")
+        path = recipe_file(
+            f"{folder.name}/recipe.yaml",
+            dataset={"source": "examples.jsonl", "provenance": {"annotator": "jane", "collector": "ops"}},
+            audit={"min_examples": 1, "anomalies": NO_SCORES},
+            split=SMALL | {"benchmarks": "bench.jsonl"},
+        )
+        audit.STAGE.perform(load_recipe(path), workspace)
+        read.append(split.STAGE.reads(load_recipe(path), workspace))
+    assert read[0] == read[1]
+
+
 def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(divided, workspace):
     content = [row(i) for i in range(60)]
     table = table_of(divided(content))
@@ -237,9 +254,13 @@ def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(di
     closed = divided(renamed)
     assert closed.verdict is Verdict.CLOSED
     leak = next(f for f in closed.findings if f.code == "split.leakage.group")
+    assert leak.message == "1 pairs stand on two sides: of one group."
+    assert "1 of one group" in next(gate for gate in closed.gates if gate.gate == "split.leakage").evidence
     assert leak.count == 1 and {"left", "right", "left_text"} <= set(leak.samples[0])
     evidence = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True))
-    assert evidence.leaks(closed.produced["split"])["kind"].to_pylist() == ["group"]
+    again = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True), fresh=True)
+    for found in (evidence, again):
+        assert found.leaks(closed.produced["split"])["kind"].to_pylist() == ["group"]
     assert divided(renamed, fresh=True).verdict is Verdict.OPEN
 
 
@@ -292,6 +313,9 @@ def test_a_side_without_examples_is_refused_with_what_to_do(divided):
     with pytest.raises(UserError, match="no example falls on the side") as caught:
         divided([row(i, topic="one") for i in range(20)])
     assert "Group by something finer" in str(caught.value)
+    with pytest.raises(UserError, match="no example falls on the side") as caught:
+        divided([row(i, part="test" if i % 2 else "train") for i in range(20)], split={"column": "part"})
+    assert "stand in part" in str(caught.value) and "groups" not in str(caught.value)
 
 
 def test_too_small_sides_close_a_gate_that_names_sizes_and_clusters(divided):
@@ -363,7 +387,7 @@ def test_values_that_are_no_sides_are_named(divided):
     content = [row(i, part=("train", "test", "holdout", None)[i % 4]) for i in range(40)]
     with pytest.raises(UserError, match=r"'holdout' \(10 rows, first examples.jsonl row 3\), nothing \(10 rows"):
         divided(content, split={"column": "part"})
-    with pytest.raises(UserError, match="did you mean part"):
+    with pytest.raises(UserError, match="no row has a column prt; did you mean part"):
         divided([row(i, part="train") for i in range(40)], split={"column": "prt"})
 
 

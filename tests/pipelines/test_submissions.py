@@ -283,6 +283,16 @@ def test_no_password_travels_in_a_jobs_environment(monkeypatch):
     assert "SLUICE_MODELS" not in environment, "a folder of this machine"
 
 
+def test_other_benchmarks_are_another_request(recipe_file, tmp_path):
+    for name in ("examples.jsonl", "bench.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    recipe = load_recipe(recipe_file(split={"benchmarks": "bench.jsonl"}))
+    first = submissions.request_key("split", recipe, "http://here")
+    assert submissions.request_key("split", recipe, "http://here") == first
+    (tmp_path / "bench.jsonl").write_text('{"prompt": "c", "completion": "d"}\n', encoding="utf-8")
+    assert submissions.request_key("split", recipe, "http://here") != first
+
+
 def test_a_wrong_stage_is_named_with_the_nearest(workspace, recipe_file):
     with pytest.raises(UserError, match="did you mean train"):
         submissions.submit_stage("trian", recipe_file(), [], workspace)

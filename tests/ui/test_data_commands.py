@@ -90,6 +90,19 @@ def test_a_version_is_shown_restored_and_exported(recipe, run, tmp_path):
     assert as_json(run, "export", recipe, tmp_path / "new.parquet")["version"] == 2
 
 
+def test_what_stands_in_the_data_steers_no_terminal(recipe, run, workspace):
+    from tests.pipelines.data.small_table import write_rows
+
+    uri = workspace.uri("splits", load_recipe(recipe).name)
+    stored = read_version(uri, 1).to_pylist()[:1]
+    said = [{"role": "user", "content": "\x1b[31mred\x07 \u202e"}, {"role": "assistant", "content": "no"}]
+    write_rows(uri, stored[0] | {"messages": json.dumps(said), "group": "\x1b]0;title\x07"})
+    for arguments in (("show", recipe, 2), ("diff", recipe, 1, 2)):
+        printed = run(*arguments)[1]
+        assert r"\x1b[31mred" in printed and r"\x1b]0" in printed
+        assert not {"\x1b", "\x07", "\u202e"} & set(printed)
+
+
 def test_an_unknown_version_is_a_wrong_request_that_names_the_others(recipe, run):
     code, _, said = run("show", recipe, 7)
     assert code == 2 and "no version 7" in said and "1, 0" in said

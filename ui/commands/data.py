@@ -49,7 +49,7 @@ def diff(
     """Show what was added, removed, changed and moved between two versions; moved ones are an error."""
     from pipelines.data.versioned import versions
 
-    found = versions.diff(_table(recipe), before, after, limit)
+    found = versions.diff(_table(recipe), before, after, limit, _kinds(recipe))
     if as_json:
         _print(asdict(found) | {"problem": found.problem})
     else:
@@ -77,7 +77,7 @@ def show(
     """Show a version's sizes and first rows, personal data masked."""
     from pipelines.data.versioned import versions
 
-    found, rows = versions.show(_table(recipe), version, side, limit)
+    found, rows = versions.show(_table(recipe), version, side, limit, _kinds(recipe))
     if as_json:
         return _print(found.as_json() | {"first_rows": rows})
     sizes = ", ".join(f"{place} {count:,}" for place, count in found.rows.items())
@@ -165,7 +165,7 @@ def review(
     evidence = evidence_of(loaded, workspace, progress, corpus=corpus)
     if action == "list":
         decided = reviewing.decisions(workspace, loaded.name)
-        listed, total = reviewing.suspects_of(corpus, evidence, decided, limit)
+        listed, total = reviewing.suspects_of(corpus, evidence, decided, limit, loaded.audit.private.kinds)
         if as_json:
             return _print({"suspects": listed, "total": total})
         _show(
@@ -223,6 +223,13 @@ def _table(recipe: str) -> str:
     from pipelines.recipe_file import load_recipe
 
     return Workspace().uri("splits", load_recipe(recipe, []).name)
+
+
+def _kinds(recipe: str) -> tuple[str, ...]:
+    """Kinds of personal data that the recipe looks for."""
+    from pipelines.recipe_file import load_recipe
+
+    return load_recipe(recipe, []).audit.private.kinds
 
 
 def _remark(version: Any) -> str:

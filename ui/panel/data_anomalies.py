@@ -21,6 +21,10 @@ def anomalies(data: Opened) -> None:
     kind, all_of_them = frame.in_address("suspect"), frame.in_address("decided") == "too"
     offset = max(data_rows.parameter("offset"), 0)
     found = data_backend.queue(data, kind, offset, LIMIT, decided_too=all_of_them)
+    if found.value and not found.value.rows and found.value.total:
+        # What was decided left the last page empty.
+        offset = (found.value.total - 1) // LIMIT * LIMIT
+        found = data_backend.queue(data, kind, offset, LIMIT, decided_too=all_of_them)
     frame.notice(found)
     queue = found.value
     if queue is None:
@@ -36,7 +40,7 @@ def anomalies(data: Opened) -> None:
     if not queue.rows:
         st.html('<span class="quiet">Nothing waits here.</span>')
         return
-    data_rows.pager(offset, len(queue.rows), queue.total, offset + len(queue.rows) < queue.total)
+    data_rows.pager(offset, len(queue.rows), queue.total, offset + len(queue.rows) < queue.total, size=LIMIT)
     for row in queue.rows:
         _suspect(data, row, queue.decided.get(row.id))
 

@@ -23,7 +23,7 @@ def aside(data: Opened) -> None:
     if not total:
         st.html('<span class="quiet">Every row could be read.</span>')
         return
-    data_rows.pager(offset, len(rows), total, offset + len(rows) < total)
+    data_rows.pager(offset, len(rows), total, offset + len(rows) < total, size=LIMIT)
     st.html(joined([_row(row) for row in rows]))
 
 

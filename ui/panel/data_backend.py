@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.errors import UserError
 from pipelines.data.corpus import Corpus
 from pipelines.data.display.audit_page import masked_kinds
 from pipelines.data.display.browse import Filters, Page, Row
@@ -190,18 +191,18 @@ def decide(recipe_name: str, row: Row, decision: "Choice", by: str, because: str
         review.decide(workspace(), recipe_name, {row.id: kinds}, decision, by=by, because=because)
 
 
-def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int]]:
-    """The leaks that the last split found, from the `offset`-th, and how many are kept."""
+def leaks(data: Opened, offset: int) -> Known[tuple[tuple[LeakPair, ...], int | None]]:
+    """The leaks that the last split found, from the `offset`-th, and how many are kept; None: no longer any list."""
     from pipelines.data.display.browse import rows_of
     from pipelines.data.display.view import rows_with_ids
 
-    def read(view: View) -> tuple[tuple[LeakPair, ...], int]:
+    def read(view: View) -> tuple[tuple[LeakPair, ...], int | None]:
         # The split's own evidence: it may be of an earlier audit than the newest.
         produced = data.split.produced if data.split else {}
         folder = Path(produced.get("evidence", view.evidence.folder))
         table = Evidence(folder).leaks(produced.get("split", ""))
-        if table is None or not len(table):
-            return (), 0
+        if table is None:
+            return (), None
         shown = table.slice(offset, PAIRS).to_pylist()
         there = rows_with_ids(view.corpus, [one[side] for one in shown for side in ("left", "right")])
         numbers = sorted(set(there.values()))
@@ -256,8 +257,12 @@ def difference(split: Report, before: int, after: int) -> "Known[Difference]":
     from pipelines.data.versioned.versions import diff
 
     table = split.produced.get("table", "")
+    kinds = ((split.recipe.get("audit") or {}).get("private") or {}).get("kinds") or ()
     return known.read(
-        ("diff", table, before, after), "The split's table", RESPLIT, lambda: diff(table, before, after, DIFFERENT)
+        ("diff", table, before, after),
+        "The split's table",
+        RESPLIT,
+        lambda: diff(table, before, after, DIFFERENT, kinds),
     )
 
 
@@ -278,7 +283,12 @@ def _view(data: Opened) -> View:
     if data.split is None:
         return view
     table, version = data.split.produced.get("table", ""), int(data.split.produced.get("version", -1))
-    return View(corpus, evidence, view.masked, _sides(*view.stamp[:2], table, version))
+    try:
+        sides = _sides(*view.stamp[:2], table, version)
+    except UserError:
+        # The table is gone from its place: the rows are shown without their sides, until it is back.
+        sides = None
+    return View(corpus, evidence, view.masked, sides)
 
 
 @lru_cache(maxsize=4)
@@ -287,12 +297,7 @@ def _evidence(folder: str, stamp: int) -> Evidence:
 
 
 @lru_cache(maxsize=4)
-def _sides(folder: str, stamp: int, table: str, version: int) -> Sides | None:
-    from cluster.errors import UserError
+def _sides(folder: str, stamp: int, table: str, version: int) -> Sides:
     from pipelines.data.display.view import sides_of
 
-    try:
-        return sides_of(Corpus(Path(folder)), table, version)
-    except UserError:
-        # The table is gone from its place: the rows are shown without their sides.
-        return None
+    return sides_of(Corpus(Path(folder)), table, version)

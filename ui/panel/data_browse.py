@@ -30,7 +30,7 @@ def browse(data: Opened) -> None:
     if not page.value.rows:
         st.html('<span class="quiet">No row passes these filters.</span>')
     else:
-        data_rows.pager(max(offset, 0), len(page.value.rows), page.value.total, page.value.more)
+        data_rows.pager(max(offset, 0), len(page.value.rows), page.value.total, page.value.more, size=LIMIT)
         _table(page.value.rows, picked)
     if picked:
         _row(data)

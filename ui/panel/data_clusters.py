@@ -35,7 +35,7 @@ def clusters(data: Opened) -> None:
     if not listed:
         st.html('<span class="quiet">None here.</span>')
         return
-    data_rows.pager(offset, len(listed), total, offset + len(listed) < total, "clusters, the largest first")
+    data_rows.pager(offset, len(listed), total, offset + len(listed) < total, "clusters, the largest first", size=LIMIT)
     for cluster in listed:
         _cluster(cluster, linked=True)
 

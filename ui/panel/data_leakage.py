@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
+from pipelines.data.sides.split_findings import SHARED
 from pipelines.fingerprint import short
 from pipelines.gates import Report
 from ui.panel import data_backend, data_rows, frame, report_view
@@ -13,16 +14,6 @@ from ui.panel.markup import age, html, joined, number, share
 
 COMPARED = ("near", "containment", "semantic", "benchmark")
 """Kinds that have a degree."""
-SHARED = {
-    "id": "the same example",
-    "text": "the same text",
-    "group": "of one group",
-    "cluster": "of one cluster",
-    "near": "near-duplicates",
-    "containment": "one holds most of the other",
-    "semantic": "the same by meaning",
-    "benchmark": "of a benchmark, and in training",
-}
 
 
 def leakage(data: Opened) -> None:
@@ -131,10 +122,15 @@ def _leaks(data: Opened) -> None:
     if found.value is None:
         return
     pairs, total = found.value
-    frame.heading("Leaks", f"{number(total)} pairs listed" if total else "none was found")
+    frame.heading("Leaks", f"{number(total)} pairs listed" if total else "none was found" if total == 0 else "")
+    if total is None:
+        frame.say(
+            html('The pairs are no longer kept: run <span class="mono">sluice split RECIPE --fresh</span>.'), "warning"
+        )
     if not total:
         return
-    data_rows.pager(offset, len(pairs), total, offset + PAIRS < total, "pairs, by kind, the likest first")
+    what = "pairs, by kind, the likest first"
+    data_rows.pager(offset, len(pairs), total, offset + PAIRS < total, what, size=PAIRS)
     for place, pair in enumerate(pairs):
         with st.container(border=True, gap="xsmall", key=f"leak-{offset + place}"):
             _leak(pair)

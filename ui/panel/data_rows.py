@@ -36,18 +36,18 @@ def go_here(label: str, key: str, **changed: str | None) -> None:
     frame.go(label, key, **here(**changed))
 
 
-def pager(offset: int, limit: int, total: int | None, more: bool, what: str = "rows") -> None:
-    """Where one is, and the pages before and after."""
+def pager(offset: int, shown: int, total: int | None, more: bool, what: str = "rows", *, size: int) -> None:
+    """Where one is, and the pages before and after; `shown` rows stand on this page, `size` on a full one."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="pager"):
-        end = offset + limit if total is None else min(offset + limit, total)
+        end = offset + shown if total is None else min(offset + shown, total)
         known = f"of {number(total)}" if total is not None else ""
         first = min(offset + 1, end) if total is not None else offset + 1
         st.html(html('<span class="quiet nums">{a} to {b} {k} {w}</span>', a=first, b=end, k=known, w=what))
         if offset:
-            before = max(0, offset - limit)
+            before = max(0, offset - size)
             go_here("Previous", "to-previous", offset=str(before) if before else None, row=None)
         if more:
-            go_here("Next", "to-next", offset=str(offset + limit), row=None)
+            go_here("Next", "to-next", offset=str(offset + size), row=None)
 
 
 def conversation(row: Row) -> Markup:

@@ -96,6 +96,16 @@ def say(text: Markup, kind: str = "info") -> None:
     st.html(html('<div class="notice {kind}">{text}</div>', kind=kind, text=text))
 
 
+def wait_for_a_recipe() -> None:
+    """Of a page without one in its address: the first that there is, or what to do when nothing has run here yet."""
+    found = backend.recipes()
+    if found.value:
+        # The header puts the first recipe into the address.
+        st.rerun()
+    if found.value is not None:
+        empty_workspace()
+
+
 def empty_workspace() -> None:
     """What to do when nothing has run here yet."""
     storage = backend.workspace().settings.storage

@@ -19,7 +19,7 @@ class CharacterModel:
     """Counts of one, two and three bytes in a row, by fold. Digits are one character, cases are the same."""
 
     def __init__(self) -> None:
-        self._counts = [FoldCounts(4), FoldCounts(8), FoldCounts(16), FoldCounts(20)]
+        self._counts = [FoldCounts(12), FoldCounts(16), FoldCounts(16), FoldCounts(20)]
 
     def add(self, texts: Sequence[str], fold: "NDArray[np.int8]") -> None:
         """Learn from texts of these folds."""

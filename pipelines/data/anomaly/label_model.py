@@ -25,7 +25,10 @@ class LabelModel:
         self._space = TextSpace(texts, min(TERMS, WEIGHTS // classes))
         self._classes = classes
         vectors = self._space.of_terms(self._space.tfidf(texts))
-        self._models = {int(one): _fitted(vectors[fold != one], labels[fold != one]) for one in np.unique(fold)}
+        self.terms: int = vectors.shape[1]
+        """Words that it looks at: those that stand in two texts or more. Without any it has learnt nothing."""
+        every = np.unique(fold) if self.terms else ()
+        self._models = {int(one): _fitted(vectors[fold != one], labels[fold != one]) for one in every}
 
     def probabilities(self, texts: Words, fold: "NDArray[np.int8]") -> "NDArray[np.float32]":
         """(texts, classes), under what was learnt in other folds; a label that these lack has probability 0."""

@@ -87,6 +87,9 @@ def label_noise(
     sample = _sample(labelled.label, np.unique(cluster, return_index=True)[1], seed)
     texts = [prompt for _, prompts in _prompts(labelled, sample) for prompt in prompts]
     model = LabelModel(words_of(texts), labelled.label[sample], labelled.fold[sample], len(kept))
+    if not model.terms:
+        reason = "No two prompts that are no near-duplicates share a word: there is nothing to tell labels by."
+        return LabelNoise(_table([], [], []), figures | {"reason": reason})
     found = _inspected(labelled, model, progress)
     looked_at = int((labelled.label >= 0).sum())
     return LabelNoise(

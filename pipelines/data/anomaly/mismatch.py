@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.data.anomaly.vectors import LatentSpace, TextSpace, unit
-from pipelines.data.anomaly.word_ids import Words
+from pipelines.data.anomaly.word_ids import Words, joined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class FitModel:
     def __init__(self, prompts: Words, answers: Words, fold: "NDArray[np.int8]", seed: int) -> None:
         import numpy as np
 
-        both = _joined(prompts, answers)
+        both = joined([prompts, answers])
         self._space = TextSpace(both)
         self._latent = LatentSpace(self._space, both, seed)
         asked, given = self._texts(prompts), self._texts(answers)
@@ -188,15 +188,3 @@ def _deviation(vectors: "NDArray[np.float32]", spread: "NDArray[np.float32]") ->
 
     deviation: NDArray[np.float32] = np.sqrt(((vectors @ spread) * vectors).sum(axis=1) + 1e-6)
     return deviation
-
-
-def _joined(first: Words, second: Words) -> Words:
-    """The texts of both, one after another."""
-    import numpy as np
-
-    return Words(
-        np.concatenate((first.ids, second.ids)),
-        np.concatenate((first.stems, second.stems)),
-        np.concatenate((first.row, second.row + first.texts)),
-        first.texts + second.texts,
-    )

@@ -77,13 +77,13 @@ def scored_rows(
         closing=np.full(size, NO_WORDS, np.uint64),
     )
     with progress.bar("Looking for unusual rows", size) as bar:
-        for start, prompts, answers in _texts(corpus, instruction):
+        for start, prompts, answers, closings in _texts(corpus, instruction):
             here = slice(start, start + len(prompts))
             if models.characters:
                 found.surprise[here] = models.characters.surprise(answers, fold[here])
             _score_words(found, here, models, words_of(prompts), words_of(answers), fold[here])
             if "boilerplate" in kinds:
-                found.opening[here], found.closing[here] = _ends(answers)
+                found.opening[here], found.closing[here] = _ends(answers, closings)
             bar.update(here.stop)
     return found
 
@@ -126,7 +126,7 @@ def _learnt(
         return _Models(None, None, None)
     prompts: list[str] = []
     answers: list[str] = []
-    for _, asked, given in _texts(corpus, instruction, sample):
+    for _, asked, given, _ in _texts(corpus, instruction, sample):
         prompts += asked
         answers += given
     folds = fold[sample]
@@ -148,8 +148,8 @@ def _learnt(
 
 def _texts(
     corpus: Corpus, instruction: str, rows: "NDArray[np.int64] | None" = None
-) -> Iterator[tuple[int, list[str], list[str]]]:
-    """(first row, prompts, answers) batch by batch, cut at what is looked at; of these ascending `rows` only."""
+) -> Iterator[tuple[int, list[str], list[str], list[str]]]:
+    """(first row, prompts, answers, their ends) batch by batch, cut at what is looked at; of ascending `rows` only."""
     import numpy as np
     import pyarrow as pa
 
@@ -160,11 +160,13 @@ def _texts(
             low, high = np.searchsorted(rows, (start, start + len(column)))
             column = column.take(pa.array(rows[low:high] - start))
         pairs = [texts_of_row(json.loads(text), instruction) for text in column.to_pylist()]
-        yield start, [pair[0][:LONGEST] for pair in pairs], [pair[1] for pair in pairs]
+        # Cut here: as many whole answers as models learn from may be gigabytes.
+        asked, given = ([pair[side][:LONGEST] for pair in pairs] for side in (0, 1))
+        yield start, asked, given, [pair[1][-END:] for pair in pairs]
         start += len(batch)
 
 
-def _ends(answers: Sequence[str]) -> "tuple[NDArray[np.uint64], NDArray[np.uint64]]":
+def _ends(answers: Sequence[str], closings: Sequence[str]) -> "tuple[NDArray[np.uint64], NDArray[np.uint64]]":
     """Hashes of the first and the last words of each answer; NO_WORDS for one with fewer than BOILERPLATE_WORDS."""
     import numpy as np
 
@@ -172,6 +174,6 @@ def _ends(answers: Sequence[str]) -> "tuple[NDArray[np.uint64], NDArray[np.uint6
     # Of what is written twice to a place the last stays.
     keys, row = sequences(words_of(answers), BOILERPLATE_WORDS)
     first[row[::-1]] = keys[::-1]
-    keys, row = sequences(words_of([text[-END:] for text in answers]), BOILERPLATE_WORDS)
+    keys, row = sequences(words_of(closings), BOILERPLATE_WORDS)
     last[row] = keys
     return first, last

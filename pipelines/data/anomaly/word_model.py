@@ -26,7 +26,7 @@ class WordModel:
 
     def __init__(self) -> None:
         self._levels = [FoldCounts(20), FoldCounts(22), FoldCounts(22)]
-        self._histories = [FoldCounts(4), FoldCounts(20), FoldCounts(22)]
+        self._histories = [FoldCounts(12), FoldCounts(20), FoldCounts(22)]
 
     def add(self, answers: Words, fold: "NDArray[np.int8]") -> None:
         """Learn from answers; `fold` is that of each text."""

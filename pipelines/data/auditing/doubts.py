@@ -61,7 +61,7 @@ def suspect_findings(survey: Survey, suspicion: "Suspicion") -> Iterator[Finding
             message=f"{count:,} of {survey.rows:,} rows {what}.",
             count=count,
             samples=tuple(
-                row | {"score": round(each["score"], 3), "reason": masked(each["reason"], 300)}
+                row | {"score": round(each["score"], 3), "reason": masked(each["reason"], 300, survey.kinds)}
                 for row, each in zip(rows, worst, strict=True)
             ),
             remedy=f"{remedy} Each can be kept or dropped in the review queue.",
@@ -84,7 +84,7 @@ def private_findings(survey: Survey, action: str | None) -> Iterator[Finding]:
             f"{_ACTIONS[action]}.",
             count=len(rows),
             samples=tuple(
-                {"file": place["file"], "row": place["position"], "sample": masked(sample, 200)}
+                {"file": place["file"], "row": place["position"], "sample": masked(sample, 200, survey.kinds)}
                 for place, sample in zip(places, found["masked"].to_pylist()[:SAMPLES], strict=True)
             ),
             remedy="Decide with audit.private.action: mask, drop or allow.",

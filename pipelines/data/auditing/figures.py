@@ -73,7 +73,7 @@ def _repeats(survey: Survey, random_split: RandomSplit) -> dict[str, Any]:
         "cluster_sizes": _sizes(sizes),
         "groups": len(set(group[group >= 0].tolist())),
         "ungrouped_rows": int((group < 0).sum()),
-        "most_common_answer": {"text": masked(survey.common_answer, 400), "count": len(rows)},
+        "most_common_answer": {"text": masked(survey.common_answer, 400, survey.kinds), "count": len(rows)},
         "random_split_leak_share": round(random_split.leak_share, 6),
         "random_split_group_share": round(random_split.group_share, 6),
         "random_split_test_rows": random_split.test_rows,
@@ -105,12 +105,12 @@ def _conversations(survey: Survey) -> dict[str, Any]:
 
 def _origins(survey: Survey) -> dict[str, Any]:
     corpus = survey.corpus
-    labels = corpus.column("label")
-    named = _named(labels, survey.rows, "not labelled", LISTED) if labels.null_count < survey.rows else []
+    labels = corpus.column("label").drop_null()
     return {
         **{f"{name}s": _named(corpus.column(name), 0, "not named") for name in WHO},
         **_combinations(survey),
-        "labels": named,
+        "labels": _named(labels, survey.rows, most=LISTED),
+        "unlabelled_rows": survey.rows - len(labels),
         "time_range": _times(survey),
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.auditing.samples import SAMPLES, masked, sample_rows
-from pipelines.data.auditing.survey import Survey
+from pipelines.data.auditing.survey import Survey, commonest
 from pipelines.data.example import shown
 from pipelines.gates import Finding
 
@@ -53,8 +53,8 @@ def schema_findings(survey: Survey, figures: dict[str, Any]) -> Iterator[Finding
                 {
                     "file": row["file"],
                     "row": row["position"],
-                    "reason": masked(row["reason"], 400),
-                    "content": masked(row["content"]),
+                    "reason": masked(row["reason"], 400, survey.kinds),
+                    "content": masked(row["content"], kinds=survey.kinds),
                 }
                 for row in rows
             ),
@@ -106,15 +106,16 @@ def size_findings(survey: Survey, figures: dict[str, Any], least: int) -> Iterat
             samples=sample_rows(survey, machines[:SAMPLES], ("annotator",)),
             remedy="Have a person approve them, and name that person as annotator.",
         )
-    rare = [label for label in figures["labels"] if label["rows"] < FEW_OF_A_LABEL]
+    labels = survey.corpus.column("label").drop_null()
+    rare = [label for label in commonest(labels, len(labels)) if label[1] < FEW_OF_A_LABEL]
     if rare:
         yield Finding(
             code="data.size.labels",
             severity="warning",
             message=f"{len(rare):,} labels stand in fewer than {FEW_OF_A_LABEL} rows each, such as "
-            f"{rare[-1]['name']!r}.",
+            f"{masked(rare[-1][0])!r}.",
             count=len(rare),
-            samples=tuple(rare[-SAMPLES:]),
+            samples=tuple({"name": masked(name), "rows": count} for name, count in rare[-SAMPLES:]),
             remedy="Collect more of them, or join them with a neighbouring label.",
         )
     away = ["the base", *(each["tokenizer"] for each in figures["tokenizers"] if each["total"] is None)]
@@ -222,7 +223,7 @@ def answer_findings(survey: Survey) -> Iterator[Finding]:
         code="data.duplicates.answer",
         severity="warning",
         message=f"One answer stands in {len(rows):,} of {survey.rows:,} rows "
-        f"({len(rows) / survey.rows:.1%}): {masked(survey.common_answer, 80)!r}.",
+        f"({len(rows) / survey.rows:.1%}): {masked(survey.common_answer, 80, survey.kinds)!r}.",
         count=len(rows),
         samples=tuple({"times": times, "prompt": prompt} for prompt, times in asked.most_common(SAMPLES)),
         remedy="Keep it where it is right; a model that sees it this often gives it to every question.",

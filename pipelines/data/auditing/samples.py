@@ -1,7 +1,7 @@
 """A few rows for people to look at: short, storable, personal data and secrets masked."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.example import shown
@@ -18,12 +18,15 @@ SHORT = 80
 """Characters of a prompt or an answer."""
 
 
-def masked(text: str, limit: int = 160) -> str:
-    """The text for a report: cut at `limit` characters, whatever is private in it replaced by its kind."""
-    from pipelines.data.privacy.private import mask_private
+def masked(text: str, limit: int = 160, kinds: Collection[str] = ()) -> str:
+    """The text for a report: cut at `limit` characters, whatever is private in it replaced by its kind.
+
+    `kinds`: those that the recipe looks for, beside the ones that rules find.
+    """
+    from pipelines.data.privacy.private import RULED, mask_private
 
     # Masked before it is cut, lest half an address stays; what is far beyond the cut is not looked at.
-    return shown(mask_private(text[: 10 * limit + 2000]), limit)
+    return shown(mask_private(text[: 10 * limit + 2000], {*RULED, *kinds}), limit)
 
 
 def sample_rows(
@@ -41,8 +44,8 @@ def sample_rows(
                 "id": row["id"][:12],
                 "file": row["file"],
                 "row": row["position"],
-                "prompt": masked(prompt_of(turns, survey.instruction), SHORT),
-                "answer": masked(answer_of(turns), SHORT),
+                "prompt": masked(prompt_of(turns, survey.instruction), SHORT, survey.kinds),
+                "answer": masked(answer_of(turns), SHORT, survey.kinds),
             }
             | {name: masked(str(row[name]), SHORT) for name in columns}
         )

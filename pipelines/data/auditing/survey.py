@@ -11,6 +11,7 @@ from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
 from pipelines.data.example import answers
 from pipelines.data.profile import answer_hash
+from pipelines.data.sides.once import by_a_person
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,8 @@ class Survey:
     evidence: Evidence
     instruction: str = ""
     """What the recipe put before every prompt: not shown."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of personal data and secrets that the recipe looks for: not shown."""
     kept: "NDArray[np.int64]" = field(default_factory=_none)
     """The rows that people looked at and decided to keep."""
     dropped: "NDArray[np.int64]" = field(default_factory=_none)
@@ -122,13 +125,7 @@ class Survey:
     @cached_property
     def by_person(self) -> "NDArray[np.bool_]":
         """Whether a named person wrote or approved the row's answers."""
-        import numpy as np
-
-        codes, names = self.corpus.codes("annotator")
-        people = [not str(name).casefold().startswith("model:") for name in names]
-        # The last place is that of -1, nobody.
-        flags: NDArray[np.bool_] = np.array([*people, False])[codes]
-        return flags
+        return by_a_person(self.corpus.column("annotator").combine_chunks())
 
     @cached_property
     def by_people(self) -> int:

@@ -173,9 +173,12 @@ def _containing(view: View, needle: str, passing: "NDArray[np.int64] | None") ->
         mask = np.zeros(len(view.corpus), bool)
         mask[passing] = True
     start = 0
-    for batch in view.corpus.batches(["messages"]):
-        # A masked text holds words that the stored one does not: it has to be looked at whole.
+    private = ["private"] if view.masked and "private" in view.corpus.columns else []
+    for batch in view.corpus.batches(["messages", *private]):
         looked = pc.match_substring(batch["messages"], quick, ignore_case=True)
+        if private:
+            # A masked text holds words that the stored one does not: it has to be looked at whole.
+            looked = pc.or_(looked, batch["private"].is_valid())
         for place in pc.indices_nonzero(looked).to_pylist():
             if mask is None or mask[start + place]:
                 turns = json.loads(batch["messages"][place].as_py())

@@ -88,13 +88,13 @@ def suspects_of(
     """The suspect rows of this kind (None: of any) from the `offset`-th, by score; `without` these rows."""
     import numpy as np
 
-    order = _worst_first(view.evidence.suspects, kind)
+    order = worst_first(view.evidence.suspects, kind)
     if without is not None:
         order = order[~np.isin(order, without)]
     return Queue(rows_of(view, order[offset : offset + limit]), len(order))
 
 
-def _worst_first(suspects: "pa.Table", kind: str | None) -> "NDArray[np.int64]":
+def worst_first(suspects: "pa.Table", kind: str | None) -> "NDArray[np.int64]":
     """Row numbers, each once.
 
     Scores of different kinds have different units: without a kind, rows of more kinds come first, then those that

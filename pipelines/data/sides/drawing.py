@@ -6,6 +6,7 @@ Pure. Each maker below returns a `splitting.Choose`.
 import hashlib
 import heapq
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
@@ -58,9 +59,11 @@ def by_label(
 
     A component counts for its most common label. Those of a label come one after the other in the order of their
     seeded hashes, and each goes to the side that then lacks most rows of what its share of the label comes to, with
-    what was placed before counted in. So the side of a component depends on the others of its label: unlike a side
-    drawn by hash alone it is not the same in another data set. What has a side keeps it whatever comes, and many
-    small waves of newcomers end at the same shares as one large one.
+    what was placed before counted in. What rounding leaves of the other labels is carried into that, up to the size
+    of the label's largest component: else many labels of a few rows would all leave out the same small side. So the
+    side of a component depends on the others: unlike a side drawn by hash alone it is not the same in another data
+    set. What has a side keeps it whatever comes, and many small waves of newcomers end at the same shares as one
+    large one.
     """
 
     def choose(components: Components) -> "NDArray[np.int8]":
@@ -68,19 +71,43 @@ def by_label(
 
         count, labels = len(components.keys), len(standing)
         main = _commonest(components.component, label[components.members], labels)
-        sizes = np.bincount(components.component, minlength=count)
-        totals = standing.sum(axis=1) + np.bincount(main, sizes, minlength=labels)
-        lacking = (np.outer(totals, [shares[side] for side in SIDES]) - standing).tolist()
+        sizes = np.bincount(components.component, minlength=count).tolist()
+        of_all = [shares[side] for side in SIDES]
+        own = (np.outer(standing.sum(axis=1), of_all) - standing).tolist()
+        carried = np.sum(own, axis=0).tolist()
         points = [point(key, seed) for key in components.keys]
+        ordered = sorted(range(count), key=lambda number: (main[number], points[number], components.keys[number]))
         chosen = np.zeros(count, np.int8)
-        for number in sorted(range(count), key=lambda number: (points[number], components.keys[number])):
-            wanting = lacking[main[number]]
-            side = wanting.index(max(wanting))
-            wanting[side] -= int(sizes[number])
-            chosen[number] = side
+        for name, numbers in groupby(ordered, key=main.__getitem__):
+            mine = list(numbers)
+            others = [all_in_all - its for all_in_all, its in zip(carried, own[name], strict=True)]
+            placed = [sizes[number] for number in mine]
+            new = [sum(placed) * share for share in of_all]
+            sides = _fill([its + more for its, more in zip(own[name], new, strict=True)], others, placed)
+            chosen[mine] = sides
+            for side, size in zip(sides, placed, strict=True):
+                new[side] -= size
+            carried = [before + left for before, left in zip(carried, new, strict=True)]
         return chosen
 
     return choose
+
+
+def _fill(lacking: list[float], carried: list[float], sizes: list[int]) -> list[int]:
+    """For each size the side that lacks most when its turn comes.
+
+    `carried`: what the sides lack of other labels; it counts for the largest size at most, so that a label of many
+    small components does not make up for a large one of another.
+    """
+    most = max(map(abs, carried))
+    scale = min(1.0, max(sizes) / most) if most else 0.0
+    wanting = [own + scale * other for own, other in zip(lacking, carried, strict=True)]
+    sides = []
+    for size in sizes:
+        side = wanting.index(max(wanting))
+        wanting[side] -= size
+        sides.append(side)
+    return sides
 
 
 def _commonest(component: "NDArray[np.int64]", label: "NDArray[np.int64]", labels: int) -> "NDArray[np.int64]":

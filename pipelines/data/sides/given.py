@@ -59,9 +59,13 @@ def given_sides(corpus: Corpus, rows: "NDArray[np.int64]", column: str) -> "NDAr
         named = ", ".join(
             f"{value} ({count:,} rows, first {places[value]})" for value, count in unknown.most_common(10)
         )
-        known = nearest(column, sorted(columns)) if column not in columns else ""
+        if column not in columns and set(unknown) == {"nothing"} and (sides[rows] < 0).all():
+            raise UserError(
+                f"split.column: no row has a column {column}{nearest(column, sorted(columns)) or '.'}",
+                "Correct split.column, or add the column to the data.",
+            )
         raise UserError(
-            f"split.column: {column}{known} holds what is no side: {named}.",
+            f"split.column: {column} holds what is no side: {named}.",
             f"Let it hold {', '.join(SIDES)} in every row, or correct split.column.",
         )
     return sides[rows]

@@ -22,7 +22,7 @@ def once_each(corpus: Corpus, past: Past) -> "NDArray[np.int64]":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    number = corpus.codes("id")[0]
+    number = corpus.numbers("id")
     several = np.bincount(number)[number] > 1
     alone, repeated = np.flatnonzero(~several), np.flatnonzero(several)
     if not len(repeated):

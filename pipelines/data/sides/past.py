@@ -127,6 +127,10 @@ def ever_tested(uri: str) -> Tested:
     names = ("id", "group", "messages", "split")
     known = pa.table({name: pa.array([], pa.string()) for name in names})
     for commit in commits(uri):
+        # Texts are read of those versions alone that tested somebody else than the newer ones.
+        ids = read_version(uri, commit["version"], ("id", "split"))
+        if pc.all(pc.is_in(ids.filter(pc.equal(ids["split"], "test"))["id"], known["id"])).as_py() is not False:
+            continue
         parts = [
             batch.filter(
                 pc.and_(

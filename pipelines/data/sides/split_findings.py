@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 LISTED = 20
 """Pairs that a finding lists; `leaks.parquet` beside the evidence holds more."""
 
-_SHARED = {"containment": "hold most of one another's text", "benchmark": "are of a benchmark and in training"}
+SHARED = {
+    "id": "the same example",
+    "text": "the same text",
+    "group": "of one group",
+    "cluster": "of one cluster",
+    "near": "near-duplicates",
+    "containment": "one holds most of the other",
+    "semantic": "the same by meaning",
+    "benchmark": "of a benchmark, and in training",
+}
+"""Kind of leak -> what the two of a pair are to one another."""
 
 
 def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe: Recipe) -> Iterator[Finding]:
@@ -32,11 +42,11 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
         remedy = f"Set split.heal=true: it would hold out {division.healing:,} examples; or mend {recipe.split.column}."
     for kind, count in division.leaks.counts.items():
         pairs = leaks.filter(pc.equal(leaks["kind"], kind)).slice(0, LISTED)
-        texts = _texts(corpus, pairs, recipe.dataset.instruction)
+        texts = _texts(corpus, pairs, recipe)
         yield Finding(
             code=f"split.leakage.{kind}",
             severity="error",
-            message=f"{count:,} pairs of examples {_SHARED.get(kind, f'share their {kind}')} across sides.",
+            message=f"{count:,} pairs stand on two sides: {SHARED.get(kind, kind)}.",
             count=count,
             samples=tuple(
                 {
@@ -62,7 +72,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
         )
 
 
-def _texts(corpus: Corpus, pairs: "pa.Table", instruction: str) -> dict[str, str]:
+def _texts(corpus: Corpus, pairs: "pa.Table", recipe: Recipe) -> dict[str, str]:
     """Id -> a masked beginning of its text."""
     import pyarrow as pa
 
@@ -72,7 +82,8 @@ def _texts(corpus: Corpus, pairs: "pa.Table", instruction: str) -> dict[str, str
     rows, known = lookup(wanted, corpus.column("id"))
     ids = wanted.filter(pa.array(known)).to_pylist()
     messages = corpus.take(rows, ["messages"])["messages"].to_pylist()
-    return {id: masked(text_of(json.loads(each), instruction), 60) for id, each in zip(ids, messages, strict=True)}
+    texts = [text_of(json.loads(each), recipe.dataset.instruction) for each in messages]
+    return {id: masked(text, 60, recipe.audit.private.kinds) for id, text in zip(ids, texts, strict=True)}
 
 
 def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Iterator[Finding]:
@@ -101,14 +112,21 @@ def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Ite
             count=total,
             remedy="Compare models only on test sides of the same policy.",
         )
-    if division.leaks.boilerplate or not division.leaks.complete:
+    if division.leaks.boilerplate:
         yield Finding(
             code="split.leakage.not_looked_at",
             severity="info",
-            message=f"{division.leaks.boilerplate:,} sequences of 13 words stand in too many texts to join them."
-            + ("" if division.leaks.complete else " Of some kind there are more pairs than are counted."),
+            message=f"{division.leaks.boilerplate:,} sequences of 13 words stand in too many texts to join them.",
             count=division.leaks.boilerplate,
             remedy="Nothing has to be done; near-duplicates and groups are looked at all the same.",
+        )
+    if not division.leaks.complete:
+        yield Finding(
+            code="split.leakage.not_counted",
+            severity="info",
+            message=f"Of some kind more pairs stand on two sides than the {len(division.leaks):,} that are counted.",
+            count=len(division.leaks),
+            remedy="Mend those that are listed; the next split counts what is left.",
         )
 
 

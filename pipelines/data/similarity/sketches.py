@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.anomaly.word_ids import mixed
 from pipelines.data.similarity.duplicates import (
     CHARACTERS_PER_SHINGLE,
     PERMUTATIONS,
@@ -32,7 +33,6 @@ SEED = 1
 """Of the permutations."""
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
-_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True)
@@ -166,31 +166,28 @@ def _windows(items: Ragged, width: int) -> Ragged:
     sizes = items.sizes
     offsets = np.concatenate(([0], np.cumsum(np.maximum(1, sizes - width + 1))))
     hashes = np.empty(offsets[-1], np.uint64)
-    mixed = _mixed(items.values)
-    if len(mixed) >= width:
+    spread = _mixed(items.values)
+    if len(spread) >= width:
         # Of windows that reach into the next row too: they are passed over when the places are picked.
-        every = np.full(len(mixed) - width + 1, width, np.uint64)
+        every = np.full(len(spread) - width + 1, width, np.uint64)
         for step in range(width):
-            every = every * np.uint64(_MULTIPLIER) + mixed[step : len(mixed) - width + 1 + step]
+            every = every * np.uint64(_MULTIPLIER) + spread[step : len(spread) - width + 1 + step]
         places = np.arange(offsets[-1]) + np.repeat(items.offsets[:-1] - offsets[:-1], offsets[1:] - offsets[:-1])
         hashes = every[np.minimum(places, len(every) - 1)]
     for size in range(width):
         rows = np.flatnonzero(sizes == size)
         few = np.full(len(rows), size, np.uint64)
         for step in range(size):
-            few = few * np.uint64(_MULTIPLIER) + mixed[items.offsets[rows] + step]
+            few = few * np.uint64(_MULTIPLIER) + spread[items.offsets[rows] + step]
         hashes[offsets[rows]] = few
     return Ragged(_mixed(hashes), offsets)
 
 
 def _mixed(values: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
-    """Each value's bits spread over all 64, one to one (the last step of SplitMix64; Steele et al. 2014)."""
+    """Each value's bits spread over all 64, one to one; a zero's too."""
     import numpy as np
 
-    values = values + np.uint64(_MULTIPLIER)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX[0])
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_MIX[1])
-    return values ^ (values >> np.uint64(31))
+    return mixed(values + np.uint64(_MULTIPLIER))
 
 
 def _could_reach_a_short_one(normal: str, threshold: float) -> bool:

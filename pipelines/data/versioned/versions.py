@@ -1,5 +1,6 @@
 """The versions of a split: listed, compared, shown, restored."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -66,21 +67,22 @@ class Difference:
 def log(uri: str) -> list[Version]:
     """The versions, newest first. Raises UserError where there is no table."""
     _there(uri)
-    return [
-        Version(
-            version=commit["version"],
-            created_at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
-            rows=_sizes(uri, commit["version"]),
-            policy=str(commit.get(POLICY, "")),
-            starts_over=commit.get(STARTS) == "true",
-            restored=int(commit[RESTORED]) if RESTORED in commit else None,
-        )
-        for commit in commits(uri)
-    ]
+    return [_version(uri, commit) for commit in commits(uri)]
 
 
-def diff(uri: str, before: int, after: int, limit: int = 5) -> Difference:
-    """What happened to the rows from one version to another."""
+def _version(uri: str, commit: dict[str, Any]) -> Version:
+    return Version(
+        version=commit["version"],
+        created_at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+        rows=_sizes(uri, commit["version"]),
+        policy=str(commit.get(POLICY, "")),
+        starts_over=commit.get(STARTS) == "true",
+        restored=int(commit[RESTORED]) if RESTORED in commit else None,
+    )
+
+
+def diff(uri: str, before: int, after: int, limit: int = 5, kinds: Collection[str] = ()) -> Difference:
+    """What happened to the rows from one version to another; see `show` for `kinds`."""
     import numpy as np
 
     check_version(uri, before)
@@ -101,7 +103,7 @@ def diff(uri: str, before: int, after: int, limit: int = 5) -> Difference:
     shown = {}
     for kind, (version, ids, rows) in kinds.items():
         listed = sorted(ids.take(rows[:limit]).to_pylist())
-        shown[kind] = _rows_of(uri, version, listed) if listed else []
+        shown[kind] = _rows_of(uri, version, listed, kinds) if listed else []
     sides = dict(zip(new.ids.take(here[other_side]).to_pylist(), old.side[place][other_side], strict=True))
     for row in shown["moved"]:
         row["before"] = PLACES[sides[row["id"]]]
@@ -109,8 +111,13 @@ def diff(uri: str, before: int, after: int, limit: int = 5) -> Difference:
     return Difference(**counts, started_over=_starts_over(uri, before, after), ids=shown)
 
 
-def show(uri: str, version: int, side: str | None = None, limit: int = 10) -> tuple[Version, list[dict[str, Any]]]:
-    """(the version, its first rows, of one side where asked). Raises UserError for an unknown version or side."""
+def show(
+    uri: str, version: int, side: str | None = None, limit: int = 10, kinds: Collection[str] = ()
+) -> tuple[Version, list[dict[str, Any]]]:
+    """(the version, its first rows, of one side where asked). Raises UserError for an unknown version or side.
+
+    `kinds` of personal data are masked in the rows, beside the ones that rules find.
+    """
     import pyarrow.compute as pc
 
     check_version(uri, version)
@@ -122,8 +129,8 @@ def show(uri: str, version: int, side: str | None = None, limit: int = 10) -> tu
             break
         if side is not None:
             batch = batch.filter(pc.equal(batch["split"], side))
-        found += [_shown(row) for row in batch.slice(0, limit - len(found)).to_pylist()]
-    return next(each for each in log(uri) if each.version == version), found
+        found += [_shown(row, kinds) for row in batch.slice(0, limit - len(found)).to_pylist()]
+    return next(_version(uri, commit) for commit in commits(uri) if commit["version"] == version), found
 
 
 def restore(uri: str, version: int) -> int:
@@ -207,16 +214,16 @@ class _Rows:
         return cls(pa.concat_arrays(ids), np.concatenate(sides), digest)
 
 
-def _rows_of(uri: str, version: int, ids: list[str]) -> list[dict[str, Any]]:
+def _rows_of(uri: str, version: int, ids: list[str], kinds: Collection[str]) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     wanted = pa.array(ids)
     parts = [batch.filter(pc.is_in(batch["id"], wanted)) for batch in read_batches(uri, version)]
-    return [_shown(row) for row in pa.Table.from_batches(parts, schema()).sort_by("id").to_pylist()]
+    return [_shown(row, kinds) for row in pa.Table.from_batches(parts, schema()).sort_by("id").to_pylist()]
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: dict[str, Any], kinds: Collection[str]) -> dict[str, Any]:
     """A row for people: its beginning, personal data masked."""
     import json
 
@@ -224,4 +231,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     from pipelines.data.example import text_of
 
     names = ("id", "split", "group", "cluster", "label", "fold", "source", "annotator", "created_at")
-    return {name: row[name] for name in names} | {"text": masked(text_of(json.loads(row["messages"])), TEXT_LENGTH)}
+    text = text_of(json.loads(row["messages"]))
+    return {name: row[name] for name in names} | {"text": masked(text, TEXT_LENGTH, kinds)}

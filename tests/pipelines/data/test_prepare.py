@@ -169,13 +169,44 @@ def test_tokens_are_counted_where_the_base_is_here_and_null_where_it_is_not(data
 def test_ray_data_makes_the_same_corpus_as_one_process(dataset, reading_of, tmp_path, ray_cluster):
     for number in range(3):
         rows = [row | {"completion": f"{number} {i}"} for i, row in enumerate(ROWS * 80)]
-        dataset(f"many/{number}.jsonl", "".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": \n')
+        lines = [json.dumps(row) + "\n" for row in rows]
+        # An early one too: it stands in the first of the tables that Ray joins into one block.
+        dataset(f"many/{number}.jsonl", "".join([*lines[:5], "[1]\n", *lines[5:], '{"prompt": \n']))
     recipe = reading_of(str(tmp_path / "many"))
     alone = prepare(recipe, ray_cluster, QUIET)
     # Read now: the other one takes its place.
     table, bad, driver = alone.take(range(len(alone)), alone.columns), alone.bad, alone.note.driver
     spread = prepare(recipe, ray_cluster, QUIET, fresh=True, small_bytes=0)
     assert (driver, spread.note.driver) == ("one process", "Ray Data")
-    assert len(spread) == 7200 and len(bad) == 3
+    assert len(spread) == 7200 and len(bad) == 6
     assert spread.take(range(len(spread)), spread.columns).equals(table)
     assert spread.bad.equals(bad)
+
+
+@pytest.mark.cluster
+def test_workers_that_have_no_tokenizer_get_the_drivers(dataset, ray_cluster, tiny_model, tmp_path, monkeypatch):
+    from pipelines.data.reading import streaming
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    recipe = Recipe.model_validate(dataset("a.jsonl", ROWS).model_dump() | {"models": [{"base": str(base)}]})
+    alone = prepare(recipe, ray_cluster, QUIET, tokens=True).column("tokens").to_pylist()
+    own = streaming._tokenizer_files
+
+    def read_and_gone(folder):
+        files = own(folder)
+        base.rename(tmp_path / "elsewhere")
+        return files
+
+    monkeypatch.setattr(streaming, "_tokenizer_files", read_and_gone)
+    spread = prepare(recipe, ray_cluster, QUIET, tokens=True, fresh=True, small_bytes=0)
+    assert spread.note.driver == "Ray Data" and spread.column("tokens").to_pylist() == alone
+
+
+@pytest.mark.cluster
+def test_what_a_worker_lacks_is_a_sentence(dataset, ray_cluster, monkeypatch):
+    recipe = changed(dataset("a.jsonl", ROWS), "audit", private={"kinds": ["name"]})
+    monkeypatch.setattr(module, "require_kinds", lambda kinds: None)
+    with pytest.raises(UserError, match=r"On a worker: .*needs Presidio") as error:
+        prepare(recipe, ray_cluster, QUIET, small_bytes=0)
+    assert "pip install" in error.value.remedy

@@ -1,6 +1,7 @@
 """Personal data from the file to the table: the gate, the recipe's decision, and nothing shown whole on the way."""
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -11,11 +12,15 @@ from sqlalchemy import select
 
 from cluster.errors import GateClosed, UserError
 from pipelines import audit, split
+from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
+from pipelines.data.privacy import private
+from pipelines.data.versioned import versions
 from pipelines.data.versioned.table import read_version
 from pipelines.gates import Verdict
 from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow, ReportRow
+from pipelines.review import suspects_of
 from tests.pipelines.data.planted_private import plant
 
 EMAIL, PASSWORD = "jane.doe@example.org", "Tr0ub4dor77"
@@ -112,7 +117,7 @@ def test_nothing_that_is_shown_gives_an_address_or_a_password_away(flow, workspa
         "split": json.dumps(divided.as_json(), default=str) if divided else "",
         "records": " ".join(reports),
         "quarantine": " ".join(kept_aside),
-        "page": evidence.page.read_text("utf-8"),
+        "page": Path(audited.produced["page"]).read_text("utf-8"),
         "samples": json.dumps(evidence.private.to_pylist()),
         "suspects": json.dumps(evidence.suspects.to_pylist()),
         "output": "".join(capfd.readouterr()),
@@ -135,6 +140,33 @@ def test_every_kind_is_masked_in_the_table(flow):
 
     assert len(written) == len(content)
     assert not [value for value in values if any(json.dumps(value)[1:-1] in text for text in written)]
+
+
+@pytest.mark.parametrize("action", ["mask", "allow"])
+def test_names_are_masked_in_samples_where_the_recipe_asks_for_them(flow, workspace, monkeypatch, action):
+    def find(text):
+        return [found.span() for found in re.finditer("Ada Lovelace", text)]
+
+    monkeypatch.setitem(private._RULES, "name", find)
+    monkeypatch.setattr(private, "load_names", lambda: None)
+    content = [row | {"completion": f"said Ada Lovelace: {row['completion']}"} for row in rows()]
+    # Too long to pass unseen, and kept aside as it has no prompt.
+    content += [content[0] | {"completion": "said Ada Lovelace " * 300}, {"prompt": "Ada Lovelace", "completion": ""}]
+    audited, divided = flow(action, content, kinds=["name"])
+    corpus = Corpus(Path(audited.produced["corpus"]))
+    evidence = Evidence(Path(audited.produced["evidence"]))
+    uri, kinds = divided.produced["table"], ("name",)
+    with workspace.session() as session:
+        aside = [f"{row.reason} {row.content}" for row in session.scalars(select(QuarantineRow))]
+    shown = {
+        "audit": audited.model_dump_json(include={"findings", "figures"}),
+        "split": divided.model_dump_json(include={"findings", "figures"}),
+        "quarantine": " ".join(aside),
+        "version": repr(versions.show(uri, 0, kinds=kinds)),
+        "queue": repr(suspects_of(corpus, evidence, {}, 10, kinds)),
+    }
+    assert {name for name, text in shown.items() if "Lovelace" in text} == set()
+    assert "<name>" in shown["audit"] and "<name>" in shown["quarantine"] and "<name>" in shown["version"]
 
 
 @pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")

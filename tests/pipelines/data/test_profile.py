@@ -63,6 +63,13 @@ def test_a_bad_row_has_no_columns_and_changes_none_of_the_others():
     assert beside[1]["bad_kind"] == "type" and beside[1]["text_key"] is None and beside[1]["turns"] is None
 
 
+def test_good_and_bad_rows_of_joined_tables_may_alternate():
+    rows = [row(turn("user", f"number {n}"), turn("assistant", "c")) for n in range(3)]
+    tables = [table_of([rows[0], BadRow("f", 2, "type", "no text", "5")]), table_of(rows[1:])]
+    found = profile(pa.concat_tables(tables), PLAIN).to_pylist()
+    assert found[:3] == profiled(*rows) and [each["id"] is None for each in found] == [False, False, False, True]
+
+
 def test_tables_of_bad_rows_alone_have_the_same_columns():
     good = profile(table_of([row(turn("user", "a"), turn("assistant", "b"))]), PLAIN)
     assert profile(table_of([BadRow("f", 2, "type", "no text", "5")]), PLAIN).schema == good.schema

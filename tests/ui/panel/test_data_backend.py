@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import UserError
 from pipelines.data.display.browse import Filters
 from tests.pipelines.data import planted
 from tests.ui.panel import seed
@@ -75,6 +76,17 @@ def test_a_decision_is_recorded_once_and_leaves_the_queue(data):
     assert data_backend.decisions("planted").value[row.id].decision == "keep"
 
 
+def test_the_command_line_lists_suspects_in_the_order_of_the_queue(data):
+    from pipelines.review import suspects_of
+
+    view = data_backend._view(data)
+    listed, _ = suspects_of(view.corpus, view.evidence, {}, 1000)
+    queued = data_backend.queue(data, None, 0, 1000, decided_too=True).value.rows
+    assert list(dict.fromkeys((each["file"], each["row"]) for each in listed)) == [
+        (row.facts["file"], row.facts["position"]) for row in queued
+    ]
+
+
 def recorded(example):
     from sqlalchemy import func, select
 
@@ -104,6 +116,13 @@ def test_rows_that_were_kept_aside_are_paged_and_masked(data):
     assert "<email" in first[0].content and planted.MAIL not in repr((first, later))
 
 
+def test_leaks_that_are_no_longer_kept_are_not_taken_for_none(leaky, data):
+    assert data_backend.leaks(data, 0).value == ((), 0)
+    produced = leaky.split.produced | {"split": "0" * 64}
+    split = leaky.split.model_copy(update={"produced": produced, "fingerprints": {"x": "2"}})
+    assert data_backend.leaks(replace(leaky, split=split), 0).value == ((), None)
+
+
 def test_data_that_are_gone_from_this_machine_are_said_to_be(data, tmp_path):
     away = data.audit.model_copy(update={"produced": {"corpus": str(tmp_path), "evidence": str(tmp_path)}})
     gone = replace(data, audit=away)
@@ -118,6 +137,19 @@ def test_sides_are_left_out_where_the_table_is_gone(data, tmp_path):
     )
     row = data_backend.row(replace(data, split=split), 0).value
     assert row.side is None and row.turns
+
+
+def test_sides_are_back_when_their_table_is(data, monkeypatch):
+    from pipelines.data.display import view
+
+    def away(*place):
+        raise UserError("The table cannot be read now.")
+
+    with monkeypatch.context() as without:
+        without.setattr(view, "sides_of", away)
+        data_backend._sides.cache_clear()
+        assert data_backend._view(data).sides is None
+    assert data_backend._view(data).sides is not None
 
 
 def test_evidence_that_is_made_again_is_read_again(data):

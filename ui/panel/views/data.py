@@ -65,12 +65,7 @@ def data() -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _wait_for_a_recipe() -> None:
-    found = backend.recipes()
-    if found.value:
-        # The header puts the first recipe into the address.
-        st.rerun()
-    if found.value is not None:
-        frame.empty_workspace()
+    frame.wait_for_a_recipe()
 
 
 def _never_audited(recipe_name: str) -> None:

@@ -24,16 +24,7 @@ def overview() -> None:
     elif recipe_name:
         _pipeline(recipe_name)
     else:
-        _wait_for_a_recipe()
-
-
-def _wait_for_a_recipe() -> None:
-    found = backend.recipes()
-    if found.value:
-        # The header puts the first recipe into the address.
-        st.rerun()
-    if found.value is not None:
-        frame.empty_workspace()
+        frame.wait_for_a_recipe()
 
 
 def _pipeline(recipe_name: str) -> None:

@@ -2,7 +2,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.data.anomaly.characters import CharacterModel
 from pipelines.data.anomaly.counts import FoldCounts
+from pipelines.data.anomaly.word_model import WordModel
 
 seen = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4)), max_size=80)
 
@@ -24,3 +26,17 @@ def test_a_full_table_counts_too_much_and_never_below_nothing():
     counts = FoldCounts(8)
     counts.add(keys, fold)
     assert (counts.elsewhere(keys, fold) >= 0).all()
+
+
+def test_tables_of_a_single_key_keep_folds_apart():
+    for table in (CharacterModel()._counts[0], WordModel()._histories[0]):
+        fold = np.repeat(np.arange(10, dtype=np.int8), 7)
+        table.add(np.zeros(70, np.uint64), fold)
+        assert (table.elsewhere(np.zeros(70, np.uint64), fold) == 63).all()
+
+
+def test_single_characters_of_different_folds_hardly_meet():
+    table = CharacterModel()._counts[1]
+    keys, fold = np.repeat(np.arange(26, dtype=np.uint64), 5), np.tile(np.arange(5, dtype=np.int8), 26)
+    table.add(keys, fold)
+    assert np.mean(table.elsewhere(keys, fold) == 4) > 0.97

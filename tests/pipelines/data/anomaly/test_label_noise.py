@@ -82,6 +82,13 @@ def test_what_cannot_be_looked_for_is_said(labels, reason, corpus_of_pairs):
     assert len(found.table) == 0
 
 
+def test_prompts_that_share_no_word_are_not_looked_at_and_the_reason_is_told(corpus_of_pairs):
+    labels = ["odd", "even"] * 15
+    found = found_in(corpus_of_pairs([f"{number:03}word" for number in range(30)], labels, labels))
+    assert found.figures["share"] is None and "share a word" in found.figures["reason"]
+    assert len(found.table) == 0 and found.figures["labels"] == {"odd": 15, "even": 15}
+
+
 def test_labels_that_stand_in_one_cluster_alone_do_not_crash(corpus_of_pairs):
     prompts = [f"please turn the light {way}" for way in ("on", "off") for _ in range(6)]
     labels = ["on"] * 6 + ["off"] * 6

@@ -1,10 +1,11 @@
 import re
+import tracemalloc
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.anomaly.word_ids import LONGEST, sequences, words_of
+from pipelines.data.anomaly.word_ids import LONGEST, TOGETHER, joined, sequences, words_of
 
 ascii_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
 
@@ -51,3 +52,17 @@ def test_sequences_stay_within_a_text():
     assert keys[0] == keys[2] != keys[1]
     assert len(sequences(words, 8)[0]) == 0
     assert not np.isin(sequences(words_of(["two one"]), 2)[0], keys).any()
+
+
+def test_many_texts_give_what_each_gives_and_take_no_more_memory_than_some_at_a_time():
+    texts = [" ".join([f"{number}{'longword' * 10}"] * 20) for number in range(6 * TOGETHER)]
+    tracemalloc.start()
+    words = words_of(texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert words.texts == len(texts) and (words.counts == 20).all()
+    single = joined([words_of(texts[start : start + 1]) for start in range(TOGETHER - 2, TOGETHER + 2)])
+    there = (words.row >= TOGETHER - 2) & (words.row < TOGETHER + 2)
+    assert (words.ids[there] == single.ids).all() and (words.stems[there] == single.stems).all()
+    assert peak < 150e6
+    assert words_of([]).texts == 0

@@ -76,6 +76,7 @@ def test_a_search_reads_texts_in_order_whatever_the_case_and_what_is_masked_is_n
     assert numbers(first) == sorted(numbers(first)) and numbers(first)[-1] < numbers(second)[0]
     assert page_of(view, Filters(contains=planted.MAIL)).rows == ()
     # Neither the JSON around the texts nor a name of its fields is text.
+    assert numbers(page_of(view, Filters(contains="<Email>"))) == numbers(page_of(view, Filters(private="email")))
     assert page_of(view, Filters(contains='"role"')).rows == ()
     assert page_of(view, Filters(contains="assistant")).rows == ()
     assert len(page_of(view, Filters(contains='<img src="http')).rows) == 1

@@ -247,6 +247,43 @@ def test_a_label_that_grows_in_waves_keeps_its_shares():
         assert all(abs(count - SHARES[side] * end) <= 1 for side, count in zip(SIDES, counts, strict=True))
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_many_labels_of_a_few_rows_do_not_all_leave_out_the_same_side(count, seed):
+    wanted = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    label = np.repeat(np.arange(300), count)
+    items = items_of([Row(f"{n:04}", n) for n in range(len(label))])
+    choose = by_label(label, np.zeros((300, 3), np.int64), wanted, seed)
+    side = assign(items, np.zeros((0, 2), np.int64), choose).side
+    for code, share in enumerate(wanted.values()):
+        assert abs(np.sum(side == code) - share * len(label)) <= 2
+        of_label = np.bincount(label[side == code], minlength=300)
+        assert np.abs(of_label - share * count).max() < 2
+
+
+def test_many_small_labels_in_waves_keep_the_shares_and_their_places():
+    label, rows, present = np.arange(240) // 2, [Row(f"{n:03}", n) for n in range(240)], {}
+    standing = np.zeros((120, 3), np.int64)
+    for end in range(30, 241, 30):
+        before, choose = present, by_label(label[:end], standing, SHARES, 5)
+        present = place(rows[:end], [], 5, present, choose=choose)
+        assert before.items() <= present.items()
+        sides = np.array([SIDES.index(present[row.id][0]) for row in rows[:end]])
+        standing = np.stack([np.bincount(label[:end][sides == code], minlength=120) for code in range(3)], 1)
+        counts = standing.sum(axis=0)
+        assert all(abs(count - share * end) <= 2 for count, share in zip(counts, SHARES.values(), strict=True))
+
+
+def test_small_components_of_one_label_do_not_make_up_for_a_large_one_of_another():
+    rows = [Row(f"s{n:03}", 0 if n <= 300 else n) for n in range(401)]
+    label = np.array([0, *([0] * 300), *([1] * 100)])
+    choose = by_label(label, np.zeros((2, 3), np.int64), SHARES, 5)
+    side = assign(items_of(rows), np.zeros((0, 2), np.int64), choose).side
+    assert set(side[:301]) == {TRAIN}
+    counts = np.bincount(side[301:], minlength=3)
+    assert np.abs(counts - [60, 20, 20]).max() <= 2
+
+
 def test_the_newest_are_tested_and_the_cutoffs_place_newcomers():
     rows = [Row(f"{n:02}", n) for n in range(50)]
     time = np.arange(50, dtype=np.int64)[::-1]

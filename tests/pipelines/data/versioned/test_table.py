@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import StageFailed, UserError
+from pipelines.data.sides import past as past_module
 from pipelines.data.sides.past import ever_tested, read_past
 from pipelines.data.sides.splitting import NEWCOMER, TEST, TRAIN
 from pipelines.data.versioned import table as tables
@@ -131,11 +132,18 @@ def test_the_past_is_the_last_version_and_what_earlier_ones_of_its_policy_held(t
     assert read_past(path, "p").gone is None and read_past(path, "p").cutoffs == (-5, 7)
 
 
-def test_what_was_ever_tested_is_known_under_every_policy(tmp_path):
+def test_what_was_ever_tested_is_known_under_every_policy(tmp_path, monkeypatch):
     path = str(tmp_path / "t")
     write_rows(path, {"id": "a", "split": "test", "group": "g"}, {"id": "b"}, policy="one")
     write_rows(path, {"id": "a"}, {"id": "b", "split": "test"}, {"id": "c"}, policy="two", starts_over=True)
+    write_rows(path, {"id": "b", "split": "test"}, policy="two")
+    read = []
+    monkeypatch.setattr(
+        past_module, "read_batches", lambda *place: read.append(place[1]) or tables.read_batches(*place)
+    )
     tested = ever_tested(path)
+    # Texts are read of versions that tested somebody else.
+    assert read == [2, 0]
     assert sorted(tested.ids.to_pylist()) == ["a", "b"] and "g" in tested.groups.to_pylist()
     assert [text for _, text in tested.texts("", pa.array(["b"]))] == ["a\nyes"]
     assert ever_tested(str(tmp_path / "none")).ids.to_pylist() == []

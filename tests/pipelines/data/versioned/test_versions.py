@@ -54,7 +54,7 @@ def test_rows_that_moved_under_one_policy_are_a_problem_and_after_a_new_start_no
     assert versions.diff(table, 4, 5).moved == 1 and versions.diff(table, 4, 5).problem is None
 
 
-def test_a_version_is_shown_by_side_with_private_data_masked(table):
+def test_a_version_is_shown_by_side_with_private_data_masked(table, monkeypatch):
     turns = [{"role": "user", "content": "I am jane@example.com"}, {"role": "assistant", "content": "yes"}]
     write_rows(
         table, {"id": "m", "messages": json.dumps(turns)}, *({"id": f"x{n}", "split": "test"} for n in range(30))
@@ -63,6 +63,10 @@ def test_a_version_is_shown_by_side_with_private_data_masked(table):
     assert version.rows["test"] == 30 and len(rows) == 1
     assert "jane" not in rows[0]["text"] and "<email>" in rows[0]["text"]
     assert len(versions.show(table, 3, limit=7)[1]) == 7
+    counted, own = [], versions._sizes
+    monkeypatch.setattr(versions, "_sizes", lambda uri, version: counted.append(version) or own(uri, version))
+    versions.show(table, 3)
+    assert counted == [3]
     with pytest.raises(UserError, match="'tset' is no side"):
         versions.show(table, 3, side="tset")
 
