@@ -2,6 +2,8 @@
 
 import gc
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +132,49 @@ def merge_in_float32(layer: Any) -> None:
 
 @torch.no_grad()
 def logits(model: Any, prompt: list[int]) -> torch.Tensor:
-    """(positions, vocabulary) in 32 bits."""
+    """(positions, vocabulary), computed in 32 bits whatever the weights are kept in."""
     tokens = torch.tensor([prompt])
     # A decoder of its own begins somewhere: with the same tokens, both halves are compared.
     inputs = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
-    found: torch.Tensor = model(input_ids=tokens, **inputs).logits[0].float()
+    with computing_in_float32(model):
+        found: torch.Tensor = model(input_ids=tokens, **inputs).logits[0]
     return found
+
+
+@contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """Each layer's weights are widened while it computes, and narrowed again: nothing of them is lost by that.
+
+    What is compared is the rounding of weights alone, not that of activations; and many CPUs have no quick
+    arithmetic in 16 bits.
+    """
+    hooks, kept = [], {}
+
+    def widen(module: Any, args: Any, kwargs: Any) -> Any:
+        kept[module] = {name: p.dtype for name, p in module._parameters.items() if p is not None and narrow(p)}
+        for name in kept[module]:
+            module._parameters[name].data = module._parameters[name].data.float()
+        wide = {name: value.float() if narrow(value) else value for name, value in kwargs.items()}
+        return tuple(value.float() if narrow(value) else value for value in args), wide
+
+    def restore(module: Any, *_: Any) -> None:
+        for name, dtype in kept.pop(module).items():
+            module._parameters[name].data = module._parameters[name].data.to(dtype)
+
+    for module in model.modules():
+        if module._parameters:
+            hooks.append(module.register_forward_pre_hook(widen, with_kwargs=True))
+            hooks.append(module.register_forward_hook(restore))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def narrow(value: Any) -> bool:
+    """Whether it is a tensor of 16 bits."""
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
 
 
 def compare(

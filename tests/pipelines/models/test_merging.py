@@ -61,6 +61,17 @@ def test_the_sum_is_made_in_32_bits_and_kept_as_the_base_is(tiny_bfloat16, make_
     assert torch.equal(load_file(tmp_path / "model.safetensors")[f"{name}.weight"], exact)
 
 
+def test_logits_of_narrow_weights_are_computed_wide_and_leave_them_as_they_were(tiny_bfloat16):
+    narrow, wide = load_weights(tiny_bfloat16), load_causal_lm(tiny_bfloat16, "float32")
+    before = {name: value.clone() for name, value in narrow.state_dict().items()}
+
+    found = logits(narrow, PROMPT)
+
+    assert found.dtype == torch.float32 and torch.equal(found, logits(wide, PROMPT))
+    assert all(torch.equal(value, before[name]) for name, value in narrow.state_dict().items())
+    assert narrow.dtype == torch.bfloat16 and not any(m._forward_pre_hooks for m in narrow.modules())
+
+
 def test_large_weights_go_out_in_several_files(tiny_model, make_adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "SHARD", "200KB")
     assert merge_adapter(tiny_model, make_adapter(tiny_model), tmp_path, PROMPT).holds
@@ -109,7 +120,7 @@ def test_both_halves_of_an_encoder_and_decoder_are_compared(tmp_path):
 
     torch.manual_seed(0)
     config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    T5ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(tmp_path)
     model = load_weights(tmp_path)
     assert type(model) is T5ForConditionalGeneration
     assert logits(model, PROMPT).shape == (len(PROMPT), 64)
