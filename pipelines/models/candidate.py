@@ -36,12 +36,23 @@ class Candidate:
     """Of the base's files."""
     model: str = ""
     """Address of the trained weights in storage; empty for the base."""
+    chat_template: str = ""
+    """SHA-256 of the template that it was trained with; empty where nobody recorded it."""
 
     def here(self, workspace: "Workspace") -> "Candidate":
         """The same candidate in folders of this machine: those recorded where they exist, else found or fetched.
 
-        Raises UserError when this machine cannot get at them, or has another base.
+        Raises UserError when this machine cannot get at them, has another base, or a tokenizer that would put
+        conversations otherwise than training did.
         """
+        found = self._found(workspace)
+        if found.chat_template:
+            from pipelines.models.companions import checked_tokenizer
+
+            checked_tokenizer(found.base_folder, found.chat_template)
+        return found
+
+    def _found(self, workspace: "Workspace") -> "Candidate":
         if self.model and self.adapter_folder is None:
             return replace(self, base_folder=self._model_here(self.base_folder, workspace))
         from pipelines.models.load import base_here
@@ -79,8 +90,11 @@ def candidates_of(
     if not full:
         check_adapter(Path(folder), produced["base_fingerprint"])
     base = produced["base"], produced.get("base_revision"), produced["base_fingerprint"]
+    template = produced.get("chat_template", "")
     return {
-        "base": Candidate("base", produced["base_folder"], None, base[2], f"{recipe_name}-base", *base),
+        "base": Candidate(
+            "base", produced["base_folder"], None, base[2], f"{recipe_name}-base", *base, chat_template=template
+        ),
         "tuned": Candidate(
             "tuned",
             folder if full else produced["base_folder"],
@@ -89,6 +103,7 @@ def candidates_of(
             f"{recipe_name}-tuned",
             *base,
             produced["model"],
+            template,
         ),
     }
 

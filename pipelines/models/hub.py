@@ -52,4 +52,7 @@ def download(choice: BaseModelChoice, target: Path, packaged: PackagedBase | Non
             "[{base: FOLDER}]`. Behind a mirror: set HF_ENDPOINT.",
         ) from None
     shutil.rmtree(target / ".cache", ignore_errors=True)
-    return {"revision": str(info.sha), "origin": f"the hub's {name} at commit {info.sha}"}
+    licence = getattr(info.card_data, "license", None)
+    note = {"revision": str(info.sha), "origin": f"the hub's {name} at commit {info.sha}"}
+    # `other` names none: somebody has to look.
+    return note | ({"licence": licence} if isinstance(licence, str) and licence != "other" else {})

@@ -64,7 +64,9 @@ def version_tags(settings: Settings, name: str, version: str) -> dict[str, str]:
 
 def _tags(content: dict[str, Any]) -> dict[str, str]:
     reports, train = content["reports"], content["train"]
-    return {
+    # Reports of earlier releases recorded neither.
+    served = {f"sluice.{name}": train[name] for name in ("chat_template", "generation_config") if train.get(name)}
+    return served | {
         FINGERPRINT_TAG: train["model_fingerprint"],
         REPORT_TAG: reports["evaluate"]["key"],
         "sluice.base": train["base"],

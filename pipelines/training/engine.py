@@ -1,6 +1,5 @@
 """The model, its optimiser and DeepSpeed around them; what goes out at the end."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pipelines.models.files import RECORD
-from pipelines.models.load import load_causal_lm, load_tokenizer, quiet_transformers
+from pipelines.models.companions import write_companions
+from pipelines.models.load import load_causal_lm, quiet_transformers
 from pipelines.recipe import Train
 from pipelines.training.attention import attend_by_examples
 from pipelines.training.losses import SupervisedLoss
@@ -109,10 +108,14 @@ def start_engine(module: SupervisedLoss, train: Train, world: int) -> Any:
     return engine
 
 
-def export(engine: Any, train: Train, base_folder: Path, base: dict[str, str], target: Path, rank: int) -> None:
+def export(
+    engine: Any, train: Train, base_folder: Path, base: dict[str, str], target: Path, rank: int, tokenizer: Any
+) -> None:
     """Write what was trained into `target`: a PEFT adapter, or the whole model; every rank must call it.
 
-    `base` names the base and its fingerprint: an adapter is refused over any other.
+    Beside the weights stand the tokenizer that trained, its template and the generation defaults, so that an
+    adapter's folder too can be used by itself. `base` names the base and its fingerprint: an adapter is refused
+    over any other.
     """
     import deepspeed
 
@@ -137,8 +140,7 @@ def export(engine: Any, train: Train, base_folder: Path, base: dict[str, str], t
             kept = set(model.state_dict())
             state |= {name: value.cpu() for name, value in model.named_buffers() if name in kept}
             model.save_pretrained(target, state_dict=state)
-            load_tokenizer(base_folder).save_pretrained(target)
     # PEFT's model card is a form that nobody has filled in.
     (target / "README.md").unlink(missing_ok=True)
-    note = {"method": train.method, "base": base["name"], "base_fingerprint": base["fingerprint"]}
-    (target / RECORD).write_text(json.dumps(note, indent=2), encoding="utf-8")
+    record = {"method": train.method, "base": base["name"], "base_fingerprint": base["fingerprint"]}
+    write_companions(target, tokenizer, base_folder, record)

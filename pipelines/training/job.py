@@ -16,7 +16,7 @@ class Job:
     seed: int
     plan: Plan
     base: dict[str, Any]
-    """name, revision, folder, fingerprint."""
+    """name, revision, folder, fingerprint, chat_template (its SHA-256)."""
     bins: str
     """Address of the stored bins."""
     checkpoints: str = ""

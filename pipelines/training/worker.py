@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from cluster.errors import StageFailed, UserError
 from pipelines.data.packing import shuffled
 from pipelines.fingerprint import folder_fingerprint, short
+from pipelines.models.companions import checked_tokenizer
 from pipelines.models.load import base_here
 from pipelines.models.precision import Arithmetic, arithmetic
 from pipelines.recipe import Train
@@ -94,6 +95,7 @@ class Loop:
             folder = self.workspace.fetch(job.bins)
             self.bins, self.validation = BinFile(folder / "train.arrow"), BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
+            self.tokenizer = checked_tokenizer(self.base_folder, job.base.get("chat_template", ""))
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error
@@ -145,7 +147,7 @@ class Loop:
             outcome["kept_step"] = best
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch, "model")
-            export(self.engine, self.train, self.base_folder, self.job.base, target, self.rank)
+            export(self.engine, self.train, self.base_folder, self.job.base, target, self.rank, self.tokenizer)
             if self.rank == 0:
                 # Named by its content: a fresh start must not write over weights that somebody evaluated or serves.
                 outcome["model"] = self.workspace.keep(target, *self.job.model, short(folder_fingerprint(target)))

@@ -61,6 +61,15 @@ class Chain:
 
         return Stage(name=name, summary=name, gates=(f"{name}.rule",), reads=reads, work=work)
 
+    def audit_figures(self):
+        return {
+            "origins": [{"source": "tickets", "collector": "ops", "annotator": "jane", "rows": 100}],
+            "origin_combinations": 1,
+        }
+
+    def split_figures(self):
+        return {"rows": {"train": 80, "validation": 10, "test": 10}}
+
     def split_produced(self):
         return {
             "table": self.workspace.uri("tables", "split"),
@@ -119,3 +128,30 @@ def chain(workspace, tracking_template, monkeypatch):
     Path(target).mkdir(parents=True)
     shutil.copy(tracking_template, Path(target) / "mlflow.db")
     return Chain(workspace, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tmp_path_factory):
+    """`make_adapter(base_folder, **LoraConfig options) -> Path`: a seeded adapter as training leaves one."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from pipelines.models.companions import write_companions
+    from pipelines.models.load import load_causal_lm, load_tokenizer
+
+    def make(base_folder, scale=0.05, **options):
+        folder = tmp_path_factory.mktemp("adapter")
+        torch.manual_seed(5)
+        config = LoraConfig(**({"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options))
+        model = get_peft_model(load_causal_lm(base_folder, "float32"), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=scale)
+        model.peft_config["default"].base_model_name_or_path = str(base_folder)
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        record = {"method": "lora", "base": str(base_folder), "base_fingerprint": "b" * 64}
+        write_companions(folder, load_tokenizer(base_folder), base_folder, record)
+        return folder
+
+    return make

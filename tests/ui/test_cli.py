@@ -16,7 +16,7 @@ from pipelines.recipe_file import load_recipe
 from pipelines.stages import STAGES
 from ui import cli
 
-VERBS = {*STAGES, "run", "demo", "serve", "panel", "rollback", "reports", "waive", "init", "schema"} | {
+VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "reports", "waive", "init", "schema"} | {
     "data",
     "submit",
     "jobs",

@@ -80,6 +80,20 @@ def test_what_the_hub_answers_becomes_what_to_do(settings, monkeypatch, error, s
     assert remedy in refused.value.remedy
 
 
+@pytest.mark.parametrize(("told", "kept"), [({"license": "mit"}, "mit"), ({"license": "other"}, None), (None, None)])
+def test_the_licence_that_the_hub_names_is_recorded(monkeypatch, tmp_path, told, kept):
+    import huggingface_hub
+    from huggingface_hub.hf_api import ModelInfo
+
+    from pipelines.models.hub import download
+
+    info = ModelInfo(id="owner/model", sha="abc", siblings=[{"rfilename": "model.safetensors"}], cardData=told)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: None)
+    note = download(BaseModelChoice(base="owner/model"), tmp_path, None)
+    assert (note["revision"], note.get("licence")) == ("abc", kept)
+
+
 def test_a_fetch_that_breaks_off_leaves_nothing(settings, monkeypatch):
     def break_off(entry, file, revision, target):
         (target / "config.json").write_text("{}")
