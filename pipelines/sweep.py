@@ -32,7 +32,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "split": split.produced["split"],
         "split_report": split.key,
         "base": base_fingerprint(recipe.base, workspace.settings),
-        "train": fingerprint(recipe.train.model_dump(mode="json")),
+        "train": fingerprint(recipe.train.learnt_from()),
         "sweep": fingerprint(sweep.model_dump(mode="json")),
         "seed": str(recipe.seed),
         "version": code_version(),

@@ -34,7 +34,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "split": split.produced["split"],
         "split_report": split.key,
         "base": base_fingerprint(recipe.base, workspace.settings),
-        "train": fingerprint(train.model_dump(mode="json")),
+        "train": fingerprint(train.learnt_from()),
         "seed": str(recipe.seed),
         "version": code_version(),
     } | ({"sweep": winner["report"]} if winner else {})
@@ -124,6 +124,20 @@ def prepare_bins(
     return stored
 
 
+def validation_groups(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """Validation example -> its group, or its cluster of near-duplicates, for those that share one."""
+    from collections import Counter
+
+    from pipelines.data.versioned.table import read_side
+    from pipelines.stages import load_stage
+
+    table = read_side(require(load_stage("split"), recipe, workspace), "validation")
+    rows = zip(*(table[name].to_pylist() for name in ("id", "group", "cluster")), strict=True)
+    groups = {example: group or cluster or example for example, group, cluster in rows}
+    sizes = Counter(groups.values())
+    return {example: group for example, group in groups.items() if sizes[group] > 1}
+
+
 def make_job(
     recipe: Recipe, train: Train, base: "BaseFiles", bins: "StoredBins", workspace: Workspace, name: str
 ) -> "Job":
@@ -144,6 +158,8 @@ def make_job(
         bins=bins.address,
         checkpoints=workspace.uri("runs", name),
         model=("models", recipe.name, name.removeprefix(f"{recipe.name}-")),
+        groups=validation_groups(recipe, workspace),
+        price_per_hour=recipe.cluster.price_per_hour,
     )
 
 
@@ -184,10 +200,21 @@ def run_tracked(
 def tracked(event: dict[str, Any]) -> dict[str, float]:
     """A training event as metrics."""
     if event["kind"] == "step":
-        names = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
+        names = (
+            "loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_second",
+            "utilisation",
+            "memory_bytes",
+            "device_memory_bytes",
+        )
         return {f"train/{name}": event[name] for name in names if name in event}
     if event["kind"] in ("baseline", "validation"):
-        return {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        values = {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        # Against the lowest loss before, with the interval of the paired difference.
+        known = {f"validation/{name}": event.get(name) for name in ("difference", "low", "high")}
+        return values | {name: value for name, value in known.items() if value is not None}
     return {}
 
 
@@ -227,10 +254,21 @@ def judge(
         "step_seconds": round(outcome["seconds"], 3),
         "padding_share": round(
             padding_share(
-                file, order, train.global_batch_size, train.per_device_train_batch_size, recipe.cluster.num_workers
+                file, order, train.global_batch_size, outcome["per_device_train_batch_size"], recipe.cluster.num_workers
             ),
             4,
         ),
+        "per_device_train_batch_size": outcome["per_device_train_batch_size"],
+        "batch_probe": outcome["batch_probe"],
+        "utilisation": round(outcome["utilisation"], 4) if outcome["utilisation_of"] else None,
+        "utilisation_of": outcome["utilisation_of"],
+        **outcome["memory"],
+        "hours": round(outcome["spent_seconds"] / 3600, 4),
+        "cost": None if outcome["cost"] is None else round(outcome["cost"], 4),
+        "ended_by": outcome["ended_by"],
+        "overfit": outcome["overfit"],
+        "against_base": outcome["against_base"],
+        "examples_by_loss": outcome["examples_by_loss"],
         "examples": bins.train.kept,
         "sequences": bins.train.bins,
         "dropped_overlong": bins.train.dropped,
@@ -241,8 +279,9 @@ def judge(
         "history": outcome["history"],
         "stopped_because": outcome["stopped_because"],
         "winner": winner,
-        # The arithmetic that was computed in: `auto` depends on the machine.
-        "resolved_train": train.model_dump(mode="json") | {"dtype": outcome["dtype"]},
+        # The arithmetic that was computed in and the sequences that fitted: `auto` depends on the machine.
+        "resolved_train": train.model_dump(mode="json")
+        | {name: outcome[name] for name in ("dtype", "per_device_train_batch_size")},
     }
     return Outcome(
         gates=(
@@ -251,7 +290,9 @@ def judge(
             verdicts.overfit_gate(outcome, kept),
             verdicts.converged_gate(outcome, kept),
         ),
-        findings=verdicts.input_findings(bins.train) + verdicts.input_findings(bins.validation, "validation"),
+        findings=verdicts.budget_findings(outcome, job.plan.steps)
+        + verdicts.input_findings(bins.train)
+        + verdicts.input_findings(bins.validation, "validation"),
         figures=figures,
         produced={
             "model": outcome["model"],
