@@ -75,6 +75,10 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     train, winner = resolve(recipe, workspace)
     base = find_base(recipe.base, workspace.settings)
     check_recipe(train, recipe.cluster, base)
+    if "wandb" in train.report_to:
+        from pipelines.tracking.weights_and_biases import check_installed
+
+        check_installed()
     bins = prepare_bins(recipe, train, base, workspace, progress)
     if bins.example:
         progress.say(f"an example, what is learnt between marks:\n{bins.example['marked_text']}")
@@ -172,10 +176,10 @@ def run_tracked(
     name: str,
     winner: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train, with every step in MLflow; the outcome with its `run_id`."""
+    """Train, with every step tracked; the outcome with its `run_id`."""
     from dataclasses import replace
 
-    from pipelines.tracking import runs
+    from pipelines.tracking.live import LiveRun
     from pipelines.training.trainer import check_resumable, find_place, fit
 
     settings = workspace.settings
@@ -183,18 +187,18 @@ def run_tracked(
     check_resumable(job, place)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
-    run_id = runs.start_run(settings, name, tags, params)
+    run = LiveRun(settings, name, tags, params, wandb="wandb" in train.report_to)
 
     def on_event(event: dict[str, Any]) -> None:
-        runs.log_metrics(settings, run_id, tracked(event), int(event.get("step", 0)))
+        run.log(tracked(event), int(event.get("step", 0)), event["time"])
 
     try:
         outcome = fit(replace(job, device=place.device), place, name, workspace, progress, on_event)
     except BaseException as error:
-        runs.end_run(settings, run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    runs.end_run(settings, run_id)
-    return outcome | {"run_id": run_id}
+    run.end()
+    return outcome | {"run_id": run.run_id}
 
 
 def tracked(event: dict[str, Any]) -> dict[str, float]:
