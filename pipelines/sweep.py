@@ -148,7 +148,9 @@ class Watch:
             )
             shown = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
             self._progress.say(f"{trial} ({len(self._runs)} of {asked(self._recipe).num_samples}): {shown}")
-        runs.log_metrics(self._settings, self._runs.get(trial, ""), tracked(event), int(event.get("step", 0)))
+        runs.log_metrics(
+            self._settings, self._runs.get(trial, ""), tracked(event), int(event.get("step", 0)), event["time"]
+        )
         if kind == "step":
             self._steps[trial] = event["step"]
             note = f"{trial} loss {event['loss']:.3f}  {event['tokens_per_second']:.0f} tokens/s"

@@ -271,8 +271,9 @@ def judge(
         "cost": None if outcome["cost"] is None else round(outcome["cost"], 4),
         "ended_by": outcome["ended_by"],
         "overfit": outcome["overfit"],
-        "against_base": outcome["against_base"],
-        "examples_by_loss": outcome["examples_by_loss"],
+        # A run that ends at once on a checkpoint of an earlier layout measured no examples.
+        "against_base": outcome.get("against_base"),
+        "examples_by_loss": outcome.get("examples_by_loss", {}),
         "examples": bins.train.kept,
         "sequences": bins.train.bins,
         "dropped_overlong": bins.train.dropped,

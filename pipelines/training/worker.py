@@ -165,14 +165,14 @@ class Loop:
             self._say("baseline", step=0, loss=self.state.baseline_loss)
         stopped = "the last step"
         while self.state.step < self.plan.steps:
+            if self.state.ended_by:
+                stopped = f"{self.budget.described(self.state.ended_by)} was spent"
+                break
             if self.state.stopping.exhausted and not self.job.rungs:
                 stopped = (
                     f"no improvement in {self.train.early_stopping_patience} validations "
                     f"(best at step {self.state.stopping.best_step})"
                 )
-                break
-            if self.state.ended_by:
-                stopped = f"{self.budget.described(self.state.ended_by)} was spent"
                 break
             asked = self._step()
             validates = self._validates(self.state.step) or bool(self.state.ended_by)
