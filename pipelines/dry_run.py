@@ -20,11 +20,14 @@ def dry_run_of_all(stages: list[Stage], recipe: Recipe, workspace: Workspace) ->
 
 def _place_and_step(recipe: Recipe, workspace: Workspace) -> list[str]:
     train, workers = recipe.train, recipe.cluster.num_workers
-    accumulation = train.global_batch_size // (train.per_device_train_batch_size * workers)
+    if train.per_device_train_batch_size == "auto":
+        step = f"{workers} worker(s) x as many sequences as fit, accumulated"
+    else:
+        accumulation = train.global_batch_size // (train.per_device_train_batch_size * workers)
+        step = f"{workers} worker(s) x {train.per_device_train_batch_size} sequence(s) x {accumulation} accumulated"
     return [
         f"# workspace: {workspace.settings.storage}",
-        f"# step: {workers} worker(s) x {train.per_device_train_batch_size} sequence(s) "
-        f"x {accumulation} accumulated = {train.global_batch_size}; "
+        f"# step: {step} = {train.global_batch_size}; "
         f"learning rate {train.peak_learning_rate:g}, ZeRO {train.deepspeed.stage}",
     ]
 

@@ -14,8 +14,8 @@ from pipelines.recipe_data import Audit, Dataset, Split
 from pipelines.section import Fraction, ModelName, PositiveFloat, PowerOfTwo, Section, nearest
 
 
-def _power_of_two(value: int) -> int:
-    if value & (value - 1):
+def _power_of_two(value: int | str) -> int | str:
+    if isinstance(value, int) and value & (value - 1):
         lower = 2 ** int(math.log2(value))
         raise ValueError(f"must be a power of two: {lower} or {2 * lower}")
     return value
@@ -58,8 +58,9 @@ class Train(Section):
     """Stop after this many optimiser steps, whatever the epochs."""
     global_batch_size: PowerOfTwo = 16
     """Sequences (packed bins) per optimiser step over all workers; accumulation follows from it."""
-    per_device_train_batch_size: PowerOfTwo = 1
-    """Sequences per forward pass on one worker."""
+    per_device_train_batch_size: PowerOfTwo | Literal["auto"] = 1
+    """Sequences per forward pass on one worker. `auto`: the largest power of two that fits the device's memory and
+    is no slower than half of it, found before the first step and remembered; what is learnt stays the same."""
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
     """Tokens in a sequence: of a packed bin, and the most an example may have."""
     packing: bool = True
@@ -102,11 +103,27 @@ class Train(Section):
     early_stopping_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Improvement of the validation loss (nats per token) that counts as one."""
 
+    divergence_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0
+    """Training has diverged when its loss stays above this many times its running median (and above where it began)
+    for divergence_steps steps; null: only when it is no number."""
+    divergence_steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Steps in a row."""
+    max_hours: PositiveFloat | None = None
+    """Training ends at the next step, with a validation and the best kept, when it has taken so many hours, those
+    before a resume included; a sweep's trials have sweep.max_steps instead."""
+    max_cost: PositiveFloat | None = None
+    """The same for money: hours x cluster.num_workers x cluster.price_per_hour."""
+    logging_steps: Annotated[int, Field(ge=1)] = 1
+    """Steps between readings of the loss: in between nothing waits for the device; a stop, a budget and a loss that
+    is no number are noticed then."""
+    report_to: tuple[Literal["wandb"], ...] = ()
+    """Where the run's figures go besides MLflow: `wandb` (the extra; its key comes from the environment)."""
+
     _sizes = field_validator("global_batch_size", "per_device_train_batch_size")(_power_of_two)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
-        if self.per_device_train_batch_size > self.global_batch_size:
+        if self.sequences_per_pass > self.global_batch_size:
             raise ValueError(
                 f"per_device_train_batch_size {self.per_device_train_batch_size} is above "
                 f"global_batch_size {self.global_batch_size}"
@@ -118,11 +135,25 @@ class Train(Section):
         """The learning rate, or the method's usual one (LoRA 2e-4: Hu et al. 2021; full 2e-5)."""
         return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
 
+    @property
+    def sequences_per_pass(self) -> int:
+        """per_device_train_batch_size; 1, which must fit, where it is still to be found."""
+        width = self.per_device_train_batch_size
+        return 1 if width == "auto" else width
+
+    def learnt_from(self) -> dict[str, Any]:
+        """What of the section changes what is learnt: what fingerprints cover."""
+        return self.model_dump(mode="json", exclude={"logging_steps", "report_to"})
+
 
 NOT_SWEPT = {
     "deepspeed": "it does not change what is learnt",
     "dtype": "evaluation and serving compute as train.dtype says",
     "max_steps": "trials run for sweep.max_steps",
+    "max_hours": "trials run for sweep.max_steps",
+    "max_cost": "trials run for sweep.max_steps",
+    "logging_steps": "it does not change what is learnt",
+    "report_to": "it does not change what is learnt",
     "num_train_epochs": "trials run for sweep.max_steps",
     "eval_steps": "trials are validated at the rungs",
     "early_stopping_patience": "the scheduler stops trials",
@@ -250,6 +281,8 @@ class Cluster(Section):
     """Logical CPUs that each training worker reserves."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] = 1
     """Trials of a sweep that run at the same time."""
+    price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """What a worker costs per hour, in the currency of train.max_cost: a report then tells what training cost."""
 
 
 class Recipe(Section):
@@ -272,12 +305,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "Recipe":
-        per_step = self.train.per_device_train_batch_size * self.cluster.num_workers
+        per_step = self.train.sequences_per_pass * self.cluster.num_workers
         if self.train.global_batch_size % per_step:
             raise ValueError(
                 f"train.global_batch_size {self.train.global_batch_size} is not divisible by "
                 f"per_device_train_batch_size x cluster.num_workers = {per_step}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> "Recipe":
+        if self.train.max_cost is not None and self.cluster.price_per_hour is None:
+            raise ValueError("train.max_cost needs cluster.price_per_hour")
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "split": split.produced["split"],
         "split_report": split.key,
         "base": base_fingerprint(recipe.base, workspace.settings),
-        "train": fingerprint(recipe.train.model_dump(mode="json")),
+        "train": fingerprint(recipe.train.learnt_from()),
         "sweep": fingerprint(sweep.model_dump(mode="json")),
         "seed": str(recipe.seed),
         "version": code_version(),
@@ -148,7 +148,9 @@ class Watch:
             )
             shown = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
             self._progress.say(f"{trial} ({len(self._runs)} of {asked(self._recipe).num_samples}): {shown}")
-        runs.log_metrics(self._settings, self._runs.get(trial, ""), tracked(event), int(event.get("step", 0)))
+        runs.log_metrics(
+            self._settings, self._runs.get(trial, ""), tracked(event), int(event.get("step", 0)), event["time"]
+        )
         if kind == "step":
             self._steps[trial] = event["step"]
             note = f"{trial} loss {event['loss']:.3f}  {event['tokens_per_second']:.0f} tokens/s"

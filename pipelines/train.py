@@ -34,7 +34,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "split": split.produced["split"],
         "split_report": split.key,
         "base": base_fingerprint(recipe.base, workspace.settings),
-        "train": fingerprint(train.model_dump(mode="json")),
+        "train": fingerprint(train.learnt_from()),
         "seed": str(recipe.seed),
         "version": code_version(),
     } | ({"sweep": winner["report"]} if winner else {})
@@ -75,6 +75,10 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     train, winner = resolve(recipe, workspace)
     base = find_base(recipe.base, workspace.settings)
     check_recipe(train, recipe.cluster, base)
+    if "wandb" in train.report_to:
+        from pipelines.tracking.weights_and_biases import check_installed
+
+        check_installed()
     bins = prepare_bins(recipe, train, base, workspace, progress)
     if bins.example:
         progress.say(f"an example, what is learnt between marks:\n{bins.example['marked_text']}")
@@ -124,6 +128,20 @@ def prepare_bins(
     return stored
 
 
+def validation_groups(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """Validation example -> its group, or its cluster of near-duplicates, for those that share one."""
+    from collections import Counter
+
+    from pipelines.data.versioned.table import read_side
+    from pipelines.stages import load_stage
+
+    table = read_side(require(load_stage("split"), recipe, workspace), "validation")
+    rows = zip(*(table[name].to_pylist() for name in ("id", "group", "cluster")), strict=True)
+    groups = {example: group or cluster or example for example, group, cluster in rows}
+    sizes = Counter(groups.values())
+    return {example: group for example, group in groups.items() if sizes[group] > 1}
+
+
 def make_job(
     recipe: Recipe, train: Train, base: "BaseFiles", bins: "StoredBins", workspace: Workspace, name: str
 ) -> "Job":
@@ -147,6 +165,8 @@ def make_job(
         bins=bins.address,
         checkpoints=workspace.uri("runs", name),
         model=("models", recipe.name, name.removeprefix(f"{recipe.name}-")),
+        groups=validation_groups(recipe, workspace),
+        price_per_hour=recipe.cluster.price_per_hour,
     )
 
 
@@ -159,10 +179,10 @@ def run_tracked(
     name: str,
     winner: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train, with every step in MLflow; the outcome with its `run_id`."""
+    """Train, with every step tracked; the outcome with its `run_id`."""
     from dataclasses import replace
 
-    from pipelines.tracking import runs
+    from pipelines.tracking.live import LiveRun
     from pipelines.training.trainer import check_resumable, find_place, fit
 
     settings = workspace.settings
@@ -170,27 +190,38 @@ def run_tracked(
     check_resumable(job, place)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
-    run_id = runs.start_run(settings, name, tags, params)
+    run = LiveRun(settings, name, tags, params, wandb="wandb" in train.report_to)
 
     def on_event(event: dict[str, Any]) -> None:
-        runs.log_metrics(settings, run_id, tracked(event), int(event.get("step", 0)))
+        run.log(tracked(event), int(event.get("step", 0)), event["time"])
 
     try:
         outcome = fit(replace(job, device=place.device), place, name, workspace, progress, on_event)
     except BaseException as error:
-        runs.end_run(settings, run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    runs.end_run(settings, run_id)
-    return outcome | {"run_id": run_id}
+    run.end()
+    return outcome | {"run_id": run.run_id}
 
 
 def tracked(event: dict[str, Any]) -> dict[str, float]:
     """A training event as metrics."""
     if event["kind"] == "step":
-        names = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
+        names = (
+            "loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_second",
+            "utilisation",
+            "memory_bytes",
+            "device_memory_bytes",
+        )
         return {f"train/{name}": event[name] for name in names if name in event}
     if event["kind"] in ("baseline", "validation"):
-        return {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        values = {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        # Against the lowest loss before, with the interval of the paired difference.
+        known = {f"validation/{name}": event.get(name) for name in ("difference", "low", "high")}
+        return values | {name: value for name, value in known.items() if value is not None}
     return {}
 
 
@@ -205,14 +236,12 @@ def judge(
     workspace: Workspace,
 ) -> Outcome:
     """The outcome as gates, findings, figures and addresses."""
-    from pipelines.data.packing import shuffled
     from pipelines.fingerprint import folder_fingerprint
     from pipelines.models.companions import GENERATION_CONFIG
     from pipelines.training import verdicts
     from pipelines.training.bins import BinFile, padding_share
 
     file = BinFile(workspace.fetch(bins.address) / "train.arrow")
-    order = shuffled(len(file), recipe.seed, 0)
     kept = verdicts.kept_loss(outcome)
     model = workspace.fetch(outcome["model"])
     figures = {
@@ -230,12 +259,19 @@ def judge(
         "tokens": outcome["tokens"],
         "supervised_tokens": outcome["supervised_tokens"],
         "step_seconds": round(outcome["seconds"], 3),
-        "padding_share": round(
-            padding_share(
-                file, order, train.global_batch_size, train.per_device_train_batch_size, recipe.cluster.num_workers
-            ),
-            4,
-        ),
+        "padding_share": round(padding_share(file, train.global_batch_size), 4),
+        "per_device_train_batch_size": outcome["per_device_train_batch_size"],
+        "batch_probe": outcome["batch_probe"],
+        "utilisation": round(outcome["utilisation"], 4) if outcome["utilisation_of"] else None,
+        "utilisation_of": outcome["utilisation_of"],
+        **outcome["memory"],
+        "hours": round(outcome["spent_seconds"] / 3600, 4),
+        "cost": None if outcome["cost"] is None else round(outcome["cost"], 4),
+        "ended_by": outcome["ended_by"],
+        "overfit": outcome["overfit"],
+        # A run that ends at once on a checkpoint of an earlier layout measured no examples.
+        "against_base": outcome.get("against_base"),
+        "examples_by_loss": outcome.get("examples_by_loss", {}),
         "examples": bins.train.kept,
         "sequences": bins.train.bins,
         "dropped_overlong": bins.train.dropped,
@@ -246,8 +282,9 @@ def judge(
         "history": outcome["history"],
         "stopped_because": outcome["stopped_because"],
         "winner": winner,
-        # The arithmetic that was computed in: `auto` depends on the machine.
-        "resolved_train": train.model_dump(mode="json") | {"dtype": outcome["dtype"]},
+        # The arithmetic that was computed in and the sequences that fitted: `auto` depends on the machine.
+        "resolved_train": train.model_dump(mode="json")
+        | {name: outcome[name] for name in ("dtype", "per_device_train_batch_size")},
     }
     return Outcome(
         gates=(
@@ -256,7 +293,9 @@ def judge(
             verdicts.overfit_gate(outcome, kept),
             verdicts.converged_gate(outcome, kept),
         ),
-        findings=verdicts.input_findings(bins.train) + verdicts.input_findings(bins.validation, "validation"),
+        findings=verdicts.budget_findings(outcome, job.plan.steps)
+        + verdicts.input_findings(bins.train)
+        + verdicts.input_findings(bins.validation, "validation"),
         figures=figures,
         produced={
             "model": outcome["model"],

@@ -76,11 +76,11 @@ class Tracker:
             self._client = MlflowClient(self.tracking_uri)
         return self._client
 
-    def log(self, run_id: str, metrics: dict[str, float], step: int) -> None:
+    def log(self, run_id: str, metrics: dict[str, float], step: int, at: float | None = None) -> None:
         """Keep the values of one step; sent now, or when the server is back."""
         pending = self._pending.setdefault(run_id, _Pending())
-        now = round(time.time() * 1000)
-        pending.points += [(name, float(value), step, now) for name, value in metrics.items()]
+        when = round((time.time() if at is None else at) * 1000)
+        pending.points += [(name, float(value), step, when) for name, value in metrics.items()]
         self._lost += len(pending.points[:-MAX_PENDING])
         del pending.points[:-MAX_PENDING]
         self.flush()
@@ -199,10 +199,13 @@ def _create_experiment(client: Any) -> str:
         return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
-def log_metrics(settings: Settings, run_id: str, metrics: dict[str, float], step: int) -> None:
-    """Add the values of one step to a run; never fails, and an outage only delays them."""
+def log_metrics(settings: Settings, run_id: str, metrics: dict[str, float], step: int, at: float | None = None) -> None:
+    """Add the values of one step to a run; never fails, and an outage only delays them.
+
+    `at`: the unix time in seconds when they were so; now, without it.
+    """
     if run_id:
-        tracker(settings).log(run_id, metrics, step)
+        tracker(settings).log(run_id, metrics, step, at)
 
 
 def end_run(settings: Settings, run_id: str, status: str = "FINISHED") -> None:

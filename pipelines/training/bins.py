@@ -279,13 +279,10 @@ def micro_batches(numbers: Sequence[int | None], rank: int, world: int, width: i
         yield list(mine[start : start + width])
 
 
-def padding_share(file: BinFile, order: Sequence[int], batch: int, width: int, workers: int) -> float:
-    """Share of the places in an epoch's forward passes that hold no token."""
-    places = 0
-    for step in range(-(-len(order) // batch)):
-        numbers = step_bins(order, file.sizes, step, batch)
-        for rank in range(workers):
-            for micro in micro_batches(numbers, rank, workers, width):
-                sizes = [len(PADDING_BIN.tokens) if number is None else file.sizes[number] for number in micro]
-                places += max(sizes) * len(sizes)
-    return 1 - sum(file.sizes) / places if places else 0.0
+def padding_share(file: BinFile, batch: int) -> float:
+    """Share of the places in an epoch's forward passes that hold no token of an example.
+
+    The bins of a pass stand end to end: only what fills the last step up to `batch` bins is padding.
+    """
+    spare = (-len(file) % batch) * len(PADDING_BIN.tokens)
+    return spare / max(1, sum(file.sizes) + spare)

@@ -13,7 +13,7 @@ from pipelines.section import nearest
 
 def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:
     """Raise UserError when the base lacks a LoRA target or positions, or the batch does not divide."""
-    per_step = train.per_device_train_batch_size * cluster.num_workers
+    per_step = train.sequences_per_pass * cluster.num_workers
     if train.global_batch_size % per_step:
         raise UserError(
             f"train.global_batch_size {train.global_batch_size} is not divisible by per_device_train_batch_size x "

@@ -29,10 +29,11 @@ def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
     if train.deepspeed.offload_optimizer != "none":
         zero["offload_optimizer"] = {"device": train.deepspeed.offload_optimizer}
+    width = train.sequences_per_pass
     return {
         "train_batch_size": train.global_batch_size,
-        "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
-        "gradient_accumulation_steps": train.global_batch_size // (train.per_device_train_batch_size * world),
+        "train_micro_batch_size_per_gpu": width,
+        "gradient_accumulation_steps": train.global_batch_size // (width * world),
         "gradient_clipping": train.max_grad_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": train.dtype == "bfloat16"},
@@ -63,7 +64,7 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
     model: Any = load_causal_lm(base_folder, train.dtype)
     model.config.use_cache = False
-    attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size > 1)
+    attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size != 1)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.method == "lora":

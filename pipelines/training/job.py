@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipelines.training.budget import Kind
+from pipelines.training.divergence import Spike
 from pipelines.training.schedule import Plan
 from pipelines.training.stopping import Stopping
 
@@ -32,6 +34,12 @@ class Job:
     """Stands in every event: the trial's name."""
     values: dict[str, Any] = field(default_factory=dict)
     """What a trial tries; told when it starts."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Validation example -> its group, for those that share one."""
+    price_per_hour: float | None = None
+    """Of a worker."""
+    memory_bytes: int | None = None
+    """What a worker's passes may take when their size is to be found; None: what is free on its device."""
 
 
 @dataclass
@@ -41,13 +49,26 @@ class State:
     step: int = 0
     stopping: Stopping = field(default_factory=lambda: Stopping(1, 0.0))
     baseline_loss: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     supervised_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
     since_loss: float = 0.0
     """Summed since the last validation; with `since_tokens` it gives the training loss at the next one."""
     since_tokens: int = 0
+    busy_seconds: float = 0.0
+    """Of all workers, for which their devices, fully used, would have been busy in the steps."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Peaks in bytes, of the worker that has the highest."""
+    spent_seconds: float = 0.0
+    """Wall-clock of the loop, over all the times that the run was begun and resumed; each up to its last checkpoint."""
+    ended_by: Kind = ""
+    """The budget that ended the run."""
+    spike: Spike = field(default_factory=lambda: Spike(None, 1))
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """Summed loss of each validation example: `base` before training, `best` and `last`."""
+    overfit: dict[str, Any] | None = None
+    """What the last validation shows of overfitting."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -56,4 +77,5 @@ class State:
     @classmethod
     def of(cls, content: dict[str, Any]) -> "State":
         """The state that `as_json` gave."""
-        return cls(**(content | {"stopping": Stopping(**content["stopping"])}))
+        spike = Spike.of(content["spike"]) if "spike" in content else Spike(None, 1)
+        return cls(**(content | {"stopping": Stopping(**content["stopping"]), "spike": spike}))

@@ -61,8 +61,13 @@ class SupervisedLoss(nn.Module):
         self.same_calls = same_calls
         """Run the output layer equally often on every worker: ZeRO-3 gathers it from all of them at each call."""
 
-    def forward(self, tokens: Tensor, position_ids: Tensor, targets: Tensor, ends: tuple[int, ...]) -> Tensor:
-        """Sum of -log p over a batch's supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none."""
+    def forward(
+        self, tokens: Tensor, position_ids: Tensor, targets: Tensor, ends: tuple[int, ...], *, each: bool = False
+    ) -> Tensor:
+        """Sum of -log p over a batch's supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none.
+
+        With `each` the -log p of each of them, in their order, for what measures and does not learn.
+        """
         inner = unwrapped(self.model)
         head = inner.get_output_embeddings()
         backbone = getattr(inner, inner.base_model_prefix, None)
@@ -80,14 +85,17 @@ class SupervisedLoss(nn.Module):
         if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):
             # Models whose logits are not simply head(hidden): the long way.
             logits = self.model(**inputs).logits[:, :-1][wanted]
-            return _entropy(logits, labels)
+            return _entropy(logits, labels, each)
         hidden = backbone(**inputs).last_hidden_state
         chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
         parts = max(1, -(-len(labels) // CHUNK))
         if self.same_calls:
             parts = _most(parts, hidden.device)
         if parts == 1:
-            return _loss(head, chosen, labels, spare)
+            return _loss(head, chosen, labels, spare, each)
+        if each:
+            slices = [slice(number * CHUNK, (number + 1) * CHUNK) for number in range(parts)]
+            return torch.cat([_loss(head, chosen[part], labels[part], spare, True) for part in slices])
         total: Tensor = hidden.new_zeros((), dtype=torch.float32)
         for number in range(parts):
             part = slice(number * CHUNK, (number + 1) * CHUNK)
@@ -102,17 +110,18 @@ def _most(count: int, device: torch.device) -> int:
     return int(tensor[0])
 
 
-def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor) -> Tensor:
+def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor, each: bool = False) -> Tensor:
     """Of some places; without any, `spare` goes through the output layer and weighs nothing."""
     if not len(labels):
         # A whole loss: what is saved last decides how far recomputing goes, and it must go through the layer's end.
-        return _entropy(head(spare)[0], torch.zeros(1, dtype=torch.int64, device=spare.device)) * 0.0
+        nothing = _entropy(head(spare)[0], torch.zeros(1, dtype=torch.int64, device=spare.device)) * 0.0
+        return nothing.new_zeros(0) if each else nothing
     logits: Tensor = head(hidden)
-    return _entropy(logits, labels)
+    return _entropy(logits, labels, each)
 
 
-def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+def _entropy(logits: Tensor, labels: Tensor, each: bool = False) -> Tensor:
+    loss: Tensor = nn.functional.cross_entropy(logits.float(), labels, reduction="none" if each else "sum")
     return loss
 
 

@@ -162,6 +162,15 @@ class _Shown:
             self._validation = f"validation {loss:.3f}, perplexity {math.exp(min(loss, 50)):.1f}"
             where = "before training" if kind == "baseline" else f"step {event['step']}"
             self._progress.say(f"{where}: {self._validation}")
+        elif kind == "batch":
+            found = "remembered" if event["remembered"] else f"found by trying; {event['because']}"
+            self._progress.say(f"sequences per pass: {event['sequences']} ({found}).")
+        elif kind == "overfit":
+            since = f"step {event['since_step']}" if event["since_step"] else "the start"
+            self._progress.say(
+                f"step {event['step']}: overfitting since {since}: validation {event['difference']:+.3f} "
+                f"[{event['low']:+.3f}, {event['high']:+.3f}] while training fell to {event['train_loss']:.3f}."
+            )
         elif kind == "step":
             note = f"loss {event['loss']:.3f}  {self._validation}  {event['tokens_per_second']:.0f} tokens/s"
             self._bar.update(event["step"], f"{note}  {self._left(event)}")

@@ -61,22 +61,53 @@ def overfit_gate(outcome: dict[str, Any], kept: float) -> Gate:
     best, baseline = outcome["stopping"]["best_loss"], outcome["baseline_loss"]
     last, learnt = outcome["last_validation_loss"], outcome["last_train_loss"]
     by_heart = kept >= baseline and learnt < baseline
+    holds = math.isfinite(kept) and kept <= best + 1e-9 and not by_heart
     return decide(
         "train.overfit",
-        math.isfinite(kept) and kept <= best + 1e-9 and not by_heart,
+        holds,
         f"Kept step {outcome['kept_step']} of {outcome['step']}: validation loss {kept:.3f} (lowest {best:.3f}, last "
-        f"{last:.3f}); training ended at {learnt:.3f}, a gap of {last - learnt:+.3f}.",
+        f"{last:.3f}); training ended at {learnt:.3f}, a gap of {last - learnt:+.3f}. {_overfit_told(outcome, holds)}",
+    )
+
+
+def _overfit_told(outcome: dict[str, Any], best_kept: bool) -> str:
+    """Whether validation rose while training fell, since when and by how much, and what became of it."""
+    seen = outcome.get("overfit")
+    if not seen:
+        return "No overfitting was seen."
+    since = f"step {seen['since_step']}" if seen["since_step"] else "the start"
+    kept = "the best weights were kept" if best_kept else "what was kept is overfit"
+    return (
+        f"Overfitting since {since}: by step {seen['seen_at_step']} the validation loss rose by "
+        f"{seen['difference']:+.3f} [{seen['low']:+.3f}, {seen['high']:+.3f}] while the training loss fell from "
+        f"{seen['train_loss_then']:.3f} to {seen['train_loss']:.3f}; {kept}."
     )
 
 
 def converged_gate(outcome: dict[str, Any], kept: float) -> Gate:
     """The kept weights predict validation better than the base did."""
-    baseline = outcome["baseline_loss"]
+    baseline, gain = outcome["baseline_loss"], outcome.get("against_base") or {}
+    interval = "" if gain.get("low") is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
     return decide(
         "train.converged",
         math.isfinite(kept) and kept < baseline,
-        f"Validation loss {baseline:.3f} before training and {kept:.3f} kept ({kept - baseline:+.3f}; perplexity "
-        f"{math.exp(min(baseline, 50)):.1f} to {math.exp(min(kept, 50)):.1f}).",
+        f"Validation loss {baseline:.3f} before training and {kept:.3f} kept ({kept - baseline:+.3f}{interval}; "
+        f"perplexity {math.exp(min(baseline, 50)):.1f} to {math.exp(min(kept, 50)):.1f}).",
+    )
+
+
+def budget_findings(outcome: dict[str, Any], planned: int) -> tuple[Finding, ...]:
+    """That a budget ended the run before its last step."""
+    if not outcome["ended_by"] or outcome["step"] >= planned:
+        return ()
+    return (
+        Finding(
+            code="train.converged.budget",
+            severity="warning",
+            message=f"Training ended at step {outcome['step']} of {planned}: {outcome['stopped_because']}.",
+            count=planned - outcome["step"],
+            remedy=f"Raise train.{outcome['ended_by']}, or plan fewer steps: the learning rate never came to its end.",
+        ),
     )
 
 

@@ -84,3 +84,33 @@ def process_group(tmp_path_factory):
     dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+class Remote:
+    def __init__(self, call):
+        self.remote = call
+
+
+class Listener:
+    """A mailbox in this process."""
+
+    def __init__(self):
+        self.events = []
+        self.put = Remote(self.events.append)
+
+    def of(self, kind, value="step"):
+        return [event[value] for event in self.events if event["kind"] == kind]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    from pipelines.training import worker
+
+    def go(job, stop_at=None):
+        heard = Listener()
+        monkeypatch.setattr(
+            worker.Loop, "_stop_asked", lambda loop: stop_at is not None and loop.state.step + 1 == stop_at
+        )
+        return worker.run_loop(job, rank=0, world=1, mailbox=heard), heard
+
+    return go

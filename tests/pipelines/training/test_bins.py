@@ -142,7 +142,6 @@ def test_the_share_of_padding_is_that_of_the_passes(workspace, tokenizer):
         workspace, "p" * 64, lambda: tokenizer, lambda: sides, settings(packing=False), Progress(quiet=True)
     )
     file = BinFile(workspace.fetch(stored.address) / "train.arrow")
-    order = list(range(len(file)))
 
-    assert padding_share(file, order, 1, 1, 1) == 0.0
-    assert 0 < padding_share(file, order, 8, 2, 1) <= padding_share(file, order, 8, 8, 1) < 0.5
+    assert padding_share(file, 1) == padding_share(file, len(file)) == 0.0
+    assert padding_share(file, len(file) + 3) == pytest.approx(6 / (sum(file.sizes) + 6))

@@ -10,36 +10,6 @@ from pipelines.training.checkpoints import CheckpointStore
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("process_group")]
 
 
-class Remote:
-    def __init__(self, call):
-        self.remote = call
-
-
-class Listener:
-    """A mailbox in this process."""
-
-    def __init__(self):
-        self.events = []
-        self.put = Remote(self.events.append)
-
-    def of(self, kind, value="step"):
-        return [event[value] for event in self.events if event["kind"] == kind]
-
-
-@pytest.fixture
-def run(monkeypatch):
-    from pipelines.training import worker
-
-    def go(job, stop_at=None):
-        heard = Listener()
-        monkeypatch.setattr(
-            worker.Loop, "_stop_asked", lambda loop: stop_at is not None and loop.state.step + 1 == stop_at
-        )
-        return worker.run_loop(job, rank=0, world=1, mailbox=heard), heard
-
-    return go
-
-
 def test_one_pass_of_eight_rows_equals_eight_passes_of_one(make_job, run):
     wide, _ = run(make_job("wide", {"per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1}))
     deep, _ = run(make_job("deep", {"per_device_train_batch_size": 1, "max_steps": 3, "eval_steps": 1}))

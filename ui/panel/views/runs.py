@@ -7,7 +7,7 @@ import streamlit as st
 
 from pipelines.fingerprint import fingerprint, short
 from pipelines.tracking.runs import RunSummary
-from ui.panel import backend, charts, frame, report_view
+from ui.panel import backend, charts, example_losses, frame, report_view
 from ui.panel.backend import RunView
 from ui.panel.markup import age, duration, html, number, visible
 
@@ -129,6 +129,8 @@ def _run(run_id: str, live: bool) -> None:
     _head(view)
     _figures(view)
     _curves(view)
+    if view.report:
+        example_losses.show(view.report.figures)
     example = (view.report.figures if view.report else {}).get("example")
     left, right = st.columns(2, gap="large")
     if isinstance(example, dict) and example:
@@ -191,6 +193,8 @@ def _figures(view: RunView) -> None:
         "tokens per second": "train/tokens_per_second",
         "learning rate": "train/learning_rate",
         "gradient norm": "train/grad_norm",
+        "utilisation": "train/utilisation",
+        "peak memory, bytes": "train/memory_bytes",
     }
     values |= {label: number(metrics[name]) for label, name in shown.items() if name in metrics}
     st.html(report_view.facts(values, large=True))
