@@ -69,6 +69,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         dropped=dropped(workspace, recipe.name),
         tested=ever_tested(uri) if recipe.split.freeze_test else None,
         benchmarks=benchmark_items(recipe.split.benchmarks),
+        key=workspace.secret() if recipe.audit.private.action == "mask" else b"",
     )
     division = divide(corpus, evidence, recipe, past, outside, progress)
     _refuse_empty(division.sizes, recipe)

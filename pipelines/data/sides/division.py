@@ -13,6 +13,7 @@ from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
 from pipelines.data.leaks.leakage import KINDS, Leaks, find_leaks, heal
 from pipelines.data.leaks.placed import NOWHERE, Placed, read_placed
+from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.leaving import choose_rows
 from pipelines.data.sides.past import Past, Tested
 from pipelines.data.sides.placing import make_placing
@@ -42,6 +43,8 @@ class Outside:
     """What was ever tested, where `split.freeze_test`."""
     benchmarks: Iterable[tuple[str, str]] = ()
     """(name, text) of each item that training must not have seen."""
+    key: bytes = b""
+    """The workspace's secret, under which groups with private names are called the same in all versions."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Division:
     """The times of a temporal split."""
     healing: int
     """Rows that are, or with split.heal would be, held out so that the sides which the data bring leak nothing."""
-    mask: Collection[str]
-    """Kinds of personal data and secrets that are masked."""
+    mask: Masking
+    """How what is private is replaced."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -106,9 +109,9 @@ def divide(
     import numpy as np
     import pyarrow as pa
 
-    leaving = choose_rows(corpus, evidence, recipe, past, outside.dropped)
-    placing = make_placing(corpus, leaving.rows, evidence.text, recipe, past, outside.tested)
-    mask = recipe.audit.private.kinds if recipe.audit.private.action == "mask" else ()
+    mask = Masking(recipe.audit.private.kinds if recipe.audit.private.action == "mask" else (), outside.key)
+    leaving = choose_rows(corpus, evidence, recipe, past, outside.dropped, mask)
+    placing = make_placing(corpus, leaving.rows, evidence.text, recipe, past, outside.tested, mask)
     size, edges = len(leaving.rows), evidence.edges
     known = _Known(
         np.stack((edges["left"].to_numpy(), edges["right"].to_numpy()), 1).astype(np.int64),

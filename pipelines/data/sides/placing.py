@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
+from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.drawing import ByTime, by_hash, by_label, folds
 from pipelines.data.sides.given import given_places, given_sides
 from pipelines.data.sides.past import Past, Tested
@@ -77,8 +78,12 @@ def make_placing(
     recipe: Recipe,
     past: Past,
     tested: Tested | None,
+    mask: Masking,
 ) -> Placing:
-    """What is known of these rows; `text`: the number of each corpus row's text."""
+    """What is known of these rows.
+
+    `text`: the number of each corpus row's text; `mask`: how the table calls groups with private names.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -89,8 +94,9 @@ def make_placing(
     pull = None
     if tested is not None:
         bound = pc.is_in(column, tested.ids).to_numpy(zero_copy_only=False)
-        named = pc.is_in(pa.array([*groups, None], pa.string()), tested.groups.drop_null())
-        bound |= named.to_numpy(zero_copy_only=False)[group[rows]]
+        for called in (groups, [mask.name(name) for name in groups]):
+            named = pc.is_in(pa.array([*called, None], pa.string()), tested.groups.drop_null())
+            bound |= named.to_numpy(zero_copy_only=False)[group[rows]]
         pull = np.where(bound, 1 << TEST, 0).astype(np.uint8)
     given = given_sides(corpus, rows, recipe.split.column) if recipe.split.column else None
     return Placing(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.example import text_of
+from pipelines.data.privacy.private import RULED, Masking
 from pipelines.data.sides.division import Division
 from pipelines.data.sides.past import Past, lookup
 from pipelines.data.sides.splitting import HELD, PLACES, SIDES
@@ -175,7 +176,7 @@ def split_figures(division: Division, past: Past, recipe: Recipe, corpus: Corpus
         "new_places": int((~division.old).sum()),
         "near_duplicates_missed_by_sketches": division.missed.get("near", 0),
         "kept_together": division.missed,
-        "masked_kinds": sorted(division.mask),
+        "masked_kinds": sorted(division.mask.kinds),
         "leaks": division.leaks.counts,
         "labels": _labels(division, recipe, corpus),
         "folds": None if division.fold is None else np.bincount(division.fold[division.fold >= 0]).tolist(),
@@ -201,7 +202,9 @@ def _labels(division: Division, recipe: Recipe, corpus: Corpus) -> dict[str, dic
     counts = np.zeros((len(names) + 1, len(PLACES)), np.int64)
     np.add.at(counts, (codes[division.rows], division.places.side), 1)
     order = np.argsort(-counts.sum(axis=1), kind="stable")[:50]
-    named = [*names, "no label"]
+    # A report is shown whatever the table holds.
+    hiding = division.mask if division.mask.kinds else Masking(RULED)
+    named = [*(hiding.name(name, "label") for name in names), "no label"]
     return {named[code]: dict(zip(PLACES, counts[code].tolist(), strict=True)) for code in order if counts[code].sum()}
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COMPARED = tuple(name for name in COLUMNS if name not in ("id", "split"))
+_SAID = ("group", "label", "source", "annotator", "created_at")
 TEXT_LENGTH = 200
 """Characters of a conversation that are shown."""
 
@@ -217,11 +218,12 @@ def _rows_of(uri: str, version: int, ids: list[str]) -> list[dict[str, Any]]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for people: its beginning, personal data masked."""
+    """A row for people: its beginning, personal data masked wherever they stand."""
     import json
 
     from pipelines.data.auditing.samples import masked
     from pipelines.data.example import text_of
 
-    names = ("id", "split", "group", "cluster", "label", "fold", "source", "annotator", "created_at")
-    return {name: row[name] for name in names} | {"text": masked(text_of(json.loads(row["messages"])), TEXT_LENGTH)}
+    said = {name: row[name] and masked(row[name], TEXT_LENGTH) for name in _SAID}
+    text = masked(text_of(json.loads(row["messages"])), TEXT_LENGTH)
+    return {name: row[name] for name in ("id", "split", "cluster", "fold")} | said | {"text": text}
