@@ -21,7 +21,7 @@ from pipelines.review import dropped
 from pipelines.stage import Outcome, Stage, check_unmoved, require
 from pipelines.workspace import Workspace
 
-_RULES = ("by_time", "column", "heal", "dedup", "containment")
+_RULES = ("by_time", "column", "heal", "dedup", "containment", "shared_prompts")
 """Keys of the split that sides depend on, beside the shares."""
 
 
@@ -123,9 +123,9 @@ def _leakage_gate(division: Division) -> Gate:
     if not counts:
         checked = sum(division.sizes[side] for side in SIDES)
         evidence = (
-            f"{_sizes(division.sizes)}: no id, text, near-duplicate, contained text, group or cluster stands on two "
-            f"sides (every pair of {checked:,} examples considered exactly, without the sketches that the split was "
-            "made by)."
+            f"{_sizes(division.sizes)}: no id, text, prompt, near-duplicate, contained text, group or cluster stands "
+            f"on two sides (every pair of {checked:,} examples considered exactly, without the sketches that the split "
+            "was made by)."
         )
     return decide("split.leakage", not counts, evidence)
 

@@ -79,6 +79,7 @@ def columns_of(
     tokens, special = _tokens(turns, wanted)
     columns = {
         "text_key": _keys(normals),
+        "prompt_key": pa.array([prompt_key(text) for text in prompts], pa.binary(16)),
         "answer_key": _keys(answered),
         "answer_hashes": _answer_hashes(turns),
         "prompt_words": pa.array([len(text.split()) for text in prompts], pa.int32()),
@@ -124,6 +125,14 @@ def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:
     first = next(number for number, turn in enumerate(turns) if turn["role"] == "assistant")
     prefix = f"{instruction}\n\n" if instruction else ""
     return "\n".join(turn["content"].removeprefix(prefix) for turn in turns[:first])
+
+
+def prompt_key(prompt: str) -> bytes | None:
+    """128 bits of a prompt as it is compared; None for one without a word."""
+    from pipelines.data.similarity.duplicates import normalise
+
+    normal = normalise(prompt)
+    return _digest(normal, 16) if normal else None
 
 
 def answer_of(turns: Sequence[Turn]) -> str:

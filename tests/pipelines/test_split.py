@@ -263,7 +263,7 @@ def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divide
 
 def test_near_duplicates_that_the_search_for_clusters_misses_are_found_and_kept_together(divided, workspace):
     content = [row(i) for i in range(60)]
-    content += [r | {"completion": r["completion"] + " end", "topic": f"copy {r['topic']}"} for r in content]
+    content += [r | {"prompt": "now " + r["prompt"], "topic": f"copy {r['topic']}"} for r in content]
     divided(content)
     recipe, quiet = divided.recipe, Progress(quiet=True)
     corpus, evidence = prepare.prepare(recipe, workspace, quiet), prepare.evidence_of(recipe, workspace, quiet)
@@ -386,7 +386,7 @@ def test_what_is_like_a_test_example_that_is_gone_never_trains(divided):
     sides = side_of_prompt(divided(content))
     tested = [r for r in content if sides[r["prompt"]] == "test"]
     rest = [r for r in content if r not in tested] + [row(i) for i in range(100, 160)]
-    alike = [r | {"completion": r["completion"] + " end", "topic": f"like {r['topic']}"} for r in tested]
+    alike = [r | {"prompt": "now " + r["prompt"], "topic": f"like {r['topic']}"} for r in tested]
     kin = [row(300 + i, topic=r["topic"]) for i, r in enumerate(tested)]
     report = divided([*rest, *alike, *kin], fresh=True, split={"freeze_test": True})
     train = {r["messages"] for r in table_of(report) if r["split"] == "train"}
@@ -406,6 +406,80 @@ def test_items_of_a_benchmark_are_kept_from_training(divided, tmp_path):
     kept = {prompt for prompt, side in side_of_prompt(report).items() if side == "train"}
     assert report.verdict is Verdict.OPEN
     assert kept.isdisjoint(trained[:3]) and report.figures["left_out"]["benchmarks"] == 3
+
+
+def test_a_short_question_of_a_benchmark_is_kept_from_training_whatever_its_answer(divided, tmp_path):
+    content = [{"prompt": words(i * 100, 8), "completion": words(i * 100 + 50, 16)} for i in range(80)]
+    content += [row | {"completion": words(n * 100 + 70, 20)} for n, row in enumerate(content)]
+    options = {"dataset": {"group_by": None}}
+    sides = side_of_prompt(divided(content, **options))
+    trained = [prompt for prompt, side in sides.items() if side == "train"][:3]
+    quiz = [{"question": f"{prompt.upper()}?"} for prompt in trained]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(item) + "\n" for item in quiz))
+    report = divided(content, split={"benchmarks": str(tmp_path / "quiz.jsonl")}, **options)
+    assert report.verdict is Verdict.OPEN and report.figures["left_out"]["benchmarks"] == 6
+    assert not {prompt for prompt, side in side_of_prompt(report).items() if side == "train"} & set(trained)
+
+
+def prompted(number, prompt, topic=None):
+    return row(number, topic) | {"prompt": prompt}
+
+
+def test_examples_of_one_prompt_share_a_side_and_newcomers_follow_them(divided):
+    content = [prompted(i, f"tell me of {words(i % 20, 1)}") for i in range(80)]
+    report = divided(content)
+    assert report.verdict is Verdict.OPEN and "split.instructions" not in codes(report)
+    table = table_of(report)
+    assert len({(turns_of(r["messages"])[0]["content"], r["split"]) for r in table}) == 20
+    # Whoever answers the same prompt is of one side, and yet no near-duplicate.
+    assert report.figures["clusters"] == 80
+    first = side_of_prompt(report)
+    later = divided([*content, *(prompted(100 + i, f"tell me of {words(i, 1)}") for i in range(20))])
+    assert side_of_prompt(later) == first and later.figures["rows"][HELD_OUT] == 0
+    # Of the group of the one side and the prompt of another.
+    one, other = (next(r for r in content if first[r["prompt"]] == side) for side in ("train", "test"))
+    bridge = divided([*content, prompted(200, one["prompt"], other["topic"])])
+    assert bridge.verdict is Verdict.OPEN and bridge.figures["rows"][HELD_OUT] == 1
+
+
+def test_a_prompt_of_very_many_examples_is_an_instruction_that_ties_nobody(divided):
+    content = [prompted(i, "Write it.") for i in range(60)] + [row(i) for i in range(100, 120)]
+    report = divided(content, split={"shared_prompts": 59})
+    assert report.verdict is Verdict.OPEN
+    told = next(finding for finding in report.findings if finding.code == "split.instructions")
+    assert told.count == 1 and told.samples == ({"prompt": "Write it.", "rows": 60},)
+    assert {r["split"] for r in table_of(report) if "Write it." in r["messages"]} == set(SIDES)
+    tied = divided(content, split={"shared_prompts": 60})
+    assert {r["split"] for r in table_of(tied) if "Write it." in r["messages"]} == {"train"}
+
+
+def test_prompts_on_two_given_sides_close_the_gate_until_they_are_healed(divided):
+    content = [row(i, part=("train", "validation", "test")[i % 3]) for i in range(60)]
+    content[0]["prompt"] = content[1]["prompt"] = content[3]["prompt"] = "the same"
+    closed = divided(content, split={"column": "part"})
+    assert closed.verdict is Verdict.CLOSED and closed.figures["leaks"] == {"prompt": 1}
+    assert "shared_prompts" in next(f for f in closed.findings if f.code == "split.leakage.prompt").remedy
+    healed = divided(content, split={"column": "part", "heal": True})
+    assert healed.verdict is Verdict.OPEN and healed.figures["rows"][HELD_OUT] == 2
+
+
+def test_prompts_that_masking_makes_equal_share_a_side(divided):
+    content = [row(i) for i in range(60)]
+    content += [prompted(100 + i, f"write to somebody{i}@example.org") for i in range(30)]
+    report = divided(content, audit={"private": {"action": "mask"}})
+    assert report.verdict is Verdict.OPEN
+    assert len({r["split"] for r in table_of(report) if "<email>" in r["messages"]}) == 1
+
+
+def test_a_prompt_that_was_tested_once_never_trains_again(divided):
+    content = [row(i) for i in range(80)]
+    sides = side_of_prompt(divided(content))
+    tested = [r for r in content if sides[r["prompt"]] == "test"]
+    rest = [r for r in content if r not in tested] + [row(i) for i in range(100, 160)]
+    again = [prompted(300 + i, r["prompt"]) for i, r in enumerate(tested)]
+    report = divided([*rest, *again], fresh=True, split={"freeze_test": True})
+    sides = side_of_prompt(report)
+    assert "train" not in {sides.get(r["prompt"]) for r in again}
 
 
 def test_folds_keep_groups_whole_and_cover_the_training_side(divided):

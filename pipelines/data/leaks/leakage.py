@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.data.leaks.close_texts import contained_texts, near_pairs
-from pipelines.data.leaks.placed import NOWHERE, TRAIN, Placed
-from pipelines.data.leaks.row_pairs import Pairs
+from pipelines.data.leaks.placed import NOWHERE, TRAIN, Placed, Questions
+from pipelines.data.leaks.row_pairs import Collector, Pairs, ranges
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-KEYS = ("id", "text", "group", "cluster")
+KEYS = ("id", "text", "prompt", "group", "cluster")
 KINDS = (*KEYS, "near", "containment", "semantic", "benchmark")
 KEPT = 10_000
 """Pairs that a table of leaks lists; all are counted."""
@@ -122,17 +122,20 @@ def find_leaks(
     vectors: "NDArray[np.float32] | None" = None,
     semantic: float = 0.95,
 ) -> Leaks:
-    """A leak for each id, text, group and cluster that stands on two sides, and for each pair of texts alike.
+    """A leak for each id, text, prompt, group and cluster that stands on two sides, and for each pair of texts alike.
 
     Alike are near-duplicates (`threshold`), texts of which one holds the share `containment` of the other's long
     sequences, and those whose unit `vectors` (one for each row) have a cosine of `semantic` or more. Benchmark items
-    are compared with the training side alone: the same text, a near-duplicate, or the item in a row.
+    are compared with the training side alone, with whole rows and with each question in them: the same text, a
+    near-duplicate, or the item in a row.
     """
     found = _Found()
     for kind in KEYS:
         found.add(kind, _shared(placed, kind), placed.rows)
     for pairs in near_pairs(placed, threshold):
         found.add("near", pairs, placed.rows)
+    if placed.questions is not None:
+        found.add("benchmark", _asked(placed, placed.questions, threshold), placed.rows)
     boilerplate = 0
     if containment is not None:
         contained = contained_texts(placed, containment)
@@ -187,6 +190,27 @@ def _shared(placed: Placed, kind: str) -> Pairs:
     return Pairs(left[keep], right[keep], np.ones(int(keep.sum())))
 
 
+def _asked(placed: Placed, questions: Questions, threshold: float) -> Pairs:
+    """(a row for training, an item that it asks), exactly or nearly so; each row, however many ask the same."""
+    import numpy as np
+
+    row = questions.row
+    asked = questions.placed.on(np.where(placed.side[row] == TRAIN, TRAIN, NOWHERE))
+    pairs = [_shared(asked, "text"), *near_pairs(asked, threshold)]
+    one, item, value = (np.concatenate([getattr(part, name) for part in pairs]) for name in ("left", "right", "value"))
+    # A pair stands for all questions of the same text.
+    text, learnt = asked.keys["text"], np.flatnonzero(asked.side[: asked.rows] == TRAIN)
+    learnt = learnt[np.argsort(text[learnt], kind="stable")]
+    start, stop = (np.searchsorted(text[learnt], text[one], side=side) for side in ("left", "right"))
+    found = Collector()
+    for which, question in ranges(np.arange(len(one), dtype=np.int32), learnt.astype(np.int32), start, stop):
+        found.add(row[question], item[which] - asked.rows + placed.rows, value[which])
+        if found.full:
+            break
+    every = found.pairs()
+    return Pairs(every.left, every.right, every.value, every.complete and all(part.complete for part in pairs))
+
+
 def _highest(key: "NDArray[np.uint64]", side: "NDArray[np.int64]") -> "NDArray[np.int64]":
     """For each row the latest side on which its key stands."""
     import numpy as np
@@ -213,8 +237,6 @@ def _codes(key: "NDArray[np.uint64]", side: "NDArray[np.int64]") -> "NDArray[np.
 def _alike(placed: Placed, vectors: "NDArray[np.float32]", threshold: float) -> Pairs:
     """The pairs of different texts of the split on two sides whose unit vectors reach the cosine `threshold`."""
     import numpy as np
-
-    from pipelines.data.leaks.row_pairs import Collector
 
     chosen, text = placed.once_a_side()[: placed.rows], placed.keys["text"]
     found, sides = Collector(), [np.flatnonzero(chosen & (placed.side[: placed.rows] == code)) for code in range(3)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
-from pipelines.data.leaks.leakage import KINDS, Leaks, find_leaks, heal
+from pipelines.data.leaks.leakage import KEYS, KINDS, Leaks, find_leaks, heal
 from pipelines.data.leaks.placed import NOWHERE, Placed, read_placed
 from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.leaving import choose_rows
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REPAIRS = 10
 """Times that what the verifier finds is added and the newcomers are placed anew."""
-MENDED = ("text", "near", "containment", "semantic")
+MENDED = ("text", "prompt", "near", "containment", "semantic")
 """Kinds of leaks that placing anew can mend, among newcomers."""
 
 
@@ -65,6 +65,8 @@ class Division:
     """Reason -> rows of the corpus (see `leaving.REASONS`)."""
     missed: dict[str, int]
     """Kind -> pairs that the search for clusters did not know, found by the verifier and kept together since."""
+    instructions: dict[int, int]
+    """A row of the corpus -> rows with its prompt, which are too many for it to tie them."""
     cutoffs: tuple[int, int] | None
     """The times of a temporal split."""
     healing: int
@@ -129,6 +131,7 @@ def divide(
         written_rows(corpus, leaving.rows, mask=mask),
         recipe.dataset.instruction,
         chain(tested, outside.benchmarks),
+        recipe.split.shared_prompts,
     )
     for repairs in range(REPAIRS + 1):
         if pull is not None:
@@ -155,6 +158,7 @@ def divide(
         checked=seen,
         left_out=leaving.left,
         missed=known.missed,
+        instructions=placing.instructions,
         cutoffs=placing.cutoffs,
         healing=known.healing,
         mask=mask,
@@ -227,7 +231,10 @@ def _mend(
         like = np.isin(text, text[row[which]]) & (seen.side[: seen.rows] == TRAIN)
         known.out[like & (known.out == -1)] = number
     for kind in MENDED:
-        pairs = np.sort(np.stack([text[rows] for rows in leaks.of(kind)], 1), axis=1)
+        pairs = leaks.of(kind)
+        if kind in KEYS:
+            pairs = _chained(seen.keys[kind][: seen.rows], pairs[0])
+        pairs = np.sort(np.stack([text[rows] for rows in pairs], 1), axis=1)
         new = _unknown(pairs, known.edges)
         known.edges = np.concatenate((known.edges, new))
         if len(new) and not given:
@@ -240,6 +247,16 @@ def _mend(
         else:
             return False
     return before != (len(known.edges), int((known.out >= 0).sum()), int(known.held.sum()))
+
+
+def _chained(key: "NDArray[np.uint64]", rows: "NDArray[np.int64]") -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """(left, right) of pairs that join all rows which have the key of one of `rows`, key by key."""
+    import numpy as np
+
+    members = np.flatnonzero(np.isin(key, key[rows]))
+    members = members[np.argsort(key[members], kind="stable")]
+    same = key[members][1:] == key[members][:-1]
+    return members[:-1][same], members[1:][same]
 
 
 def _unknown(pairs: "NDArray[np.int64]", edges: "NDArray[np.int64]") -> "NDArray[np.int64]":

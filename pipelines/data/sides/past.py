@@ -118,6 +118,17 @@ class Tested:
         for id, messages in zip(self.ids.filter(elsewhere), self.messages.filter(elsewhere), strict=True):
             yield f"tested before: {id.as_py()[:12]}", text_of(json.loads(messages.as_py()), instruction)
 
+    def prompts(self, instruction: str) -> "pa.Array":
+        """`prompt_key` of each example."""
+        import json
+
+        import pyarrow as pa
+
+        from pipelines.data.profile import prompt_key, prompt_of
+
+        keys = [prompt_key(prompt_of(json.loads(each.as_py()), instruction)) for each in self.messages]
+        return pa.array([key for key in keys if key], pa.binary(16))
+
 
 def ever_tested(uri: str) -> Tested:
     """The examples on the test side of any version of the table."""

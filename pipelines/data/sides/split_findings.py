@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 LISTED = 20
 """Pairs that a finding lists; `leaks.parquet` beside the evidence holds more."""
 
-_SHARED = {"containment": "hold most of one another's text", "benchmark": "are of a benchmark and in training"}
+_SHARED = {
+    "prompt": "answer the same prompt",
+    "containment": "hold most of one another's text",
+    "benchmark": "are of a benchmark and in training",
+}
 
 
 def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe: Recipe) -> Iterator[Finding]:
@@ -34,6 +38,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
     for kind, count in division.leaks.counts.items():
         pairs = leaks.filter(pc.equal(leaks["kind"], kind)).slice(0, LISTED)
         texts = _texts(corpus, pairs, recipe.dataset.instruction)
+        mend = f"{remedy} Or, if it only instructs, set split.shared_prompts lower." if kind == "prompt" else remedy
         yield Finding(
             code=f"split.leakage.{kind}",
             severity="error",
@@ -49,7 +54,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
                 }
                 for pair in pairs.to_pylist()
             ),
-            remedy=remedy,
+            remedy=mend,
         )
     if recipe.split.column and division.healing:
         done = "are held out" if recipe.split.heal else "would have to be held out"
@@ -80,6 +85,8 @@ def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Ite
     """What is no leak, and yet worth knowing."""
     yield from _held_out(division, corpus)
     yield from _left_out(division, corpus)
+    if recipe.split.shared_prompts > 1:
+        yield from _instructions(division, recipe, corpus)
     sizes = division.sizes
     total = sum(sizes[side] for side in SIDES)
     shares = recipe.split.shares
@@ -126,6 +133,29 @@ def _held_out(division: Division, corpus: Corpus) -> Iterator[Finding]:
             count=len(held),
             samples=tuple({"id": id[:12]} for id in ids),
             remedy="Nothing has to be done; `sluice split RECIPE --fresh` would place every example anew.",
+        )
+
+
+def _instructions(division: Division, recipe: Recipe, corpus: Corpus) -> Iterator[Finding]:
+    """Prompts of so many rows that these may stand on two sides."""
+    from pipelines.data.auditing.samples import masked
+    from pipelines.data.profile import prompt_of
+
+    counts = sorted(division.instructions.items(), key=lambda item: (-item[1], item[0]))
+    if counts:
+        shown = corpus.take([row for row, _ in counts[:5]], ["messages"])["messages"].to_pylist()
+        prompts = [prompt_of(json.loads(messages), recipe.dataset.instruction) for messages in shown]
+        yield Finding(
+            code="split.instructions",
+            severity="info",
+            message=f"{len(counts):,} prompts stand in more than {recipe.split.shared_prompts:,} rows each, "
+            f"{sum(division.instructions.values()):,} in all: they are taken for instructions, so their rows may stand "
+            "on different sides.",
+            count=len(counts),
+            samples=tuple(
+                {"prompt": masked(prompt, 60), "rows": rows} for prompt, (_, rows) in zip(prompts, counts, strict=False)
+            ),
+            remedy="If they are questions, raise split.shared_prompts, or group by the prompt.",
         )
 
 

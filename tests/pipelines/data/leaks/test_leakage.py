@@ -14,8 +14,8 @@ from pipelines.data.similarity.duplicates import normalise, similarity
 SIDES = SIDE_NAMES[:3]
 
 
-def conversation(text):
-    return json.dumps([{"role": "user", "content": text}, {"role": "assistant", "content": ""}])
+def conversation(text, answer=""):
+    return json.dumps([{"role": "user", "content": text}, {"role": "assistant", "content": answer}])
 
 
 def batch(rows):
@@ -160,6 +160,59 @@ def test_a_benchmark_item_is_looked_for_in_training_alone():
     assert found == {frozenset(("exact", "quiz:1")), frozenset(("near", "quiz:2")), frozenset(("inside", "quiz:2"))}
     assert leaks.counts["text"] == 1
     assert heal(rows, leaks).tolist() == [True, True, True, False, False]
+
+
+ANSWER = "seventeen times three are fifty one as whoever adds seventeen up three times will find out soon"
+
+
+def asked(*rows):
+    """Rows of (id, messages, side)."""
+    id, messages, side = (list(column) for column in zip(*rows, strict=True))
+    return pa.record_batch({"id": id, "messages": messages, "split": side})
+
+
+def test_a_short_question_of_a_benchmark_is_found_before_an_answer_twice_as_long():
+    question = "what do we get of seventeen times three"
+    rows = read_placed(
+        [
+            asked(
+                ("exact", conversation(question.upper() + "?", ANSWER), "train"),
+                ("again", conversation(question, f"it is {ANSWER}"), "train"),
+                ("near", conversation(question + " s", ANSWER), "train"),
+                ("tested", conversation(question, f"so {ANSWER}"), "test"),
+                ("other", conversation("what do we get for dinner", ANSWER), "train"),
+            )
+        ],
+        benchmarks=[("quiz:1", question)],
+    )
+    leaks = find_leaks(rows, 0.7, 0.8)
+    assert pairs(leaks, rows, "benchmark") == {frozenset((id, "quiz:1")) for id in ("exact", "again", "near")}
+    assert heal(rows, leaks).tolist()[:3] == [True, True, True]
+
+
+def test_a_question_in_the_midst_of_a_conversation_was_learnt_too():
+    turns = [("user", "hello"), ("assistant", "hello"), ("user", "What is 17 times 3?"), ("assistant", ANSWER)]
+    messages = json.dumps([{"role": role, "content": text} for role, text in turns])
+    rows = read_placed([asked(("a", messages, "train"))], benchmarks=[("quiz:1", "what is 17 times 3")])
+    assert find_leaks(rows, 0.7).counts == {"benchmark": 1}
+
+
+def test_a_prompt_on_two_sides_is_a_leak_whatever_the_answers_unless_it_is_an_instruction():
+    def rows(count):
+        told = [
+            (
+                "s",
+                json.dumps([{"role": "system", "content": "of cats"}, *json.loads(conversation("Tell!", "a"))]),
+                "test",
+            )
+        ]
+        same = [(str(n), conversation("Tell!", f"{n} {ANSWER} " * n), SIDES[n % 2]) for n in range(count)]
+        return read_placed([asked(*told, *same)], shared_prompts=4)
+
+    leaks = find_leaks(rows(4), 1.0)
+    assert leaks.counts == {"prompt": 1}
+    assert heal(rows(4), leaks).tolist() == [False, True, False, True, False]
+    assert find_leaks(rows(5), 1.0).counts == {}
 
 
 def test_vectors_that_point_the_same_way_on_two_sides_are_leaks():

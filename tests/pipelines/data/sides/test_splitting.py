@@ -29,6 +29,7 @@ class Row:
     id: str
     text: int
     group: str | None = None
+    prompt: int = -1
 
 
 def items_of(rows):
@@ -38,6 +39,7 @@ def items_of(rows):
         np.array([row.text for row in rows], np.int64),
         np.array([groups.index(row.group) if row.group else -1 for row in rows], np.int64),
         groups,
+        np.array([row.prompt for row in rows], np.int64),
     )
 
 
@@ -61,8 +63,9 @@ def growing_data(draw):
     count = draw(st.integers(1, 14))
     texts = [draw(st.integers(0, 8)) for _ in range(count)]
     groups = [draw(st.sampled_from([None, None, "g0", "g1", "g2", "g3"])) for _ in range(count)]
+    prompts = [draw(st.sampled_from([-1, -1, -1, 0, 1])) for _ in range(count)]
     near = draw(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=6))
-    rows = [Row(f"i{n:02}", text, group) for n, (text, group) in enumerate(zip(texts, groups, strict=True))]
+    rows = [Row(f"i{n:02}", *keys) for n, keys in enumerate(zip(texts, groups, prompts, strict=True))]
     waves = draw(st.lists(st.sets(st.sampled_from(rows), min_size=1), min_size=1, max_size=4))
     return rows, [(a, b) for a, b in near if a != b], waves
 
@@ -85,6 +88,7 @@ def on_two_sides(rows, near, places):
                     left.text == right.text
                     or (left.text, right.text) in near
                     or (left.group and left.group == right.group)
+                    or (left.prompt >= 0 and left.prompt == right.prompt)
                     or a[1] == b[1]
                 )
                 if together:
@@ -265,7 +269,7 @@ def test_the_newest_are_tested_and_the_cutoffs_place_newcomers():
 def test_folds_hold_whole_components_and_are_of_like_size(data, count, seed):
     rows, near, _ = data
     items, edges = items_of(rows), np.array(near, np.int64).reshape(-1, 2)
-    component = components(items, np.arange(len(rows)), edges, by_group=True)
+    component = components(items, np.arange(len(rows)), edges, tied=True)
     fold = folds(component, [f"{n}" for n in range(component.max() + 1)], count, seed)
     for number in range(component.max() + 1):
         assert len(set(fold[component == number])) == 1
