@@ -115,19 +115,23 @@ def check_sides(written: Written, division: Division) -> None:
 
 
 def _leakage_gate(division: Division) -> Gate:
-    """Nothing that belongs together stands on two sides, and nothing of a benchmark in training."""
-    counts = division.leaks.counts
-    evidence = f"{len(division.leaks):,} pairs stand on two sides: " + ", ".join(
-        f"{count:,} by {kind}" for kind, count in counts.items()
+    """Nothing that belongs together stands on two sides or in two folds, and nothing of a benchmark in training."""
+    found = {"on two sides": division.leaks, "in two folds": division.fold_leaks}
+    evidence = "; ".join(
+        f"{len(leaks):,} pairs stand {where}: {', '.join(f'{n:,} by {kind}' for kind, n in leaks.counts.items())}"
+        for where, leaks in found.items()
+        if leaks
     )
-    if not counts:
+    holds = not evidence
+    if holds:
         checked = sum(division.sizes[side] for side in SIDES)
+        folds = "" if division.fold_leaks is None else " or in two folds"
         evidence = (
             f"{_sizes(division.sizes)}: no id, text, prompt, near-duplicate, contained text, group or cluster stands "
-            f"on two sides (every pair of {checked:,} examples considered exactly, without the sketches that the split "
-            "was made by)."
+            f"on two sides{folds} (every pair of {checked:,} examples considered exactly, without the sketches that "
+            "the split was made by)."
         )
-    return decide("split.leakage", not counts, evidence)
+    return decide("split.leakage", holds, evidence)
 
 
 def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:

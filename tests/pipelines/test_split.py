@@ -4,7 +4,6 @@ import json
 import shutil
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,10 +17,12 @@ from pipelines.data.sides import placing
 from pipelines.data.sides.division import Outside, divide
 from pipelines.data.sides.past import Past, read_past
 from pipelines.data.sides.splitting import HELD_OUT, SIDES, Places
+from pipelines.data.similarity.semantic import Vectors
 from pipelines.data.versioned.table import read_side, read_version, write_table
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.recipe_data import Semantic
 from pipelines.recipe_file import load_recipe
 from pipelines.review import decide
 
@@ -493,6 +494,33 @@ def test_folds_keep_groups_whole_and_cover_the_training_side(divided):
     assert len(sizes) == 4 and max(sizes) - min(sizes) <= 3 and sum(sizes) == report.figures["rows"]["train"]
 
 
+def test_of_the_training_side_what_belongs_together_is_in_one_fold(divided):
+    content = []
+    for number in range(40):
+        short = words(number * 1000, 60)
+        longer = f"{short} {words(number * 1000 + 500, 200)}"
+        content.append({"prompt": short, "completion": "yes", "topic": f"a{number}"})
+        content.append({"prompt": longer, "completion": "no", "topic": f"b{number}"})
+    content += [prompted(100 + i, f"tell me of {words(i % 10, 1)}") for i in range(40)]
+    report = divided(content, split={"folds": 4})
+    assert report.verdict is Verdict.OPEN and "in two folds" in report.gates[0].evidence
+    fold = {turns_of(r["messages"])[0]["content"]: r["fold"] for r in table_of(report)}
+    assert all(fold[a["prompt"]] == fold[b["prompt"]] for a, b in zip(content[:80:2], content[1:80:2], strict=True))
+    rows = table_of(report)
+    assert len({(turns_of(r["messages"])[0]["content"], r["fold"]) for r in rows}) == 90
+    assert len(report.figures["folds"]) == 4 and min(report.figures["folds"]) > 0
+
+
+def test_folds_that_share_something_close_the_gate_and_list_the_pairs(divided, monkeypatch):
+    monkeypatch.setattr(placing, "folds", lambda component, keys, count, seed: np.arange(len(component)) % count)
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    report = divided([row(i, topic=f"t{i % 20}") for i in range(80)], split={"folds": 3} | shares)
+    assert report.verdict is Verdict.CLOSED and "stand in two folds" in report.gates[0].evidence
+    told = next(finding for finding in report.findings if finding.code == "split.leakage.folds")
+    assert told.count > 0 and told.samples[0]["kind"] == "group"
+    assert report.figures["leaks"] == {}
+
+
 @pytest.mark.parametrize(("rule", "kept"), [("keep_first", "end"), ("keep_best", "zoe")])
 def test_of_near_duplicates_one_stays(divided, rule, kept):
     content = [row(i, annotator="model:x") for i in range(60)]
@@ -579,12 +607,30 @@ def test_duplicates_by_meaning_on_two_sides_of_given_ones_are_leaks(divided, wor
     divided(content, split={"column": "part"})
     recipe, quiet = divided.recipe, Progress(quiet=True)
     corpus, evidence = prepare.prepare(recipe, workspace, quiet), prepare.evidence_of(recipe, workspace, quiet)
-    edge = {"left": [0, 3], "right": [1, 6], "similarity": [0.97, 0.99], "kind": ["semantic", "semantic"]}
-    evidence.__dict__["edges"] = pa.table(edge, schema=evidence.edges.schema)
-    found = divide(corpus, evidence, recipe, Past(), Outside(), quiet)
-    assert found.leaks.counts["semantic"] == 1
+    units = np.eye(60, dtype=np.float32)
+    units[1], units[6] = units[0], units[3]
+    # Of what the audit made of the vectors nothing is used: it may have missed a pair.
+    assert len(evidence.edges) == 0
+    evidence.__dict__["vectors"] = Vectors(units, np.zeros(60, np.float32))
+    meaning = recipe.model_copy(update={"audit": recipe.audit.model_copy(update={"semantic": Semantic()})})
+    found = divide(corpus, evidence, meaning, Past(), Outside(), quiet)
+    assert found.leaks.counts == {"semantic": 1}
     left, right = found.leaks.of("semantic")
     assert (left.tolist(), right.tolist()) == ([0], [1]) and found.healing == 1
+
+
+def test_what_means_the_same_as_an_item_of_a_benchmark_is_kept_from_training(divided, tiny_model, tmp_path):
+    content = [row(i) for i in range(80)]
+    options = {"audit": {"semantic": {"model": str(tiny_model), "threshold": 0.97}}}
+    sides = side_of_prompt(divided(content, **options))
+    trained = next(r for r in content if sides[r["prompt"]] == "train")
+    told = f"{trained['prompt']} {trained['completion']}".split()
+    # Every fifth word is another one: no sequence of five is shared.
+    told[2::5] = told[0 : len(told[2::5])]
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": " ".join(told)}) + "\n")
+    report = divided(content, split={"benchmarks": str(tmp_path / "quiz.jsonl")}, **options)
+    kept = {prompt for prompt, side in side_of_prompt(report).items() if side == "train"}
+    assert trained["prompt"] not in kept and 1 <= report.figures["left_out"]["benchmarks"] < 9
 
 
 vocabulary = [f"v{i}" for i in range(30)]

@@ -4,10 +4,11 @@ Of the splitter's computation it shares the normalisation of texts and the defin
 compared once a side: a pair stands for all rows of the same two texts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipelines.data.leaks.close_texts import contained_texts, near_pairs
+from pipelines.data.leaks.close_texts import Meanings, contained_texts, near_pairs, same_meaning
 from pipelines.data.leaks.placed import NOWHERE, TRAIN, Placed, Questions
 from pipelines.data.leaks.row_pairs import Collector, Pairs, ranges
 
@@ -20,9 +21,6 @@ KEYS = ("id", "text", "prompt", "group", "cluster")
 KINDS = (*KEYS, "near", "containment", "semantic", "benchmark")
 KEPT = 10_000
 """Pairs that a table of leaks lists; all are counted."""
-
-_VECTORS = 2048
-"""Vectors of a side that are multiplied together."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +117,14 @@ def find_leaks(
     placed: Placed,
     threshold: float,
     containment: float | None = None,
-    vectors: "NDArray[np.float32] | None" = None,
-    semantic: float = 0.95,
+    meanings: Meanings | None = None,
 ) -> Leaks:
     """A leak for each id, text, prompt, group and cluster that stands on two sides, and for each pair of texts alike.
 
     Alike are near-duplicates (`threshold`), texts of which one holds the share `containment` of the other's long
-    sequences, and those whose unit `vectors` (one for each row) have a cosine of `semantic` or more. Benchmark items
-    are compared with the training side alone, with whole rows and with each question in them: the same text, a
-    near-duplicate, or the item in a row.
+    sequences, and those that mean the same (see `Meanings`). Benchmark items are compared with the training side
+    alone, with whole rows and with each question in them: the same text, a near-duplicate, the item in a row, or the
+    same meaning as a whole row.
     """
     found = _Found()
     for kind in KEYS:
@@ -141,8 +138,8 @@ def find_leaks(
         contained = contained_texts(placed, containment)
         boilerplate = contained.boilerplate
         found.add("containment", contained.pairs, placed.rows)
-    if vectors is not None:
-        found.add("semantic", _alike(placed, vectors, semantic), placed.rows)
+    if meanings is not None:
+        found.add("semantic", same_meaning(placed, meanings), placed.rows)
     return found.leaks(boilerplate)
 
 
@@ -168,6 +165,33 @@ def heal(placed: Placed, leaks: Leaks) -> "NDArray[np.bool_]":
     unit = _codes(placed.keys["text"], placed.side)
     out |= np.isin(unit, unit[earlier])
     return out[: placed.rows]
+
+
+def bound_texts(placed: Placed, leaks: Leaks, kinds: Iterable[str], text: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Pairs of texts, the lower number first, that must not part again for leaks of these kinds to be none.
+
+    `text`: for each row of the split the number of its text. Of a key (a prompt, a group) all rows that have it are
+    joined, not only those that a pair names.
+    """
+    import numpy as np
+
+    found = [np.zeros((0, 2), np.int64)]
+    for kind in kinds:
+        left, right = leaks.of(kind)
+        if kind in KEYS:
+            left, right = _chained(placed.keys[kind][: placed.rows], left)
+        found.append(np.sort(np.stack((text[left], text[right]), 1), axis=1))
+    return np.concatenate(found)
+
+
+def _chained(key: "NDArray[np.uint64]", rows: "NDArray[np.int64]") -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """(left, right) of pairs that join all rows which have the key of one of `rows`, key by key."""
+    import numpy as np
+
+    members = np.flatnonzero(np.isin(key, key[rows]))
+    members = members[np.argsort(key[members], kind="stable")]
+    same = key[members][1:] == key[members][:-1]
+    return members[:-1][same], members[1:][same]
 
 
 def _shared(placed: Placed, kind: str) -> Pairs:
@@ -232,22 +256,3 @@ def _codes(key: "NDArray[np.uint64]", side: "NDArray[np.int64]") -> "NDArray[np.
     codes = np.empty(len(order), np.int64)
     codes[order] = np.cumsum(new)
     return codes
-
-
-def _alike(placed: Placed, vectors: "NDArray[np.float32]", threshold: float) -> Pairs:
-    """The pairs of different texts of the split on two sides whose unit vectors reach the cosine `threshold`."""
-    import numpy as np
-
-    chosen, text = placed.once_a_side()[: placed.rows], placed.keys["text"]
-    found, sides = Collector(), [np.flatnonzero(chosen & (placed.side[: placed.rows] == code)) for code in range(3)]
-    for low in range(3):
-        later = np.concatenate([np.zeros(0, np.int64), *sides[low + 1 :]])
-        for start in range(0, len(sides[low]), _VECTORS):
-            left = sides[low][start : start + _VECTORS]
-            for other in range(0, len(later), _VECTORS):
-                right = later[other : other + _VECTORS]
-                cosine = vectors[left] @ vectors[right].T
-                i, j = np.nonzero(cosine >= threshold)
-                differ = text[left[i]] != text[right[j]]
-                found.add(left[i][differ], right[j][differ], cosine[i, j][differ].astype(np.float64))
-    return found.pairs()

@@ -12,7 +12,6 @@ from pipelines.data.sides.splitting import (
     HELD,
     SIDES,
     TEST,
-    TRAIN,
     Choose,
     History,
     Items,
@@ -56,20 +55,22 @@ class Placing:
         """The times by which rows were placed, where they were."""
         return self.choose.cutoffs if isinstance(self.choose, ByTime) else None
 
-    def folds(self, places: Places, edges: "NDArray[np.int64]", out: "NDArray[np.bool_]") -> "NDArray[np.int8] | None":
-        """Fold of each row that is learnt from, -1 for the others; None where the recipe asks for no folds."""
+    def components(self, learnt: "NDArray[np.bool_]", edges: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        """For each row that is learnt from the number of what it belongs together with, -1 for the others."""
         import numpy as np
 
-        count = self.recipe.split.folds
-        if count is None:
-            return None
-        fold = np.full(len(self.items), -1, np.int8)
-        learnt = np.flatnonzero((places.side == TRAIN) & ~out)
-        component = components(self.items, learnt, edges, tied=True)
+        component = np.full(len(self.items), -1)
+        component[learnt] = components(self.items, np.flatnonzero(learnt), edges, tied=True)
+        return component
+
+    def folds(self, component: "NDArray[np.int64]", count: int) -> "NDArray[np.int8]":
+        """One of `count` folds for each row that is learnt from, -1 for the others: whole components."""
+        import numpy as np
+
+        fold, learnt = np.full(len(self.items), -1, np.int8), np.flatnonzero(component >= 0)
         everyone = np.ones(int(component.max(initial=-1)) + 1, np.bool_)
-        fold[learnt] = folds(
-            component, component_keys(self.items, learnt, component, everyone), count, self.recipe.seed
-        )
+        keys = component_keys(self.items, learnt, component[learnt], everyone)
+        fold[learnt] = folds(component[learnt], keys, count, self.recipe.seed)
         return fold
 
 

@@ -56,6 +56,15 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
             ),
             remedy=mend,
         )
+    if division.fold_leaks:
+        yield Finding(
+            code="split.leakage.folds",
+            severity="error",
+            message=f"{len(division.fold_leaks):,} pairs of examples that belong together stand in two folds.",
+            count=len(division.fold_leaks),
+            samples=tuple(division.fold_leaks.table(division.checked, LISTED).to_pylist()),
+            remedy="`sluice split RECIPE --fresh` folds anew.",
+        )
     if recipe.split.column and division.healing:
         done = "are held out" if recipe.split.heal else "would have to be held out"
         yield Finding(

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.data.leaks import close_texts
+from pipelines.data.leaks.close_texts import Meanings
 from pipelines.data.leaks.leakage import find_leaks, heal
 from pipelines.data.leaks.placed import SIDE_NAMES, read_placed
 from pipelines.data.leaks.row_pairs import Pairs
@@ -215,14 +217,47 @@ def test_a_prompt_on_two_sides_is_a_leak_whatever_the_answers_unless_it_is_an_in
     assert find_leaks(rows(5), 1.0).counts == {}
 
 
+def meanings(units, place, items=(), threshold=0.9):
+    two = [np.array(each, np.float32).reshape(-1, 2) for each in (units, items)]
+    return Meanings(two[0], np.array(place), two[1], threshold)
+
+
 def test_vectors_that_point_the_same_way_on_two_sides_are_leaks():
     rows = placed(
         [("a", "big dog", "train"), ("b", "large hound", "test"), ("c", "red tea", "test"), ("d", "big dog", "train")]
     )
-    vectors = np.array([[1, 0], [0.96, 0.28], [0, 1], [1, 0]], np.float32)
-    leaks = find_leaks(rows, 1.0, vectors=vectors, semantic=0.9)
+    leaks = find_leaks(rows, 1.0, meanings=meanings([[1, 0], [0.96, 0.28], [0, 1]], [0, 1, 2, 0]))
     assert pairs(leaks, rows, "semantic") == {frozenset("ab")}
     assert heal(rows, leaks).tolist() == [True, False, False, True]
+
+
+def test_an_item_that_means_the_same_as_a_row_for_training_is_found():
+    rows = placed(
+        [("a", "big dog", "train"), ("b", "large hound", "test"), ("c", "red tea", "train")],
+        benchmarks=[("quiz:1", "huge canine"), ("quiz:2", "enormous cur")],
+    )
+    known = meanings([[1, 0], [1, 0], [0, 1]], [0, 1, 2], [[0.96, 0.28], [0.6, 0.8]])
+    leaks = find_leaks(rows, 1.0, meanings=known)
+    assert pairs(leaks, rows, "benchmark") == {frozenset(("a", "quiz:1"))}
+    assert pairs(leaks, rows, "semantic") == {frozenset("ab")}
+
+
+@pytest.mark.parametrize("at_once", [3, 50])
+def test_however_the_vectors_are_cut_the_pairs_are_those_of_all_cosines(monkeypatch, at_once):
+    monkeypatch.setattr(close_texts, "_VECTORS", at_once)
+    angles = np.random.default_rng(6).uniform(0, 3, 40)
+    units = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    sides = [SIDES[n % 7 % 3] for n in range(40)]
+    rows = placed([(str(n), f"text {n}", side) for n, side in enumerate(sides)])
+    leaks = find_leaks(rows, 1.0, meanings=meanings(units, np.arange(40), threshold=0.99))
+    cosine = units @ units.T
+    expected = {
+        frozenset((str(i), str(j)))
+        for i in range(40)
+        for j in range(i)
+        if sides[i] != sides[j] and cosine[i, j] >= 0.99
+    }
+    assert pairs(leaks, rows, "semantic") == expected and len(expected) > 5
 
 
 def test_the_table_lists_some_of_each_kind_and_the_counts_tell_of_all():
