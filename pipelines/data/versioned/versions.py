@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import UserError
 from pipelines.data.sides.past import lookup
 from pipelines.data.sides.splitting import PLACES
-from pipelines.data.versioned.table import COLUMNS, POLICY, RESTORED, STARTS, commits, open_table, read_batches, schema
+from pipelines.data.versioned.table import (
+    COLUMNS,
+    POLICY,
+    RESTORED,
+    STARTS,
+    commits,
+    eras,
+    open_table,
+    read_batches,
+    schema,
+)
 from pipelines.data.versioned.table_fingerprint import row_digests
 
 if TYPE_CHECKING:
@@ -52,7 +62,7 @@ class Difference:
     moved: int
     """On another side than before: must be none while the policy is the same."""
     started_over: bool
-    """Whether a version between them started over: then moves are no mistake."""
+    """Whether the places of the two go back to different starts: then moves are no mistake."""
     ids: dict[str, list[dict[str, Any]]]
     """Kind -> rows as plain values, at most as many as were asked for."""
 
@@ -107,7 +117,8 @@ def diff(uri: str, before: int, after: int, limit: int = 5) -> Difference:
     for row in shown["moved"]:
         row["before"] = PLACES[sides[row["id"]]]
     counts = {kind: len(rows) for kind, (_, _, rows) in kinds.items()}
-    return Difference(**counts, started_over=_starts_over(uri, before, after), ids=shown)
+    era = eras(commits(uri))
+    return Difference(**counts, started_over=era[before] != era[after], ids=shown)
 
 
 def show(uri: str, version: int, side: str | None = None, limit: int = 10) -> tuple[Version, list[dict[str, Any]]]:
@@ -174,14 +185,6 @@ def _sizes(uri: str, version: int) -> dict[str, int]:
         for count in pc.value_counts(batch["split"]).to_pylist():
             counts[count["values"]] += count["counts"]
     return counts
-
-
-def _starts_over(uri: str, before: int, after: int) -> bool:
-    """Whether a version between the two, or the later one, forgets places: by --fresh or by another policy."""
-    low, high = sorted((before, after))
-    between = [commit for commit in commits(uri) if low <= commit["version"] <= high]
-    fresh = any(commit.get(STARTS) == "true" and commit["version"] > low for commit in between)
-    return fresh or len({commit.get(POLICY) for commit in between}) > 1
 
 
 @dataclass(frozen=True)
