@@ -91,10 +91,17 @@ def resolve(content: dict[str, Any], place: str, folder: Path) -> Recipe:
     absolute = _absolute(recipe.dataset.source, folder)
     dataset = recipe.dataset.model_copy(update={"source": absolute[0] if len(absolute) == 1 else absolute})
     split = recipe.split.model_copy(update={"benchmarks": _absolute(recipe.split.benchmarks, folder)})
-    base = recipe.base
-    if (folder / base.base).is_dir():
-        base = base.model_copy(update={"base": str((folder / base.base).absolute())})
-    return recipe.model_copy(update={"dataset": dataset, "split": split, "models": (base,)})
+    base = recipe.base.model_copy(update={"base": _model(recipe.base.base, folder)})
+    audit, semantic = recipe.audit, recipe.audit.semantic
+    if semantic and semantic.model:
+        named = semantic.model_copy(update={"model": _model(semantic.model, folder)})
+        audit = audit.model_copy(update={"semantic": named})
+    return recipe.model_copy(update={"dataset": dataset, "audit": audit, "split": split, "models": (base,)})
+
+
+def _model(name: str, folder: Path) -> str:
+    """A model beside the recipe by its path, any other by its name."""
+    return str((folder / name).absolute()) if (folder / name).is_dir() else name
 
 
 def _absolute(sources: Source, folder: Path) -> tuple[str, ...]:
@@ -130,7 +137,19 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that loads to the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    content = recipe.model_dump(mode="json", exclude_none=True)
+    _keep_switched_off(recipe, content)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _keep_switched_off(section: BaseModel, content: dict[str, Any]) -> None:
+    """Write null where it is not the default: left out it would be switched on again."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if value is None and field.default is not None:
+            content[name] = None
+        elif isinstance(value, BaseModel):
+            _keep_switched_off(value, content[name])
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

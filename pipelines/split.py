@@ -30,9 +30,15 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     named = {"benchmarks": benchmarks_fingerprint(recipe.split.benchmarks)} if recipe.split.benchmarks else {}
     return {
         "audit": require(audit.STAGE, recipe, workspace).key,
-        "policy": fingerprint(policy_of(recipe), recipe.split.model_dump(mode="json"), recipe.audit.private.action),
+        "policy": rules_fingerprint(recipe),
         "reviews": fingerprint(dropped(workspace, recipe.name)),
     } | {name: value for name, value in named.items() if value}
+
+
+def rules_fingerprint(recipe: Recipe) -> str:
+    """Of all that the recipe says of a split; of benchmarks the content counts, not where a machine has them."""
+    rules = recipe.split.model_dump(mode="json", exclude={"benchmarks"})
+    return fingerprint(policy_of(recipe), rules, recipe.audit.private.action)
 
 
 def policy_of(recipe: Recipe) -> str:

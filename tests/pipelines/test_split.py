@@ -8,15 +8,17 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit, split
 from pipelines.data import prepare
+from pipelines.data.leaks.leakage import find_leaks
 from pipelines.data.reading import read
 from pipelines.data.sides import placing
 from pipelines.data.sides.division import Outside, divide
 from pipelines.data.sides.past import Past, read_past
-from pipelines.data.sides.splitting import HELD_OUT, SIDES, Places
+from pipelines.data.sides.splitting import HELD, HELD_OUT, SIDES, Places
 from pipelines.data.similarity.semantic import Vectors
 from pipelines.data.versioned.table import read_side, read_version, write_table
 from pipelines.gates import Verdict
@@ -647,6 +649,28 @@ examples = st.builds(
 )
 
 
+def held_for_nothing(found, before):
+    """Newcomers that are held out though what they reach among newcomers touches old rows of less than two sides."""
+    seen, side = found.checked, found.places.side
+    everyone = find_leaks(seen.apart(np.arange(seen.rows)), 0.7, 0.8)
+    near = set(zip(*(rows.tolist() for rows in everyone.of("near", "containment")), strict=True))
+    keys = [seen.keys[kind] for kind in ("text", "group", "prompt")]
+    size, old = seen.rows, found.old
+    bound = np.zeros((size, size), bool)
+    for key in keys:
+        bound |= (key[:size, None] == key[None, :size]) & (key[:size, None] != 0)
+    # A pair stands for all rows of its texts.
+    text = seen.keys["text"][:size]
+    for left, right in near:
+        bound |= np.outer(text == text[left], text == text[right]) | np.outer(text == text[right], text == text[left])
+    component = connected_components(bound & ~old[:, None] & ~old[None, :], directed=False)[1]
+    return [
+        row
+        for row in np.flatnonzero((side == HELD) & ~old)
+        if len(set(side[old & bound[component == component[row]].any(axis=0)].tolist()) - {HELD}) < 2
+    ]
+
+
 @given(st.lists(examples, min_size=1, max_size=30), st.lists(examples, max_size=15), st.integers(0, 2**31 - 1))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_for_any_data_seed_and_growth_the_written_rows_leak_nothing_and_nobody_moves(
@@ -666,6 +690,7 @@ def test_for_any_data_seed_and_growth_the_written_rows_leak_nothing_and_nobody_m
         write_table(str(folder / "table"), found.batches(corpus), "policy")
         past = read_past(str(folder / "table"), "policy")
         now = {row["id"]: (row["split"], row["cluster"], row["group"]) for row in past.present.to_pylist()}
+        assert held_for_nothing(found, before) == []
         assert {id: now[id] for id in before} == before
         before = now
 
