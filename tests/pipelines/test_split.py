@@ -27,6 +27,7 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_data import Semantic
 from pipelines.recipe_file import load_recipe
 from pipelines.review import decide
+from pipelines.stage import require
 
 SMALL = {"min_validation": 1, "min_test": 1}
 NO_SCORES = dict.fromkeys(
@@ -246,7 +247,7 @@ def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(di
     assert divided(renamed, fresh=True).verdict is Verdict.OPEN
 
 
-def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divided, monkeypatch):
+def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divided, workspace, monkeypatch):
     """The check does not believe the splitter: here it puts each example on a side of its own."""
 
     def wrong(items, edges, choose, history):
@@ -262,6 +263,27 @@ def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divide
     report = divided(content)
     assert report.verdict is Verdict.CLOSED
     assert codes(report) >= {"split.leakage.group", "split.leakage.near"}
+    with pytest.raises(GateClosed, match=r"split\.leakage is closed: .* pairs stand on two sides"):
+        require(split.STAGE, divided.recipe, workspace)
+    (pair,) = next(finding for finding in report.findings if finding.code == "split.leakage.near").samples
+    ids = {row["id"][:12] for row in table_of(report) if near["prompt"] in row["messages"]}
+    assert {pair["left"], pair["right"]} == ids and pair["similarity"] >= 0.7
+    assert pair["left_text"].startswith("w50000 w50001") and pair["right_text"].startswith("w50000 w50001")
+
+
+def test_the_leaks_of_two_recipes_over_the_same_rows_stand_side_by_side(divided, workspace):
+    content = [row(i, first=SIDES[i % 3], second=SIDES[min(i // 20, 2)]) for i in range(60)]
+    content[0]["topic"] = content[1]["topic"]
+    near = content[59] | {"prompt": "now " + content[59]["prompt"], "topic": "x", "first": "train", "second": "train"}
+    content.append(near)
+    found = {}
+    for column in ("first", "second"):
+        report = divided(content, name=column, split={"column": column})
+        evidence = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True))
+        found[column] = (report.produced["split"], evidence)
+    assert found["first"][1].folder == found["second"][1].folder
+    kinds = {column: set(evidence.leaks(split)["kind"].to_pylist()) for column, (split, evidence) in found.items()}
+    assert kinds["first"] - kinds["second"] == {"group"} and "near" in kinds["second"]
 
 
 def test_near_duplicates_that_the_search_for_clusters_misses_are_found_and_kept_together(divided, workspace):
