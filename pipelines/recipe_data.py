@@ -152,6 +152,9 @@ class Split(Section):
     """Fewest examples on the test side with which `split.size` is open."""
     containment: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     """Share of an example's 13-word sequences that stand in another one, from which they share a side."""
+    shared_prompts: Annotated[int, Field(ge=1)] = 100
+    """Rows with the same prompt, up to this many, share a side whatever their answers; a prompt of more rows is an
+    instruction that ties nobody. 1: prompts tie nobody."""
     benchmarks: Source = ()
     """Sets that must not be in training (files as in dataset.source): what resembles them is held out of it."""
 

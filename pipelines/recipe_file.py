@@ -95,6 +95,9 @@ def resolve(content: dict[str, Any], place: str, folder: Path) -> Recipe:
     audit = recipe.audit.model_copy(
         update={"tokenizers": tuple(_model(name, folder) for name in recipe.audit.tokenizers)}
     )
+    if audit.semantic and audit.semantic.model:
+        named = audit.semantic.model_copy(update={"model": _model(audit.semantic.model, folder)})
+        audit = audit.model_copy(update={"semantic": named})
     return recipe.model_copy(update={"dataset": dataset, "audit": audit, "split": split, "models": (base,)})
 
 
@@ -136,7 +139,19 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that loads to the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    content = recipe.model_dump(mode="json", exclude_none=True)
+    _keep_switched_off(recipe, content)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _keep_switched_off(section: BaseModel, content: dict[str, Any]) -> None:
+    """Write null where it is not the default: left out it would be switched on again."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if value is None and field.default is not None:
+            content[name] = None
+        elif isinstance(value, BaseModel):
+            _keep_switched_off(value, content[name])
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

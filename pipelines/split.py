@@ -21,20 +21,25 @@ from pipelines.review import dropped
 from pipelines.stage import Outcome, Stage, check_unmoved, require
 from pipelines.workspace import Workspace
 
-_RULES = ("by_time", "column", "heal", "dedup", "containment")
+_RULES = ("by_time", "column", "heal", "dedup", "containment", "shared_prompts")
 """Keys of the split that sides depend on, beside the shares."""
 
 
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The audit's report, the rules, what people decided to leave out, and the benchmarks that are kept out."""
     # The benchmarks by their content alone: their paths are another folder's in every copy of the same project.
-    rules = recipe.split.model_dump(mode="json") | {"benchmarks": []}
     named = {"benchmarks": benchmarks_fingerprint(recipe.split.benchmarks)} if recipe.split.benchmarks else {}
     return {
         "audit": require(audit.STAGE, recipe, workspace).key,
-        "policy": fingerprint(policy_of(recipe), rules, recipe.audit.private.action),
+        "policy": rules_fingerprint(recipe),
         "reviews": fingerprint(dropped(workspace, recipe.name)),
     } | {name: value for name, value in named.items() if value}
+
+
+def rules_fingerprint(recipe: Recipe) -> str:
+    """Of all that the recipe says of a split; of benchmarks the content counts, not where a machine has them."""
+    rules = recipe.split.model_dump(mode="json", exclude={"benchmarks"})
+    return fingerprint(policy_of(recipe), rules, recipe.audit.private.action)
 
 
 def policy_of(recipe: Recipe) -> str:
@@ -71,6 +76,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         dropped=dropped(workspace, recipe.name),
         tested=ever_tested(uri) if recipe.split.freeze_test else None,
         benchmarks=benchmark_items(recipe.split.benchmarks),
+        key=workspace.secret() if recipe.audit.private.action == "mask" else b"",
     )
     division = divide(corpus, evidence, recipe, past, outside, progress)
     _refuse_empty(division.sizes, recipe)
@@ -116,19 +122,24 @@ def check_sides(written: Written, division: Division) -> None:
 
 
 def _leakage_gate(division: Division) -> Gate:
-    """Nothing that belongs together stands on two sides, and nothing of a benchmark in training."""
-    counts = division.leaks.counts
-    evidence = f"{len(division.leaks):,} pairs stand on two sides: " + ", ".join(
-        f"{count:,} {SHARED.get(kind, kind)}" for kind, count in counts.items()
+    """Nothing that belongs together stands on two sides or in two folds, and nothing of a benchmark in training."""
+    found = {"on two sides": division.leaks, "in two folds": division.fold_leaks}
+    evidence = "; ".join(
+        f"{len(leaks):,} pairs stand {where}: "
+        + ", ".join(f"{count:,} {SHARED.get(kind, kind)}" for kind, count in leaks.counts.items())
+        for where, leaks in found.items()
+        if leaks
     )
-    if not counts:
+    holds = not evidence
+    if holds:
         checked = sum(division.sizes[side] for side in SIDES)
+        folds = "" if division.fold_leaks is None else " or in two folds"
         evidence = (
-            f"{_sizes(division.sizes)}: no id, text, near-duplicate, contained text, group or cluster stands on two "
-            f"sides (every pair of {checked:,} examples considered exactly, without the sketches that the split was "
-            "made by)."
+            f"{_sizes(division.sizes)}: no id, text, prompt, near-duplicate, contained text, group or cluster stands "
+            f"on two sides{folds} (every pair of {checked:,} examples considered exactly, without the sketches that "
+            "the split was made by)."
         )
-    return decide("split.leakage", not counts, evidence)
+    return decide("split.leakage", holds, evidence)
 
 
 def _size_gate(recipe: Recipe, figures: dict[str, Any]) -> Gate:

@@ -48,7 +48,9 @@ def asked(recipe: Recipe) -> Sweep:
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Run the trials and name the winner."""
-    from pipelines.search.trials import find_winner, run_trials
+    from pipelines.data.versioned.ledger import record_choice
+    from pipelines.search.trials import VALIDATION_BINS, find_winner, run_trials
+    from pipelines.stages import load_stage
     from pipelines.training.checkpoints import CheckpointStore
 
     sweep, shared = asked(recipe), share(recipe, workspace, progress)
@@ -70,6 +72,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             f"All {len(results)} trials failed: {'; '.join(causes)}",
             "Mend the cause, or narrow sweep.space; rates that are too high make training diverge.",
         )
+    split = require(load_stage("split"), recipe, workspace)
+    record_choice(workspace, recipe.name, split, shared.job.bins, VALIDATION_BINS)
     shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                       for key, value in winner.values.items())  # fmt: skip
     progress.say(f"sweep: {winner.trial} wins with {shown}: validation loss {winner.validation_loss:.3f}.")

@@ -1,5 +1,8 @@
 """The workspace: storage, database and tracking behind one door."""
 
+import contextlib
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +18,10 @@ from pipelines.gates import Report, Waiver
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
+
+
+_SECRET = "pseudonyms.key"
+"""In storage, beside the tables whose masked names are made with it."""
 
 
 class Workspace:
@@ -179,6 +186,28 @@ class Workspace:
                 )
                 for row in rows
             )
+
+    def secret(self) -> bytes:
+        """32 random bytes, made once: what is hashed with them can be tried out by nobody who has only the hashes."""
+        self.check_storage()
+        if self.is_local:
+            path = Path(self.uri(_SECRET))
+            if not path.exists():
+                with tempfile.NamedTemporaryFile(dir=path.parent) as new:
+                    new.write(secrets.token_bytes(32))
+                    new.flush()
+                    # Whoever was first is right: a second secret would call the same things by other names.
+                    with contextlib.suppress(FileExistsError):
+                        os.link(new.name, path)
+            return path.read_bytes()
+        from pyarrow import fs
+
+        there, remote = fs.FileSystem.from_uri(self.uri(_SECRET))
+        if there.get_file_info(remote).type == fs.FileType.NotFound:
+            with there.open_output_stream(remote) as stream:
+                stream.write(secrets.token_bytes(32))
+        with there.open_input_stream(remote) as stream:
+            return bytes(stream.read())
 
     def check_storage(self) -> None:
         """Raise UserError when storage cannot be written."""

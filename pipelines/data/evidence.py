@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-EVIDENCE_VERSION = 2
+    from pipelines.data.similarity.semantic import Vectors
+
+EVIDENCE_VERSION = 3
 """Enters the key: raise it when the same corpus gives other evidence, or the files other columns."""
 
 TABLES = ("clusters", "edges", "suspects", "private")
-"""The files that are always there; `leaks-SPLIT.parquet` comes with a split, `report-KEY.html` with an audit."""
+"""The files that are always there; `leaks-SPLIT.parquet` comes with a split, `report-KEY.html` with an audit, and
+`vectors` where texts were compared by meaning."""
 _OF_OTHERS = ("leaks-*.parquet", "report-*.html")
 """What stands on reports that are kept, so it outlives evidence that is found anew."""
+_MEAN = b"sluice.mean"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,23 @@ class Evidence:
         """row, kind, masked: one row for each piece of personal data or secret, its sample masked."""
         return self._table("private")
 
+    @cached_property
+    def vectors(self) -> "Vectors | None":
+        """Of each row that stands for its text, ascending, what it means; None where nobody asked for it."""
+        import numpy as np
+        import pyarrow as pa
+
+        from pipelines.data.similarity.semantic import Vectors
+
+        file = self.folder / "vectors.arrow"
+        if not file.is_file():
+            return None
+        # Mapped, not read: there may be more of them than memory.
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        mean = np.frombuffer(table.schema.metadata[_MEAN], np.float32)
+        units = table["unit"].combine_chunks().flatten().to_numpy()
+        return Vectors(units.reshape(-1, len(mean)), mean)
+
     def leaks(self, split: str) -> "pa.Table | None":
         """kind, left, right (ids), similarity, of the split with this fingerprint; None where it left none."""
         name = f"leaks-{short(split)}"
@@ -101,16 +122,30 @@ class Evidence:
         return found
 
 
+def vectors_table(vectors: "Vectors") -> "pa.Table":
+    """unit: a list of numbers for each vector, without a copy of them; the mean stands in the schema."""
+    import pyarrow as pa
+
+    size = len(vectors.mean)
+    units = pa.FixedSizeListArray.from_arrays(pa.array(vectors.units.reshape(-1)), size)
+    schema = pa.schema([("unit", units.type)], {_MEAN: vectors.mean.tobytes()})
+    return pa.Table.from_arrays([units], schema=schema)
+
+
 def write_evidence(folder: Path, tables: "dict[str, pa.Table]", note: EvidenceNote) -> Evidence:
-    """Store the TABLES, complete or not at all; the evidence."""
+    """Store the TABLES, and `vectors` where they are given, complete or not at all; the evidence."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    assert set(tables) == set(TABLES), f"evidence is {TABLES}, not {tuple(tables)}"
+    assert set(tables) - {"vectors"} == set(TABLES), f"evidence is {TABLES}, not {tuple(tables)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        for name, table in tables.items():
-            pq.write_table(table, partial / f"{name}.parquet", compression="zstd")
+        for name in TABLES:
+            pq.write_table(tables[name], partial / f"{name}.parquet", compression="zstd")
+        if (vectors := tables.get("vectors")) is not None:
+            with pa.OSFile(str(partial / "vectors.arrow"), "wb") as sink, pa.ipc.new_file(sink, vectors.schema) as file:
+                file.write_table(vectors)
         (partial / "evidence.json").write_text(json.dumps(asdict(note)), "utf-8")
         for pattern in _OF_OTHERS:
             for kept in folder.glob(pattern):

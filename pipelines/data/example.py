@@ -208,16 +208,25 @@ def _instructed(turns: list[Turn], instruction: str) -> list[Turn]:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, the names of its columns included, however deep."""
+    """Every text and number (see `digits_of`) in a JSON value, the names of its columns included, however deep."""
     waiting = [value]
     while waiting:
         match waiting.pop():
             case str(text):
                 yield text
+            case bool():
+                pass
+            case int() | float() as number:
+                yield digits_of(number)
             case list(items):
                 waiting += items
             case dict(columns):
                 waiting += (*columns, *columns.values())
+
+
+def digits_of(number: int | float) -> str:
+    """A number as a person writes it: a card's number is the same one whether a table kept it as text or as a float."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
 
 
 def _text_or_none(value: Any, name: str) -> str | None:

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.corpus import Corpus
+from pipelines.data.evidence import vectors_table
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from pipelines.data.similarity.clusters import Clusters
 
 SUSPECTS = (("row", "int64"), ("kind", "string"), ("score", "float32"), ("reason", "string"))
 EDGES = (("left", "int64"), ("right", "int64"), ("similarity", "float32"), ("kind", "string"))
@@ -23,7 +26,8 @@ def gather(
     """The tables of the evidence, the figures of the suspects and those of the labels."""
     import pyarrow as pa
 
-    text, cluster, edges = _clusters(corpus, recipe, progress)
+    found, edges = _clusters(corpus, recipe, progress)
+    text, cluster = found.text, found.cluster
     suspects, anomalies = _suspects(corpus, cluster, recipe, progress)
     wrong, label_noise = _labels(corpus, cluster, recipe, progress)
     tables = {
@@ -32,12 +36,12 @@ def gather(
         "suspects": pa.concat_tables([suspects, wrong]),
         "private": private_table(corpus),
     }
+    if found.vectors is not None:
+        tables["vectors"] = vectors_table(found.vectors)
     return tables, anomalies, label_noise
 
 
-def _clusters(
-    corpus: Corpus, recipe: Recipe, progress: Progress
-) -> "tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]":
+def _clusters(corpus: Corpus, recipe: Recipe, progress: Progress) -> "tuple[Clusters, pa.Table]":
     import pyarrow as pa
 
     from pipelines.data.similarity.clusters import find_clusters
@@ -52,7 +56,7 @@ def _clusters(
         base=recipe.base,
     )
     columns = {"left": found.left, "right": found.right, "similarity": found.similarity, "kind": found.kind}
-    return found.text, found.cluster, pa.table(columns, schema=_schema(EDGES))
+    return found, pa.table(columns, schema=_schema(EDGES))
 
 
 def _suspects(

@@ -14,8 +14,11 @@ from pipelines.data.example import Turn, answers, text_of, texts_in
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 """Enters a corpus's key: raise it when the same row gets other columns, whichever part makes them."""
+
+TOLD = ("group", "label", "source", "collector", "annotator", "created_at")
+"""Columns that say something of a row, and may say who somebody is."""
 
 _CHAT_MARKS = re.compile(r"<\|[\w.-]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
 """What chat templates of well-known models put between turns."""
@@ -55,8 +58,7 @@ def profile(table: "pa.Table", wanted: ProfileSettings) -> "pa.Table":
     turns: list[list[Turn]] = [json.loads(text) for text in table["messages"].slice(0, good).to_pylist()]
     rejected = [None if text is None else json.loads(text) for text in table["rejected"].slice(0, good).to_pylist()]
     columns = columns_of(turns, rejected, wanted)
-    others = [list(texts_in(json.loads(text)["columns"])) for text in table["meta"].slice(0, good).to_pylist()]
-    columns["private"] = _private(turns, rejected, others, wanted)
+    columns["private"] = _private(turns, rejected, table.slice(0, good), wanted)
     for name, column in columns.items():
         if bad:
             column = pa.concat_arrays([column, pa.nulls(bad, column.type)])
@@ -82,6 +84,7 @@ def columns_of(
     tokens, special = _tokens(turns, wanted)
     columns = {
         "text_key": _keys(normals),
+        "prompt_key": pa.array([prompt_key(text) for text in prompts], pa.binary(16)),
         "answer_key": _keys(answered),
         "answer_hashes": _answer_hashes(turns),
         "prompt_words": pa.array([len(text.split()) for text in prompts], pa.int32()),
@@ -96,13 +99,30 @@ def columns_of(
 
 
 def _private(
-    turns: Sequence[list[Turn]], rejected: Sequence[str | None], others: list[list[str]], wanted: ProfileSettings
+    turns: Sequence[list[Turn]], rejected: Sequence[str | None], table: "pa.Table", wanted: ProfileSettings
 ) -> "pa.Array":
-    """What is private in the turns and in the data's other columns, which travel with them."""
+    """What is private in the turns and in all other columns, which travel with them."""
     from pipelines.data.privacy.private import private_column
 
-    own = [_own_texts(each, other, wanted.instruction) for each, other in zip(turns, rejected, strict=True)]
-    return private_column([[*texts, *more] for texts, more in zip(own, others, strict=True)], wanted.private)
+    texts = [_own_texts(each, other, wanted.instruction) for each, other in zip(turns, rejected, strict=True)]
+    for own, meta in zip(texts, table["meta"].to_pylist(), strict=True):
+        own += texts_in(json.loads(meta)["columns"])
+    for column in TOLD:
+        _add_private_cells(texts, table[column].to_pylist(), column, wanted.private)
+    return private_column(texts, wanted.private)
+
+
+def _add_private_cells(
+    texts: list[list[str]], cells: Sequence[str | None], column: str, kinds: tuple[str, ...]
+) -> None:
+    """Add to each row's texts its cell, where that holds something private: the same few cells stand in most rows."""
+    from pipelines.data.privacy.private import find_private, kinds_in
+
+    looked_for = kinds_in(column, kinds)
+    private = {cell: bool(find_private(cell, looked_for)) for cell in set(cells) if cell}
+    for own, cell in zip(texts, cells, strict=True):
+        if cell and private[cell]:
+            own.append(cell)
 
 
 def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:
@@ -110,6 +130,14 @@ def prompt_of(turns: Sequence[Turn], instruction: str = "") -> str:
     first = next(number for number, turn in enumerate(turns) if turn["role"] == "assistant")
     prefix = f"{instruction}\n\n" if instruction else ""
     return "\n".join(turn["content"].removeprefix(prefix) for turn in turns[:first])
+
+
+def prompt_key(prompt: str) -> bytes | None:
+    """128 bits of a prompt as it is compared; None for one without a word."""
+    from pipelines.data.similarity.duplicates import normalise
+
+    normal = normalise(prompt)
+    return _digest(normal, 16) if normal else None
 
 
 def answer_of(turns: Sequence[Turn]) -> str:

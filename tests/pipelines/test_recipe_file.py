@@ -153,6 +153,22 @@ def test_a_resolved_recipe_loads_to_itself(recipe_file, tmp_path):
     assert load_recipe(copy) == recipe
 
 
+def test_what_is_switched_off_stays_so_when_a_recipe_is_written(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file(split={"containment": None}, audit={"anomalies": {"length": None}}))
+    copy = tmp_path / "elsewhere.yaml"
+    copy.write_text(dump_recipe(recipe))
+    assert load_recipe(copy) == recipe and recipe.split.containment is None
+
+
+def test_models_beside_the_recipe_are_found_from_everywhere(recipe_file, tmp_path):
+    for name in ("base", "meaning"):
+        (tmp_path / name).mkdir()
+    recipe = load_recipe(recipe_file(models=[{"base": "base"}], audit={"semantic": {"model": "meaning"}}))
+    assert (recipe.base.base, recipe.audit.semantic.model) == (str(tmp_path / "base"), str(tmp_path / "meaning"))
+    hub = load_recipe(recipe_file(audit={"semantic": {"model": "owner/model"}}))
+    assert hub.audit.semantic.model == "owner/model"
+
+
 def test_the_commented_recipe_loads_and_holds_every_key_with_its_default(tmp_path, recipe_file):
     path = tmp_path / "written.yaml"
     text = commented_recipe("small", "examples.jsonl", "HuggingFaceTB/SmolLM2-135M-Instruct")

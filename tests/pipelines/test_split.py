@@ -4,26 +4,30 @@ import json
 import shutil
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import audit, split
 from pipelines.data import prepare
+from pipelines.data.leaks.leakage import find_leaks
 from pipelines.data.reading import read
 from pipelines.data.sides import placing
 from pipelines.data.sides.division import Outside, divide
 from pipelines.data.sides.past import Past, read_past
-from pipelines.data.sides.splitting import HELD_OUT, SIDES, Places
+from pipelines.data.sides.splitting import HELD, HELD_OUT, SIDES, Places
+from pipelines.data.similarity.semantic import Vectors
 from pipelines.data.versioned.table import read_side, read_version, write_table
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
+from pipelines.recipe_data import Semantic
 from pipelines.recipe_file import load_recipe
 from pipelines.review import decide
+from pipelines.stage import require
 
 SMALL = {"min_validation": 1, "min_test": 1}
 NO_SCORES = dict.fromkeys(
@@ -264,7 +268,7 @@ def test_a_group_renamed_onto_another_side_closes_the_gate_and_fresh_opens_it(di
     assert divided(renamed, fresh=True).verdict is Verdict.OPEN
 
 
-def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divided, monkeypatch):
+def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divided, workspace, monkeypatch):
     """The check does not believe the splitter: here it puts each example on a side of its own."""
 
     def wrong(items, edges, choose, history):
@@ -280,11 +284,32 @@ def test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed(divide
     report = divided(content)
     assert report.verdict is Verdict.CLOSED
     assert codes(report) >= {"split.leakage.group", "split.leakage.near"}
+    with pytest.raises(GateClosed, match=r"split\.leakage is closed: .* pairs stand on two sides"):
+        require(split.STAGE, divided.recipe, workspace)
+    (pair,) = next(finding for finding in report.findings if finding.code == "split.leakage.near").samples
+    ids = {row["id"][:12] for row in table_of(report) if near["prompt"] in row["messages"]}
+    assert {pair["left"], pair["right"]} == ids and pair["similarity"] >= 0.7
+    assert pair["left_text"].startswith("w50000 w50001") and pair["right_text"].startswith("w50000 w50001")
+
+
+def test_the_leaks_of_two_recipes_over_the_same_rows_stand_side_by_side(divided, workspace):
+    content = [row(i, first=SIDES[i % 3], second=SIDES[min(i // 20, 2)]) for i in range(60)]
+    content[0]["topic"] = content[1]["topic"]
+    near = content[59] | {"prompt": "now " + content[59]["prompt"], "topic": "x", "first": "train", "second": "train"}
+    content.append(near)
+    found = {}
+    for column in ("first", "second"):
+        report = divided(content, name=column, split={"column": column})
+        evidence = prepare.evidence_of(divided.recipe, workspace, Progress(quiet=True))
+        found[column] = (report.produced["split"], evidence)
+    assert found["first"][1].folder == found["second"][1].folder
+    kinds = {column: set(evidence.leaks(split)["kind"].to_pylist()) for column, (split, evidence) in found.items()}
+    assert kinds["first"] - kinds["second"] == {"group"} and "near" in kinds["second"]
 
 
 def test_near_duplicates_that_the_search_for_clusters_misses_are_found_and_kept_together(divided, workspace):
     content = [row(i) for i in range(60)]
-    content += [r | {"completion": r["completion"] + " end", "topic": f"copy {r['topic']}"} for r in content]
+    content += [r | {"prompt": "now " + r["prompt"], "topic": f"copy {r['topic']}"} for r in content]
     divided(content)
     recipe, quiet = divided.recipe, Progress(quiet=True)
     corpus, evidence = prepare.prepare(recipe, workspace, quiet), prepare.evidence_of(recipe, workspace, quiet)
@@ -410,7 +435,7 @@ def test_what_is_like_a_test_example_that_is_gone_never_trains(divided):
     sides = side_of_prompt(divided(content))
     tested = [r for r in content if sides[r["prompt"]] == "test"]
     rest = [r for r in content if r not in tested] + [row(i) for i in range(100, 160)]
-    alike = [r | {"completion": r["completion"] + " end", "topic": f"like {r['topic']}"} for r in tested]
+    alike = [r | {"prompt": "now " + r["prompt"], "topic": f"like {r['topic']}"} for r in tested]
     kin = [row(300 + i, topic=r["topic"]) for i, r in enumerate(tested)]
     report = divided([*rest, *alike, *kin], fresh=True, split={"freeze_test": True})
     train = {r["messages"] for r in table_of(report) if r["split"] == "train"}
@@ -432,6 +457,80 @@ def test_items_of_a_benchmark_are_kept_from_training(divided, tmp_path):
     assert kept.isdisjoint(trained[:3]) and report.figures["left_out"]["benchmarks"] == 3
 
 
+def test_a_short_question_of_a_benchmark_is_kept_from_training_whatever_its_answer(divided, tmp_path):
+    content = [{"prompt": words(i * 100, 8), "completion": words(i * 100 + 50, 16)} for i in range(80)]
+    content += [row | {"completion": words(n * 100 + 70, 20)} for n, row in enumerate(content)]
+    options = {"dataset": {"group_by": None}}
+    sides = side_of_prompt(divided(content, **options))
+    trained = [prompt for prompt, side in sides.items() if side == "train"][:3]
+    quiz = [{"question": f"{prompt.upper()}?"} for prompt in trained]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(item) + "\n" for item in quiz))
+    report = divided(content, split={"benchmarks": str(tmp_path / "quiz.jsonl")}, **options)
+    assert report.verdict is Verdict.OPEN and report.figures["left_out"]["benchmarks"] == 6
+    assert not {prompt for prompt, side in side_of_prompt(report).items() if side == "train"} & set(trained)
+
+
+def prompted(number, prompt, topic=None):
+    return row(number, topic) | {"prompt": prompt}
+
+
+def test_examples_of_one_prompt_share_a_side_and_newcomers_follow_them(divided):
+    content = [prompted(i, f"tell me of {words(i % 20, 1)}") for i in range(80)]
+    report = divided(content)
+    assert report.verdict is Verdict.OPEN and "split.instructions" not in codes(report)
+    table = table_of(report)
+    assert len({(turns_of(r["messages"])[0]["content"], r["split"]) for r in table}) == 20
+    # Whoever answers the same prompt is of one side, and yet no near-duplicate.
+    assert report.figures["clusters"] == 80
+    first = side_of_prompt(report)
+    later = divided([*content, *(prompted(100 + i, f"tell me of {words(i, 1)}") for i in range(20))])
+    assert side_of_prompt(later) == first and later.figures["rows"][HELD_OUT] == 0
+    # Of the group of the one side and the prompt of another.
+    one, other = (next(r for r in content if first[r["prompt"]] == side) for side in ("train", "test"))
+    bridge = divided([*content, prompted(200, one["prompt"], other["topic"])])
+    assert bridge.verdict is Verdict.OPEN and bridge.figures["rows"][HELD_OUT] == 1
+
+
+def test_a_prompt_of_very_many_examples_is_an_instruction_that_ties_nobody(divided):
+    content = [prompted(i, "Write it.") for i in range(60)] + [row(i) for i in range(100, 120)]
+    report = divided(content, split={"shared_prompts": 59})
+    assert report.verdict is Verdict.OPEN
+    told = next(finding for finding in report.findings if finding.code == "split.instructions")
+    assert told.count == 1 and told.samples == ({"prompt": "Write it.", "rows": 60},)
+    assert {r["split"] for r in table_of(report) if "Write it." in r["messages"]} == set(SIDES)
+    tied = divided(content, split={"shared_prompts": 60})
+    assert {r["split"] for r in table_of(tied) if "Write it." in r["messages"]} == {"train"}
+
+
+def test_prompts_on_two_given_sides_close_the_gate_until_they_are_healed(divided):
+    content = [row(i, part=("train", "validation", "test")[i % 3]) for i in range(60)]
+    content[0]["prompt"] = content[1]["prompt"] = content[3]["prompt"] = "the same"
+    closed = divided(content, split={"column": "part"})
+    assert closed.verdict is Verdict.CLOSED and closed.figures["leaks"] == {"prompt": 1}
+    assert "shared_prompts" in next(f for f in closed.findings if f.code == "split.leakage.prompt").remedy
+    healed = divided(content, split={"column": "part", "heal": True})
+    assert healed.verdict is Verdict.OPEN and healed.figures["rows"][HELD_OUT] == 2
+
+
+def test_prompts_that_masking_makes_equal_share_a_side(divided):
+    content = [row(i) for i in range(60)]
+    content += [prompted(100 + i, f"write to somebody{i}@example.org") for i in range(30)]
+    report = divided(content, audit={"private": {"action": "mask"}})
+    assert report.verdict is Verdict.OPEN
+    assert len({r["split"] for r in table_of(report) if "<email>" in r["messages"]}) == 1
+
+
+def test_a_prompt_that_was_tested_once_never_trains_again(divided):
+    content = [row(i) for i in range(80)]
+    sides = side_of_prompt(divided(content))
+    tested = [r for r in content if sides[r["prompt"]] == "test"]
+    rest = [r for r in content if r not in tested] + [row(i) for i in range(100, 160)]
+    again = [prompted(300 + i, r["prompt"]) for i, r in enumerate(tested)]
+    report = divided([*rest, *again], fresh=True, split={"freeze_test": True})
+    sides = side_of_prompt(report)
+    assert "train" not in {sides.get(r["prompt"]) for r in again}
+
+
 def test_folds_keep_groups_whole_and_cover_the_training_side(divided):
     report = divided([row(i, topic=f"t{i % 30}") for i in range(90)], split={"folds": 4})
     table = table_of(report)
@@ -441,6 +540,33 @@ def test_folds_keep_groups_whole_and_cover_the_training_side(divided):
     )
     sizes = report.figures["folds"]
     assert len(sizes) == 4 and max(sizes) - min(sizes) <= 3 and sum(sizes) == report.figures["rows"]["train"]
+
+
+def test_of_the_training_side_what_belongs_together_is_in_one_fold(divided):
+    content = []
+    for number in range(40):
+        short = words(number * 1000, 60)
+        longer = f"{short} {words(number * 1000 + 500, 200)}"
+        content.append({"prompt": short, "completion": "yes", "topic": f"a{number}"})
+        content.append({"prompt": longer, "completion": "no", "topic": f"b{number}"})
+    content += [prompted(100 + i, f"tell me of {words(i % 10, 1)}") for i in range(40)]
+    report = divided(content, split={"folds": 4})
+    assert report.verdict is Verdict.OPEN and "in two folds" in report.gates[0].evidence
+    fold = {turns_of(r["messages"])[0]["content"]: r["fold"] for r in table_of(report)}
+    assert all(fold[a["prompt"]] == fold[b["prompt"]] for a, b in zip(content[:80:2], content[1:80:2], strict=True))
+    rows = table_of(report)
+    assert len({(turns_of(r["messages"])[0]["content"], r["fold"]) for r in rows}) == 90
+    assert len(report.figures["folds"]) == 4 and min(report.figures["folds"]) > 0
+
+
+def test_folds_that_share_something_close_the_gate_and_list_the_pairs(divided, monkeypatch):
+    monkeypatch.setattr(placing, "folds", lambda component, keys, count, seed: np.arange(len(component)) % count)
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    report = divided([row(i, topic=f"t{i % 20}") for i in range(80)], split={"folds": 3} | shares)
+    assert report.verdict is Verdict.CLOSED and "stand in two folds" in report.gates[0].evidence
+    told = next(finding for finding in report.findings if finding.code == "split.leakage.folds")
+    assert told.count > 0 and told.samples[0]["kind"] == "group"
+    assert report.figures["leaks"] == {}
 
 
 @pytest.mark.parametrize(("rule", "kept"), [("keep_first", "end"), ("keep_best", "zoe")])
@@ -529,12 +655,30 @@ def test_duplicates_by_meaning_on_two_sides_of_given_ones_are_leaks(divided, wor
     divided(content, split={"column": "part"})
     recipe, quiet = divided.recipe, Progress(quiet=True)
     corpus, evidence = prepare.prepare(recipe, workspace, quiet), prepare.evidence_of(recipe, workspace, quiet)
-    edge = {"left": [0, 3], "right": [1, 6], "similarity": [0.97, 0.99], "kind": ["semantic", "semantic"]}
-    evidence.__dict__["edges"] = pa.table(edge, schema=evidence.edges.schema)
-    found = divide(corpus, evidence, recipe, Past(), Outside(), quiet)
-    assert found.leaks.counts["semantic"] == 1
+    units = np.eye(60, dtype=np.float32)
+    units[1], units[6] = units[0], units[3]
+    # Of what the audit made of the vectors nothing is used: it may have missed a pair.
+    assert len(evidence.edges) == 0
+    evidence.__dict__["vectors"] = Vectors(units, np.zeros(60, np.float32))
+    meaning = recipe.model_copy(update={"audit": recipe.audit.model_copy(update={"semantic": Semantic()})})
+    found = divide(corpus, evidence, meaning, Past(), Outside(), quiet)
+    assert found.leaks.counts == {"semantic": 1}
     left, right = found.leaks.of("semantic")
     assert (left.tolist(), right.tolist()) == ([0], [1]) and found.healing == 1
+
+
+def test_what_means_the_same_as_an_item_of_a_benchmark_is_kept_from_training(divided, tiny_model, tmp_path):
+    content = [row(i) for i in range(80)]
+    options = {"audit": {"semantic": {"model": str(tiny_model), "threshold": 0.97}}}
+    sides = side_of_prompt(divided(content, **options))
+    trained = next(r for r in content if sides[r["prompt"]] == "train")
+    told = f"{trained['prompt']} {trained['completion']}".split()
+    # Every fifth word is another one: no sequence of five is shared.
+    told[2::5] = told[0 : len(told[2::5])]
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": " ".join(told)}) + "\n")
+    report = divided(content, split={"benchmarks": str(tmp_path / "quiz.jsonl")}, **options)
+    kept = {prompt for prompt, side in side_of_prompt(report).items() if side == "train"}
+    assert trained["prompt"] not in kept and 1 <= report.figures["left_out"]["benchmarks"] < 9
 
 
 vocabulary = [f"v{i}" for i in range(30)]
@@ -549,6 +693,28 @@ examples = st.builds(
     st.integers(0, 3),
     st.sampled_from(["", "", "a", "b", "c", "d", "e"]),
 )
+
+
+def held_for_nothing(found, before):
+    """Newcomers that are held out though what they reach among newcomers touches old rows of less than two sides."""
+    seen, side = found.checked, found.places.side
+    everyone = find_leaks(seen.apart(np.arange(seen.rows)), 0.7, 0.8)
+    near = set(zip(*(rows.tolist() for rows in everyone.of("near", "containment")), strict=True))
+    keys = [seen.keys[kind] for kind in ("text", "group", "prompt")]
+    size, old = seen.rows, found.old
+    bound = np.zeros((size, size), bool)
+    for key in keys:
+        bound |= (key[:size, None] == key[None, :size]) & (key[:size, None] != 0)
+    # A pair stands for all rows of its texts.
+    text = seen.keys["text"][:size]
+    for left, right in near:
+        bound |= np.outer(text == text[left], text == text[right]) | np.outer(text == text[right], text == text[left])
+    component = connected_components(bound & ~old[:, None] & ~old[None, :], directed=False)[1]
+    return [
+        row
+        for row in np.flatnonzero((side == HELD) & ~old)
+        if len(set(side[old & bound[component == component[row]].any(axis=0)].tolist()) - {HELD}) < 2
+    ]
 
 
 @given(st.lists(examples, min_size=1, max_size=30), st.lists(examples, max_size=15), st.integers(0, 2**31 - 1))
@@ -570,6 +736,7 @@ def test_for_any_data_seed_and_growth_the_written_rows_leak_nothing_and_nobody_m
         write_table(str(folder / "table"), found.batches(corpus), "policy")
         past = read_past(str(folder / "table"), "policy")
         now = {row["id"]: (row["split"], row["cluster"], row["group"]) for row in past.present.to_pylist()}
+        assert held_for_nothing(found, before) == []
         assert {id: now[id] for id in before} == before
         before = now
 

@@ -223,6 +223,28 @@ def test_data_travel_to_a_cluster_elsewhere_and_stay_the_same_data(recipe_file, 
     assert {path.suffix for path in travelled} == {".jsonl"}
 
 
+def test_benchmarks_travel_too_and_stay_the_same_sets(recipe_file, tmp_path):
+    from pipelines import split
+    from pipelines.data.leaks.benchmark_sets import benchmark_items, benchmarks_fingerprint
+
+    here = tmp_path / "here"
+    (here / "sets/a").mkdir(parents=True)
+    write_examples(here)
+    for name in ("quiz.jsonl", "a/quiz.jsonl"):
+        (here / "sets" / name).write_text(json.dumps({"question": f"Who is {name}?"}) + "\n")
+    recipe = load_recipe(recipe_file("here/recipe.yaml", split={"benchmarks": ["sets/quiz.jsonl", "sets/a"]}))
+    expected, items = benchmarks_fingerprint(recipe.split.benchmarks), list(benchmark_items(recipe.split.benchmarks))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job_folder.fill(folder, recipe, shared_files=False)
+    here.rename(tmp_path / "out of reach")
+    there = load_recipe(folder / "recipe.yaml")
+    assert benchmarks_fingerprint(there.split.benchmarks) == expected
+    assert list(benchmark_items(there.split.benchmarks)) == items and len(items) == 2
+    # A split that was made here is found there.
+    assert split.rules_fingerprint(there) == split.rules_fingerprint(recipe)
+
+
 def test_large_data_do_not_travel(recipe_file, tmp_path, monkeypatch):
     write_examples(tmp_path)
     monkeypatch.setattr(job_folder, "MAX_DATA_BYTES", 10)
@@ -231,12 +253,12 @@ def test_large_data_do_not_travel(recipe_file, tmp_path, monkeypatch):
     assert "workspace's storage" in caught.value.remedy
 
 
-def test_a_base_model_in_a_folder_of_this_machine_does_not_travel(recipe_file, tmp_path):
+@pytest.mark.parametrize("sections", [{"models": [{"base": "base"}]}, {"audit": {"semantic": {"model": "base"}}}])
+def test_a_model_in_a_folder_of_this_machine_does_not_travel(recipe_file, tmp_path, sections):
     write_examples(tmp_path)
     (tmp_path / "base").mkdir()
-    recipe = load_recipe(recipe_file(models=[{"base": "base"}]))
     with pytest.raises(UserError, match="folder of this machine"):
-        job_folder.fill(tmp_path / "job", recipe, shared_files=False)
+        job_folder.fill(tmp_path / "job", load_recipe(recipe_file(**sections)), shared_files=False)
 
 
 SHARED = {

@@ -1,19 +1,44 @@
 """The sweep stage on a tiny model: trials, their causes of failure, the winner on its way to training."""
 
 import json
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import sweep, train
+from pipelines.data.versioned import ledger
+from pipelines.gates import Report
+from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
+from pipelines.search import trials
 from pipelines.tracking import runs
+from tests.pipelines.data.small_table import write_rows
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
 
 
 def test_a_recipe_without_a_sweep_says_what_to_do(recipe_file, workspace):
     with pytest.raises(UserError, match="no sweep section"):
         sweep.STAGE.perform(load_recipe(recipe_file()), workspace)
+
+
+def test_what_a_winner_was_chosen_by_stands_in_the_ledger(workspace, recipe_file, tmp_path, monkeypatch):
+    written = write_rows(tmp_path / "table", *({"id": f"v{n}", "split": "validation"} for n in range(20)))
+    bins = pa.table({"ids": pa.array([[f"v{n}"] for n in range(20)])})
+    with pa.OSFile(str(tmp_path / "validation.arrow"), "wb") as sink, pa.ipc.new_file(sink, bins.schema) as writer:
+        writer.write_table(bins)
+    shared = SimpleNamespace(name="s-0", storage=str(tmp_path), job=SimpleNamespace(bins=str(tmp_path)))
+    result = trials.TrialResult("t", {"lora_r": 4}, 1.5, 4, "done", 1.0)
+    produced = {"table": written.uri, "version": "0"}
+    monkeypatch.setattr(sweep, "share", lambda *_: shared)
+    monkeypatch.setattr(sweep, "require", lambda *_: Report.model_construct(produced=produced))
+    monkeypatch.setattr(sweep, "Watch", lambda *_: SimpleNamespace(end=lambda _: None, run_id=""))
+    monkeypatch.setattr(trials, "run_trials", lambda *_: [result])
+    recipe = load_recipe(recipe_file(sweep={"space": {"lora_r": {"choice": [4, 8]}}}))
+    sweep.work(recipe, workspace, Progress(quiet=True), False)
+    (fit,) = ledger.check_fits(workspace, written.uri)
+    assert (fit.transform, fit.side, fit.rows) == (ledger.CHOICE, "validation", trials.VALIDATION_BINS)
 
 
 @pytest.mark.cluster

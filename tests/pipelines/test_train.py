@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import GateClosed, UserError
 from pipelines import train
-from pipelines.gates import Verdict
+from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
 from pipelines.training import verdicts
@@ -146,3 +146,19 @@ def test_the_stage_trains_judges_tracks_and_stands_when_nothing_changed(small_re
 
     again = train.STAGE.perform(recipe, ray_cluster)
     assert again.created_at == report.created_at
+
+
+def test_what_the_bins_are_made_of_stands_in_the_ledger(workspace, recipe_file, tiny_model, tmp_path, monkeypatch):
+    from pipelines.data.versioned.ledger import STOPPING, WEIGHTS, check_fits
+    from pipelines.models.load import BaseFiles
+    from tests.pipelines.data.small_table import write_rows
+
+    sides = ["train"] * 3 + ["validation"] * 2 + ["test"]
+    written = write_rows(tmp_path / "table", *({"id": f"i{n}", "split": side} for n, side in enumerate(sides)))
+    produced = {"table": written.uri, "version": "0", "split": written.fingerprint}
+    monkeypatch.setattr(train, "require", lambda *_: Report.model_construct(produced=produced))
+    recipe = load_recipe(recipe_file())
+    base = BaseFiles("tiny", tiny_model, "f", "local", "")
+    train.prepare_bins(recipe, recipe.train, base, workspace, Progress(quiet=True))
+    fits = [(fit.transform, fit.side, fit.rows) for fit in check_fits(workspace, written.uri, 0)]
+    assert fits == [(WEIGHTS, "train", 3), (STOPPING, "validation", 2)]

@@ -1,7 +1,9 @@
 """The workspace: what is kept is there whole, or not at all."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +102,11 @@ def test_storage_that_cannot_be_written_is_a_sentence(monkeypatch):
     with pytest.raises(UserError, match="/proc/nowhere cannot be written") as caught:
         Workspace().check_storage()
     assert "SLUICE_STORAGE" in caught.value.remedy
+
+
+def test_a_workspace_has_one_secret_of_its_own(workspace, tmp_path):
+    secret = workspace.secret()
+    assert len(secret) == 32 and workspace.secret() == secret
+    other = Workspace(replace(workspace.settings, storage=str(tmp_path / "other")))
+    assert other.secret() != secret
+    assert Path(workspace.uri("pseudonyms.key")).stat().st_mode & 0o077 == 0

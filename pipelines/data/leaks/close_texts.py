@@ -1,11 +1,12 @@
-"""Placed texts of two sides that are near-duplicates, or of which one stands in the other."""
+"""Placed texts of two sides that are near-duplicates, mean the same, or of which one stands in the other."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.data.leaks.containment import Containment, contained_pairs
 from pipelines.data.leaks.placed import TRAIN, Placed
-from pipelines.data.leaks.row_pairs import Pairs
+from pipelines.data.leaks.row_pairs import Collector, Pairs
 from pipelines.data.leaks.similarity_join import HAIR, similar_pairs
 from pipelines.data.leaks.text_store import holds_space
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pipelines.data.leaks.similarity_join import Likes, Stream
     from pipelines.data.leaks.text_store import Kind
 
+_VECTORS = 2048
+"""That are multiplied with as many others at once."""
+_ROUNDING = 1e-6
 _SHORT_SPACED = 40
 """The most sequences of five characters that hold a space, of a short text: it has eight spaces."""
 _CHARACTERS = 6
@@ -63,15 +67,55 @@ def contained_texts(placed: Placed, share: float) -> Containment:
     )
 
 
-def containment_edges(
-    placed: Placed, share: float, together: "NDArray[np.int64]"
-) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-    """(left, right) rows of which one stands in the other, whatever their sides: what a split must keep together.
+@dataclass(frozen=True)
+class Meanings:
+    """What the rows' texts mean, as unit vectors, and from which cosine two mean the same."""
 
-    `together`: for each row the number of what it stays with anyway: such pairs are not looked for.
+    units: "NDArray[np.float32]"
+    """Of texts."""
+    place: "NDArray[np.int64]"
+    """For each row the place of its text's vector."""
+    items: "NDArray[np.float32]"
+    """Of the benchmark items."""
+    threshold: float
+
+    def of(self, rows: "NDArray[np.int64]") -> "NDArray[np.float32]":
+        """The vectors of these rows and items."""
+        import numpy as np
+
+        found = np.empty((len(rows), self.units.shape[1]), np.float32)
+        own = rows < len(self.place)
+        found[own] = self.units[self.place[rows[own]]]
+        found[~own] = self.items[rows[~own] - len(self.place)]
+        return found
+
+
+def same_meaning(placed: Placed, meanings: Meanings) -> Pairs:
+    """The pairs of different texts on two sides whose vectors reach the cosine: each is compared with each.
+
+    From the vectors alone: it is nothing to them which pairs a search for clusters kept.
     """
-    found = contained_texts(placed.apart(together), share).pairs
-    return found.left, found.right
+    import numpy as np
+
+    rows = np.flatnonzero(placed.once_a_side())
+    rows = rows[np.argsort(placed.side[rows], kind="stable")]
+    comparable, found = _comparable(placed), Collector()
+    for start in range(0, len(rows), _VECTORS):
+        block = rows[start : start + _VECTORS]
+        vectors = meanings.of(block)
+        for other in range(start, len(rows), _VECTORS):
+            later = rows[other : other + _VECTORS]
+            if placed.side[block[0]] == placed.side[later[-1]]:
+                continue
+            cosine = vectors @ meanings.of(later).T
+            # In 32 bits equal vectors may miss 1 by a little.
+            i, j = np.nonzero(cosine >= meanings.threshold - _ROUNDING)
+            left, right = block[i], later[j]
+            kept = (placed.side[left] < placed.side[right]) & comparable(left, right)
+            found.add(left[kept], right[kept], cosine[i, j][kept].astype(np.float64))
+        if found.full:
+            break
+    return found.pairs()
 
 
 def _stream(placed: Placed, kind: "Kind", chosen: "NDArray[np.bool_]") -> "Stream":

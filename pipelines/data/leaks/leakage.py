@@ -4,25 +4,23 @@ Of the splitter's computation it shares the normalisation of texts and the defin
 compared once a side: a pair stands for all rows of the same two texts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipelines.data.leaks.close_texts import contained_texts, near_pairs
-from pipelines.data.leaks.placed import NOWHERE, TRAIN, Placed
-from pipelines.data.leaks.row_pairs import Pairs
+from pipelines.data.leaks.close_texts import Meanings, contained_texts, near_pairs, same_meaning
+from pipelines.data.leaks.placed import NOWHERE, TRAIN, Placed, Questions
+from pipelines.data.leaks.row_pairs import Collector, Pairs, ranges
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-KEYS = ("id", "text", "group", "cluster")
+KEYS = ("id", "text", "prompt", "group", "cluster")
 KINDS = (*KEYS, "near", "containment", "semantic", "benchmark")
 KEPT = 10_000
 """Pairs that a table of leaks lists; all are counted."""
-
-_VECTORS = 2048
-"""Vectors of a side that are multiplied together."""
 
 
 @dataclass(frozen=True)
@@ -119,27 +117,29 @@ def find_leaks(
     placed: Placed,
     threshold: float,
     containment: float | None = None,
-    vectors: "NDArray[np.float32] | None" = None,
-    semantic: float = 0.95,
+    meanings: Meanings | None = None,
 ) -> Leaks:
-    """A leak for each id, text, group and cluster that stands on two sides, and for each pair of texts alike.
+    """A leak for each id, text, prompt, group and cluster that stands on two sides, and for each pair of texts alike.
 
     Alike are near-duplicates (`threshold`), texts of which one holds the share `containment` of the other's long
-    sequences, and those whose unit `vectors` (one for each row) have a cosine of `semantic` or more. Benchmark items
-    are compared with the training side alone: the same text, a near-duplicate, or the item in a row.
+    sequences, and those that mean the same (see `Meanings`). Benchmark items are compared with the training side
+    alone, with whole rows and with each question in them: the same text, a near-duplicate, the item in a row, or the
+    same meaning as a whole row.
     """
     found = _Found()
     for kind in KEYS:
         found.add(kind, _shared(placed, kind), placed.rows)
     for pairs in near_pairs(placed, threshold):
         found.add("near", pairs, placed.rows)
+    if placed.questions is not None:
+        found.add("benchmark", _asked(placed, placed.questions, threshold), placed.rows)
     boilerplate = 0
     if containment is not None:
         contained = contained_texts(placed, containment)
         boilerplate = contained.boilerplate
         found.add("containment", contained.pairs, placed.rows)
-    if vectors is not None:
-        found.add("semantic", _alike(placed, vectors, semantic), placed.rows)
+    if meanings is not None:
+        found.add("semantic", same_meaning(placed, meanings), placed.rows)
     return found.leaks(boilerplate)
 
 
@@ -167,6 +167,33 @@ def heal(placed: Placed, leaks: Leaks) -> "NDArray[np.bool_]":
     return out[: placed.rows]
 
 
+def bound_texts(placed: Placed, leaks: Leaks, kinds: Iterable[str], text: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Pairs of texts, the lower number first, that must not part again for leaks of these kinds to be none.
+
+    `text`: for each row of the split the number of its text. Of a key (a prompt, a group) all rows that have it are
+    joined, not only those that a pair names.
+    """
+    import numpy as np
+
+    found = [np.zeros((0, 2), np.int64)]
+    for kind in kinds:
+        left, right = leaks.of(kind)
+        if kind in KEYS:
+            left, right = _chained(placed.keys[kind][: placed.rows], left)
+        found.append(np.sort(np.stack((text[left], text[right]), 1), axis=1))
+    return np.concatenate(found)
+
+
+def _chained(key: "NDArray[np.uint64]", rows: "NDArray[np.int64]") -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """(left, right) of pairs that join all rows which have the key of one of `rows`, key by key."""
+    import numpy as np
+
+    members = np.flatnonzero(np.isin(key, key[rows]))
+    members = members[np.argsort(key[members], kind="stable")]
+    same = key[members][1:] == key[members][:-1]
+    return members[:-1][same], members[1:][same]
+
+
 def _shared(placed: Placed, kind: str) -> Pairs:
     """One pair for each further side on which a key stands: the first rows there and on its earliest side."""
     import numpy as np
@@ -185,6 +212,27 @@ def _shared(placed: Placed, kind: str) -> Pairs:
     # A benchmark is compared with training alone, and two of its items are nobody's leak.
     keep = (right < placed.rows) | (placed.side[left] == TRAIN)
     return Pairs(left[keep], right[keep], np.ones(int(keep.sum())))
+
+
+def _asked(placed: Placed, questions: Questions, threshold: float) -> Pairs:
+    """(a row for training, an item that it asks), exactly or nearly so; each row, however many ask the same."""
+    import numpy as np
+
+    row = questions.row
+    asked = questions.placed.on(np.where(placed.side[row] == TRAIN, TRAIN, NOWHERE))
+    pairs = [_shared(asked, "text"), *near_pairs(asked, threshold)]
+    one, item, value = (np.concatenate([getattr(part, name) for part in pairs]) for name in ("left", "right", "value"))
+    # A pair stands for all questions of the same text.
+    text, learnt = asked.keys["text"], np.flatnonzero(asked.side[: asked.rows] == TRAIN)
+    learnt = learnt[np.argsort(text[learnt], kind="stable")]
+    start, stop = (np.searchsorted(text[learnt], text[one], side=side) for side in ("left", "right"))
+    found = Collector()
+    for which, question in ranges(np.arange(len(one), dtype=np.int32), learnt.astype(np.int32), start, stop):
+        found.add(row[question], item[which] - asked.rows + placed.rows, value[which])
+        if found.full:
+            break
+    every = found.pairs()
+    return Pairs(every.left, every.right, every.value, every.complete and all(part.complete for part in pairs))
 
 
 def _highest(key: "NDArray[np.uint64]", side: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -208,24 +256,3 @@ def _codes(key: "NDArray[np.uint64]", side: "NDArray[np.int64]") -> "NDArray[np.
     codes = np.empty(len(order), np.int64)
     codes[order] = np.cumsum(new)
     return codes
-
-
-def _alike(placed: Placed, vectors: "NDArray[np.float32]", threshold: float) -> Pairs:
-    """The pairs of different texts of the split on two sides whose unit vectors reach the cosine `threshold`."""
-    import numpy as np
-
-    from pipelines.data.leaks.row_pairs import Collector
-
-    chosen, text = placed.once_a_side()[: placed.rows], placed.keys["text"]
-    found, sides = Collector(), [np.flatnonzero(chosen & (placed.side[: placed.rows] == code)) for code in range(3)]
-    for low in range(3):
-        later = np.concatenate([np.zeros(0, np.int64), *sides[low + 1 :]])
-        for start in range(0, len(sides[low]), _VECTORS):
-            left = sides[low][start : start + _VECTORS]
-            for other in range(0, len(later), _VECTORS):
-                right = later[other : other + _VECTORS]
-                cosine = vectors[left] @ vectors[right].T
-                i, j = np.nonzero(cosine >= threshold)
-                differ = text[left[i]] != text[right[j]]
-                found.add(left[i][differ], right[j][differ], cosine[i, j][differ].astype(np.float64))
-    return found.pairs()

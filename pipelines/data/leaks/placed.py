@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.example import text_of
+from pipelines.data.example import Turn, text_of
 from pipelines.data.leaks.text_store import Kind, Sets, TextStore
+from pipelines.data.profile import prompt_of
 from pipelines.data.similarity.duplicates import SHORT_WORDS, normalise
 
 if TYPE_CHECKING:
@@ -32,13 +34,15 @@ class Placed:
     side: "NDArray[np.int64]"
     """Code into SIDE_NAMES, or NOWHERE."""
     keys: "dict[str, NDArray[np.uint64]]"
-    """id, text, group, cluster -> 64 bits of a hash of each row's; 0: it has none. Two of a million different
+    """id, text, prompt, group, cluster -> 64 bits of a hash of each row's; 0: it has none. Two of a million different
     ones are the same with a probability of 3e-8."""
     words: "NDArray[np.int64]"
     """Of each normalised text."""
     texts: TextStore = field(repr=False)
     rows: int
     """Of the split; the numbers from here on are benchmark items."""
+    questions: "Questions | None" = None
+    """What the rows ask by itself, where there are items to compare it with."""
 
     def __len__(self) -> int:
         return len(self.side)
@@ -60,7 +64,7 @@ class Placed:
         """The same rows, each number from 0 a side of its own, and no benchmarks."""
         import numpy as np
 
-        return self._with(number.astype(np.int64), np.full(len(self) - self.rows, NOWHERE))
+        return replace(self._with(number.astype(np.int64), np.full(len(self) - self.rows, NOWHERE)), questions=None)
 
     def _with(self, own: "NDArray[np.int64]", theirs: "NDArray[np.int64]") -> "Placed":
         import numpy as np
@@ -85,25 +89,36 @@ class Placed:
         return self.texts.sets(kind, wanted)
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What rows ask, without the answers that hide it from a comparison of whole texts; and the same items."""
+
+    placed: Placed
+    """Its rows are questions, on no side yet."""
+    row: "NDArray[np.int64]"
+    """Of each question, in which row it is asked."""
+
+
 def read_placed(
-    batches: "Iterable[pa.RecordBatch]", instruction: str = "", benchmarks: "Iterable[tuple[str, str]]" = ()
+    batches: "Iterable[pa.RecordBatch]",
+    instruction: str = "",
+    benchmarks: "Iterable[tuple[str, str]]" = (),
+    shared_prompts: int = 1,
 ) -> Placed:
     """The rows of `batches` in their order: columns id and messages; group, cluster and split where they are known.
 
-    `benchmarks`: (name, text) of each item that training must not have seen.
+    `benchmarks`: (name, text) of each item that training must not have seen. `shared_prompts`: a prompt of more rows
+    than these is an instruction, which is nobody's key.
     """
     import numpy as np
     import pyarrow as pa
 
-    texts = TextStore()
+    items = iter(benchmarks)
+    waiting = list(islice(items, 1))
+    texts, asked, asking = _Texts(), _Texts(), _Numbers()
     ids: list[Any] = []
     side: list[Any] = []
-    keys: dict[str, list[Any]] = {name: [] for name in ("id", "text", "group", "cluster")}
-
-    def keep(normals: list[str]) -> None:
-        texts.add(normals)
-        keys["text"].append(_hashes(normals))
-
+    keys: dict[str, list[Any]] = {name: [] for name in ("id", "group", "cluster", "prompt")}
     for batch in batches:
         ids.append(batch.column("id").cast(pa.string()))
         for name in ("id", "group", "cluster"):
@@ -111,29 +126,112 @@ def read_placed(
         side.append(_sides_of(batch))
         for start in range(0, len(batch), _AT_ONCE):
             messages = batch.column("messages").slice(start, _AT_ONCE).to_pylist()
-            keep([normalise(text_of(json.loads(each), instruction)) for each in messages])
-    rows = len(texts)
+            turns = [json.loads(each) for each in messages]
+            first = len(texts.store)
+            texts.add([normalise(text_of(each, instruction)) for each in turns])
+            keys["prompt"].append(_prompt_keys(turns, instruction))
+            if waiting:
+                questions = [_questions(each, instruction) for each in turns]
+                asked.add([text for each in questions for text in each])
+                asking.add(first, [len(each) for each in questions])
+    rows = len(texts.store)
     names: list[str] = []
-    for part in _parts(benchmarks):
-        keep([normalise(text) for _, text in part])
+    for part in _parts(chain(waiting, items)):
+        normals = [normalise(text) for _, text in part]
+        texts.add(normals)
+        asked.add(normals)
         names += [name for name, _ in part]
     ids.append(pa.array(names, pa.string()))
     side.append(np.full(len(names), BENCHMARK))
-    for name in ("id", "group", "cluster"):
-        keys[name].append(np.zeros(len(names), np.uint64))
+    for found in keys.values():
+        found.append(np.zeros(len(names), np.uint64))
+    hashes = {name: np.concatenate([np.zeros(0, np.uint64), *found]) for name, found in keys.items()}
     return Placed(
         ids=pa.chunked_array(ids, pa.string()),
         side=np.concatenate(side).astype(np.int64),
-        keys={name: np.concatenate([np.zeros(0, np.uint64), *found]) for name, found in keys.items()},
-        words=texts.lengths,
-        texts=texts,
+        keys=hashes | {"text": texts.keys, "prompt": _at_most(hashes["prompt"], shared_prompts)},
+        words=texts.store.lengths,
+        texts=texts.store,
         rows=rows,
+        questions=asked.questions(asking.all, names) if names else None,
     )
 
 
-def _parts(items: "Iterable[tuple[str, str]]") -> "Iterator[list[tuple[str, str]]]":
-    from itertools import islice
+class _Texts:
+    """Texts and their keys, as they are read."""
 
+    def __init__(self) -> None:
+        self.store = TextStore()
+        self._keys: list[NDArray[np.uint64]] = []
+
+    def add(self, normals: list[str]) -> None:
+        self.store.add(normals)
+        self._keys.append(_hashes(normals))
+
+    @property
+    def keys(self) -> "NDArray[np.uint64]":
+        import numpy as np
+
+        return np.concatenate([np.zeros(0, np.uint64), *self._keys])
+
+    def questions(self, row: "NDArray[np.int64]", items: list[str]) -> Questions:
+        """These texts as the questions of rows, and behind them the items."""
+        import numpy as np
+        import pyarrow as pa
+
+        placed = Placed(
+            ids=pa.chunked_array([pa.nulls(len(row), pa.string()), pa.array(items, pa.string())]),
+            side=np.concatenate((np.full(len(row), NOWHERE), np.full(len(items), BENCHMARK))),
+            keys={"text": self.keys},
+            words=self.store.lengths,
+            texts=self.store,
+            rows=len(row),
+        )
+        return Questions(placed, row)
+
+
+class _Numbers:
+    """For each question the number of its row."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.int64]] = []
+
+    def add(self, first: int, counts: list[int]) -> None:
+        import numpy as np
+
+        self._parts.append(np.repeat(first + np.arange(len(counts)), counts))
+
+    @property
+    def all(self) -> "NDArray[np.int64]":
+        import numpy as np
+
+        return np.concatenate([np.zeros(0, np.int64), *self._parts])
+
+
+def _questions(turns: list[Turn], instruction: str) -> list[str]:
+    """What a conversation asks, turn by turn, normalised: a question in its midst was learnt as well."""
+    prefix = f"{instruction}\n\n" if instruction else ""
+    asked = [normalise(turn["content"].removeprefix(prefix)) for turn in turns if turn["role"] == "user"]
+    return [text for text in dict.fromkeys(asked) if text]
+
+
+def _prompt_keys(conversations: list[list[Turn]], instruction: str) -> "NDArray[np.uint64]":
+    """64 bits of each prompt, 0 for one without a word."""
+    import numpy as np
+
+    prompts = [normalise(prompt_of(turns, instruction)) for turns in conversations]
+    return np.where([bool(prompt) for prompt in prompts], _hashes(prompts), np.uint64(0))
+
+
+def _at_most(key: "NDArray[np.uint64]", most: int) -> "NDArray[np.uint64]":
+    """The keys, 0 where more rows than `most` have the same."""
+    import numpy as np
+
+    _, number, counts = np.unique(key, return_inverse=True, return_counts=True)
+    return np.where(counts[number] <= most, key, np.uint64(0))
+
+
+def _parts(items: "Iterable[tuple[str, str]]") -> "Iterator[list[tuple[str, str]]]":
     waiting = iter(items)
     while part := list(islice(waiting, _AT_ONCE)):
         yield part

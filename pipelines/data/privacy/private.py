@@ -3,6 +3,7 @@
 Everything here takes one text and returns plain values; time is linear in the text's length, whatever stands in it.
 """
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
@@ -90,6 +91,43 @@ def masked_samples(text: str, founds: Sequence[Found]) -> list[str]:
     others = _joined([*founds, *find_private(text, RULED)])
     starts = [each.start for each in others]
     return [_sample(text, found, others, starts) for found in founds]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How what is private is replaced where it is not to be kept."""
+
+    kinds: Collection[str] = ()
+    """What is replaced; nothing where there are none."""
+    key: bytes = b""
+    """Secret, and the same for all that is to be compared: without it nobody finds out by trying whose name it was."""
+
+    def text(self, text: str) -> str:
+        """See `mask_private`."""
+        return mask_private(text, self.kinds)
+
+    def name(self, name: str, column: str = "group") -> str:
+        """What equal cells of `column` have in common is kept, who it was is not: `<email> kfbmcapd...`.
+
+        The word behind the masked name is BLAKE2b of the name under the key, 64 bits as letters: with digits it
+        might be taken for something private itself. A name in which nothing is found stays as it is.
+        """
+        masked = mask_private(name, kinds_in(column, self.kinds))
+        if masked == name:
+            return name
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=self.key, digest_size=8).hexdigest()
+        return f"{masked} {digest.translate(_LETTERS)}"
+
+
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+
+MAKERS = ("annotator", "collector")
+"""Columns that say who made an example: a plain name is what they are there for."""
+
+
+def kinds_in(column: str, kinds: Collection[str]) -> tuple[str, ...]:
+    """The kinds that are looked for in the cells of a column."""
+    return tuple(kind for kind in kinds if kind != "name" or column not in MAKERS)
 
 
 def private_column(texts_per_row: Sequence[Sequence[str]], kinds: Collection[str] = RULED) -> "pa.Array":

@@ -4,19 +4,21 @@ The verifier knows nothing of how the rows were placed. What it finds and the se
 sketches miss, texts that hold each other, texts that are equal once they are masked) is told to the placing.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, permutations
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
-from pipelines.data.leaks.leakage import KINDS, Leaks, find_leaks, heal
+from pipelines.data.leaks.close_texts import Meanings
+from pipelines.data.leaks.leakage import Leaks, bound_texts, find_leaks, heal
 from pipelines.data.leaks.placed import NOWHERE, Placed, read_placed
+from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.leaving import choose_rows
 from pipelines.data.sides.past import Past, Tested
-from pipelines.data.sides.placing import make_placing
-from pipelines.data.sides.splitting import HELD, PLACES, SIDES, TEST, TRAIN, Places
+from pipelines.data.sides.placing import Placing, make_placing
+from pipelines.data.sides.splitting import HELD, PLACES, TEST, TRAIN, Places
 from pipelines.data.versioned.written import written_rows
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 REPAIRS = 10
 """Times that what the verifier finds is added and the newcomers are placed anew."""
-MENDED = ("text", "near", "containment", "semantic")
+MENDED = ("text", "prompt", "near", "containment", "semantic")
 """Kinds of leaks that placing anew can mend, among newcomers."""
 
 
@@ -42,6 +44,8 @@ class Outside:
     """What was ever tested, where `split.freeze_test`."""
     benchmarks: Iterable[tuple[str, str]] = ()
     """(name, text) of each item that training must not have seen."""
+    key: bytes = b""
+    """The workspace's secret, under which groups with private names are called the same in all versions."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,22 @@ class Division:
     old: "NDArray[np.bool_]"
     """Rows that the last table held: they stand where they stood."""
     leaks: Leaks
+    fold_leaks: Leaks | None
+    """What stands in two folds of the training side; None: there are no folds."""
     checked: Placed
     """The rows as the verifier saw them: leaks are numbers of its rows."""
     left_out: "dict[str, NDArray[np.int64]]"
     """Reason -> rows of the corpus (see `leaving.REASONS`)."""
     missed: dict[str, int]
     """Kind -> pairs that the search for clusters did not know, found by the verifier and kept together since."""
+    instructions: dict[int, int]
+    """A row of the corpus -> rows with its prompt, which are too many for it to tie them."""
     cutoffs: tuple[int, int] | None
     """The times of a temporal split."""
     healing: int
     """Rows that are, or with split.heal would be, held out so that the sides which the data bring leak nothing."""
-    mask: Collection[str]
-    """Kinds of personal data and secrets that are masked."""
+    mask: Masking
+    """How what is private is replaced."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -87,7 +95,7 @@ class _Known:
     """What grows from round to round."""
 
     edges: "NDArray[np.int64]"
-    """Pairs of text numbers that belong together."""
+    """Pairs of numbers of texts that belong together."""
     out: "NDArray[np.int8]"
     """For each row why it is left out, a number into _LATE; -1: it is not."""
     held: "NDArray[np.bool_]"
@@ -106,12 +114,12 @@ def divide(
     import numpy as np
     import pyarrow as pa
 
-    leaving = choose_rows(corpus, evidence, recipe, past, outside.dropped)
-    placing = make_placing(corpus, leaving.rows, evidence.text, recipe, past, outside.tested)
-    mask = recipe.audit.private.kinds if recipe.audit.private.action == "mask" else ()
-    size, edges = len(leaving.rows), evidence.edges
+    mask = Masking(recipe.audit.private.kinds if recipe.audit.private.action == "mask" else (), outside.key)
+    leaving = choose_rows(corpus, evidence, recipe, past, outside.dropped, mask)
+    placing = make_placing(corpus, leaving.rows, evidence.text, recipe, past, outside.tested, mask)
+    size = len(leaving.rows)
     known = _Known(
-        np.stack((edges["left"].to_numpy(), edges["right"].to_numpy()), 1).astype(np.int64),
+        np.stack([evidence.edges[name].to_numpy() for name in ("left", "right")], 1).astype(np.int64),
         np.full(size, -1, np.int8),
         np.zeros(size, np.bool_),
     )
@@ -122,24 +130,29 @@ def divide(
         list(outside.tested.texts(recipe.dataset.instruction, pa.array(testing.astype(str)))) if outside.tested else []
     )
     progress.say(f"split: {size:,} rows are placed; looking for what stands on two sides.")
+    items: Iterable[tuple[str, str]] = chain(tested, outside.benchmarks)
+    if evidence.vectors is not None:
+        items = list(items)
     placed = read_placed(
-        written_rows(corpus, leaving.rows, mask=mask),
-        recipe.dataset.instruction,
-        chain(tested, outside.benchmarks),
+        written_rows(corpus, leaving.rows, mask=mask), recipe.dataset.instruction, items, recipe.split.shared_prompts
     )
+    meanings = _meanings(evidence, placing.items.text, list(items), recipe, progress)
+
+    def search(standing: Placed) -> Leaks:
+        return find_leaks(standing, recipe.audit.near_duplicate_threshold, recipe.split.containment, meanings)
+
     for repairs in range(REPAIRS + 1):
         if pull is not None:
             known.out[(pull != 0) & (places.side == TRAIN)] = _LATE.index("tested_before")
         seen = _seen(placed, places, known)
-        leaks = find_leaks(seen, recipe.audit.near_duplicate_threshold, recipe.split.containment)
-        leaks = _with(leaks, semantic_leaks(seen, placing.items.text, edges))
+        leaks = search(seen)
         given = placing.given is not None
         if repairs == REPAIRS or not _mend(known, seen, leaks, placing.items.text, recipe, len(tested), given):
             break
         progress.say(f"split: {len(leaks):,} pairs stand on two sides; placing anew with them together.")
         places = placing.place(known.edges, known.held)
     stay = known.out == -1
-    fold = placing.folds(places, known.edges, ~stay)
+    fold, fold_leaks = fold_rows(placing, places, known, seen, search)
     candidates = leaving.rows
     for number, reason in enumerate(_LATE):
         leaving.leave(reason, candidates[known.out == number])
@@ -149,49 +162,64 @@ def divide(
         fold=None if fold is None else fold[stay],
         old=placing.history.stays[stay],
         leaks=leaks,
+        fold_leaks=fold_leaks,
         checked=seen,
         left_out=leaving.left,
         missed=known.missed,
+        instructions=placing.instructions,
         cutoffs=placing.cutoffs,
         healing=known.healing,
         mask=mask,
     )
 
 
-def semantic_leaks(seen: Placed, text: "NDArray[np.int64]", edges: "pa.Table") -> Leaks:
-    """The pairs of texts that mean the same, as the audit found them, of which rows stand on two sides.
+def _meanings(
+    evidence: Evidence,
+    text: "NDArray[np.int64]",
+    items: Sequence[tuple[str, str]],
+    recipe: Recipe,
+    progress: Progress,
+) -> Meanings | None:
+    """The vectors that the audit left, of the rows with these numbers of texts, and those of the items."""
+    import numpy as np
 
-    Every pair was compared then. Embedding all texts again would give the same vectors, and cost as much.
+    from pipelines.data.similarity.semantic import embed_texts, model_folder
+
+    vectors, semantic = evidence.vectors, recipe.audit.semantic
+    if vectors is None or semantic is None:
+        return None
+    own = np.zeros((0, len(vectors.mean)), np.float32)
+    if items:
+        folder = model_folder(semantic, recipe.base)
+        own = embed_texts([text for _, text in items], folder, vectors.mean, progress)
+    place = np.cumsum(evidence.text == np.arange(len(evidence.text))) - 1
+    return Meanings(vectors.units, place[text], own, semantic.threshold)
+
+
+def fold_rows(
+    placing: Placing, places: Places, known: _Known, seen: Placed, search: "Callable[[Placed], Leaks]"
+) -> "tuple[NDArray[np.int8] | None, Leaks | None]":
+    """(the fold of each row that is learnt from, what stands in two folds all the same); None without folds.
+
+    Within the training side nothing was looked for yet: here each component is a side of its own, until the verifier
+    finds nothing more that two of them share.
     """
     import numpy as np
 
-    chosen = np.isin(edges["kind"].to_numpy(zero_copy_only=False), "semantic")
-    left, right, value = (edges[name].to_numpy()[chosen] for name in ("left", "right", "similarity"))
-    texts = int(max(text.max(initial=-1), left.max(initial=-1), right.max(initial=-1))) + 1
-    # For each side and each text the first row, or -1.
-    first = np.full((len(SIDES), texts), -1, np.int64)
-    for side in range(len(SIDES)):
-        rows = np.flatnonzero(seen.side[: seen.rows] == side)[::-1]
-        first[side, text[rows]] = rows
-    found = Leaks(np.zeros(0, np.int8), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    for here, there in permutations(range(len(SIDES)), 2):
-        crossing = (first[here, left] >= 0) & (first[there, right] >= 0)
-        pairs = first[here, left[crossing]], first[there, right[crossing]]
-        kind = np.full(len(pairs[0]), KINDS.index("semantic"), np.int8)
-        found = _with(found, Leaks(kind, *pairs, value[crossing].astype(np.float64)))
-    return found
-
-
-def _with(leaks: Leaks, more: Leaks) -> Leaks:
-    import numpy as np
-
-    return replace(
-        leaks,
-        kind=np.concatenate((leaks.kind, more.kind)),
-        left=np.concatenate((leaks.left, more.left)),
-        right=np.concatenate((leaks.right, more.right)),
-        similarity=np.concatenate((leaks.similarity, more.similarity)),
-    )
+    count = placing.recipe.split.folds
+    if count is None:
+        return None, None
+    learnt, edges = (places.side == TRAIN) & (known.out == -1), known.edges
+    component = placing.components(learnt, edges)
+    for _ in range(REPAIRS):
+        leaks = search(seen.apart(component))
+        new = _unknown(bound_texts(seen, leaks, tuple(leaks.counts), placing.items.text), edges)
+        if not len(new):
+            break
+        edges = np.concatenate((edges, new))
+        component = placing.components(learnt, edges)
+    fold = placing.folds(component, count)
+    return fold, search(seen.apart(fold))
 
 
 def _seen(placed: Placed, places: Places, known: _Known) -> Placed:
@@ -224,7 +252,7 @@ def _mend(
         like = np.isin(text, text[row[which]]) & (seen.side[: seen.rows] == TRAIN)
         known.out[like & (known.out == -1)] = number
     for kind in MENDED:
-        pairs = np.sort(np.stack([text[rows] for rows in leaks.of(kind)], 1), axis=1)
+        pairs = bound_texts(seen, leaks, (kind,), text)
         new = _unknown(pairs, known.edges)
         known.edges = np.concatenate((known.edges, new))
         if len(new) and not given:

@@ -26,11 +26,11 @@ def point(key: str, seed: int) -> float:
     return int.from_bytes(digest[:7]) / 2**56
 
 
-def by_hash(shares: Mapping[str, float], seed: int, rows: int | None = None) -> Choose:
-    """Each component by its own seeded hash against the shares: whatever else there is, its side is the same.
+def by_hash(shares: Mapping[str, float], seed: int, rows: int) -> Choose:
+    """Each component by its own seeded hash against the shares: what it draws is the same whatever else there is.
 
     Of `rows` rows in all, a component that is larger than the whole side that it drew goes to training: a test
-    side of hardly more than one cluster would measure that cluster.
+    side of hardly more than one cluster would measure that cluster. Of more rows it might have stayed.
     """
 
     def choose(components: Components) -> "NDArray[np.int8]":
@@ -40,8 +40,6 @@ def by_hash(shares: Mapping[str, float], seed: int, rows: int | None = None) -> 
         # One after the other, as floats add up: an end that moved by a hair would move whoever stands on it.
         ends = np.cumsum([shares[side] for side in SIDES])[:-1]
         drawn = np.searchsorted(ends, points, side="right").astype(np.int8)
-        if rows is None:
-            return drawn
         room = np.array([shares[side] * rows for side in SIDES])[drawn]
         sizes = np.bincount(components.component, minlength=len(drawn))
         return np.where(sizes > room, TRAIN, drawn).astype(np.int8)

@@ -75,7 +75,7 @@ def given_places(items: Items, edges: "NDArray[np.int64]", history: History, sid
     """The given sides with clusters: each keeps the id that a member had before, or is called by its first one."""
     import numpy as np
 
-    component = components(items, np.arange(len(items)), edges, by_group=False)
+    component = components(items, np.arange(len(items)), edges, tied=False)
     names, place = np.unique(np.concatenate((items.ids, history.cluster)), return_inverse=True)
     own, before = place[: len(items)], place[len(items) :]
     first = least(component, np.where(history.side == NEWCOMER, len(names) + own, before)) % len(names)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.evidence import Evidence
+from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.once import by_a_person, once_each
 from pipelines.data.sides.past import Past
 from pipelines.data.similarity.dedup import keep_best, keep_first
@@ -41,15 +42,20 @@ class Leaving:
         return {reason: len(self.left.get(reason, ())) for reason in REASONS}
 
 
-def choose_rows(corpus: Corpus, evidence: Evidence, recipe: Recipe, past: Past, dropped: Collection[str]) -> Leaving:
-    """What is left of the corpus before anything is placed; `dropped`: ids that people decided to leave out."""
+def choose_rows(
+    corpus: Corpus, evidence: Evidence, recipe: Recipe, past: Past, dropped: Collection[str], mask: Masking
+) -> Leaving:
+    """What is left of the corpus before anything is placed.
+
+    `dropped`: ids that people decided to leave out; `mask`: how the table calls groups with private names.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     everything = np.arange(len(corpus))
     leaving = Leaving(everything)
-    leaving.leave("repeats", np.setdiff1d(everything, once_each(corpus, past)))
+    leaving.leave("repeats", np.setdiff1d(everything, once_each(corpus, past, mask)))
     if dropped:
         listed = pc.is_in(corpus.column("id"), pa.array(sorted(dropped), pa.string())).to_numpy()
         leaving.leave("reviews", leaving.rows[listed[leaving.rows]])

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pipelines.data.corpus import Corpus
+from pipelines.data.privacy.private import Masking
 from pipelines.data.sides.past import Past
 
 if TYPE_CHECKING:
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
 _TOLD_APART = ("group", "source", "annotator", "meta", "label", "created_at", "collector")
 
 
-def once_each(corpus: Corpus, past: Past) -> "NDArray[np.int64]":
+def once_each(corpus: Corpus, past: Past, mask: Masking) -> "NDArray[np.int64]":
     """The rows to keep, one of each id, ascending; which one does not depend on the order of the rows.
 
-    That of the group it was in before, then one by a person, as whose the audit counted it, then the first group's.
+    That of the group it was in before (under its own name, or under that which `mask` gives it), then one by a
+    person, as whose the audit counted it, then the first group's.
     """
     import numpy as np
     import pyarrow as pa
@@ -29,7 +31,9 @@ def once_each(corpus: Corpus, past: Past) -> "NDArray[np.int64]":
         return alone
     cells = corpus.take(repeated, ["id", *_TOLD_APART])
     before, known = past.groups(cells["id"].combine_chunks())
-    moved = known & ~_same(cells["group"].combine_chunks(), before)
+    group = cells["group"].combine_chunks()
+    called = pa.array([name and mask.name(name) for name in group.to_pylist()], pa.string())
+    moved = known & ~_same(group, before) & ~_same(called, before)
     keys = {
         "number": pa.array(number[repeated]),
         "moved": pa.array(moved.astype(np.int8)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.sides.splitting import NEWCOMER, PLACES, History
-from pipelines.data.versioned.table import CUTOFFS, POLICY, STARTS, commits, read_batches, read_version
+from pipelines.data.versioned.table import CUTOFFS, POLICY, commits, eras, read_batches, read_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,10 @@ def lookup(ids: "pa.Array", among: "pa.ChunkedArray") -> "tuple[Any, Any]":
 
 
 def read_past(uri: str, policy: str) -> Past:
-    """The places that versions of the same policy gave; older versions count for what is gone since."""
+    """The places that versions of the newest one's era gave, if its policy is the same.
+
+    Older ones count for what is gone since.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -81,9 +84,10 @@ def read_past(uri: str, policy: str) -> Past:
     gone: list[pa.Table] = []
     cutoffs = None
     listed = commits(uri)
-    for commit in listed:
-        if commit.get(POLICY) != policy:
-            break
+    era, same = eras(listed), bool(listed) and listed[0].get(POLICY) == policy
+    for commit in listed if same else ():
+        if era[commit["version"]] != era[listed[0]["version"]]:
+            continue
         version = read_version(uri, commit["version"], _COLUMNS)
         if present is None:
             present = version
@@ -92,8 +96,6 @@ def read_past(uri: str, policy: str) -> Past:
             for seen in (present, *gone):
                 version = version.filter(pc.invert(pc.is_in(version["id"], seen["id"])))
             gone += [version] if len(version) else []
-        if commit.get(STARTS) == "true":
-            break
     earlier = pa.concat_tables(gone) if gone else None
     return Past(present, earlier, cutoffs, started_over=bool(listed) and present is None)  # type: ignore[arg-type]
 
@@ -117,6 +119,17 @@ class Tested:
         elsewhere = pc.invert(pc.is_in(self.ids, without))
         for id, messages in zip(self.ids.filter(elsewhere), self.messages.filter(elsewhere), strict=True):
             yield f"tested before: {id.as_py()[:12]}", text_of(json.loads(messages.as_py()), instruction)
+
+    def prompts(self, instruction: str) -> "pa.Array":
+        """`prompt_key` of each example."""
+        import json
+
+        import pyarrow as pa
+
+        from pipelines.data.profile import prompt_key, prompt_of
+
+        keys = [prompt_key(prompt_of(json.loads(each.as_py()), instruction)) for each in self.messages]
+        return pa.array([key for key in keys if key], pa.binary(16))
 
 
 def ever_tested(uri: str) -> Tested:

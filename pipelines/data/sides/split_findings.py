@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data.corpus import Corpus
 from pipelines.data.example import text_of
+from pipelines.data.privacy.private import RULED, Masking
 from pipelines.data.sides.division import Division
 from pipelines.data.sides.past import Past, lookup
 from pipelines.data.sides.splitting import HELD, PLACES, SIDES
@@ -23,6 +24,7 @@ LISTED = 20
 SHARED = {
     "id": "the same example",
     "text": "the same text",
+    "prompt": "answers to the same prompt",
     "group": "of one group",
     "cluster": "of one cluster",
     "near": "near-duplicates",
@@ -43,6 +45,7 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
     for kind, count in division.leaks.counts.items():
         pairs = leaks.filter(pc.equal(leaks["kind"], kind)).slice(0, LISTED)
         texts = _texts(corpus, pairs, recipe)
+        mend = f"{remedy} Or, if it only instructs, set split.shared_prompts lower." if kind == "prompt" else remedy
         yield Finding(
             code=f"split.leakage.{kind}",
             severity="error",
@@ -58,7 +61,16 @@ def leak_findings(division: Division, leaks: "pa.Table", corpus: Corpus, recipe:
                 }
                 for pair in pairs.to_pylist()
             ),
-            remedy=remedy,
+            remedy=mend,
+        )
+    if division.fold_leaks:
+        yield Finding(
+            code="split.leakage.folds",
+            severity="error",
+            message=f"{len(division.fold_leaks):,} pairs of examples that belong together stand in two folds.",
+            count=len(division.fold_leaks),
+            samples=tuple(division.fold_leaks.table(division.checked, LISTED).to_pylist()),
+            remedy="`sluice split RECIPE --fresh` folds anew.",
         )
     if recipe.split.column and division.healing:
         done = "are held out" if recipe.split.heal else "would have to be held out"
@@ -90,6 +102,8 @@ def notes(division: Division, past: Past, recipe: Recipe, corpus: Corpus) -> Ite
     """What is no leak, and yet worth knowing."""
     yield from _held_out(division, corpus)
     yield from _left_out(division, corpus)
+    if recipe.split.shared_prompts > 1:
+        yield from _instructions(division, recipe, corpus)
     sizes = division.sizes
     total = sum(sizes[side] for side in SIDES)
     shares = recipe.split.shares
@@ -146,6 +160,29 @@ def _held_out(division: Division, corpus: Corpus) -> Iterator[Finding]:
         )
 
 
+def _instructions(division: Division, recipe: Recipe, corpus: Corpus) -> Iterator[Finding]:
+    """Prompts of so many rows that these may stand on two sides."""
+    from pipelines.data.auditing.samples import masked
+    from pipelines.data.profile import prompt_of
+
+    counts = sorted(division.instructions.items(), key=lambda item: (-item[1], item[0]))
+    if counts:
+        shown = corpus.take([row for row, _ in counts[:5]], ["messages"])["messages"].to_pylist()
+        prompts = [prompt_of(json.loads(messages), recipe.dataset.instruction) for messages in shown]
+        yield Finding(
+            code="split.instructions",
+            severity="info",
+            message=f"{len(counts):,} prompts stand in more than {recipe.split.shared_prompts:,} rows each, "
+            f"{sum(division.instructions.values()):,} in all: they are taken for instructions, so their rows may stand "
+            "on different sides.",
+            count=len(counts),
+            samples=tuple(
+                {"prompt": masked(prompt, 60), "rows": rows} for prompt, (_, rows) in zip(prompts, counts, strict=False)
+            ),
+            remedy="If they are questions, raise split.shared_prompts, or group by the prompt.",
+        )
+
+
 _LEFT = {
     "repeats": ("repeat another exactly and enter once", "Nothing has to be done."),
     "reviews": ("were dropped by people", "`sluice data review RECIPE keep ID` takes a decision back."),
@@ -193,7 +230,7 @@ def split_figures(division: Division, past: Past, recipe: Recipe, corpus: Corpus
         "new_places": int((~division.old).sum()),
         "near_duplicates_missed_by_sketches": division.missed.get("near", 0),
         "kept_together": division.missed,
-        "masked_kinds": sorted(division.mask),
+        "masked_kinds": sorted(division.mask.kinds),
         "leaks": division.leaks.counts,
         "labels": _labels(division, recipe, corpus),
         "folds": None if division.fold is None else np.bincount(division.fold[division.fold >= 0]).tolist(),
@@ -219,7 +256,9 @@ def _labels(division: Division, recipe: Recipe, corpus: Corpus) -> dict[str, dic
     counts = np.zeros((len(names) + 1, len(PLACES)), np.int64)
     np.add.at(counts, (codes[division.rows], division.places.side), 1)
     order = np.argsort(-counts.sum(axis=1), kind="stable")[:50]
-    named = [*names, "no label"]
+    # A report is shown whatever the table holds.
+    hiding = division.mask if division.mask.kinds else Masking(RULED)
+    named = [*(hiding.name(name, "label") for name in names), "no label"]
     return {named[code]: dict(zip(PLACES, counts[code].tolist(), strict=True)) for code in order if counts[code].sum()}
 
 

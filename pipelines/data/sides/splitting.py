@@ -1,9 +1,9 @@
 """Assigning examples to sides: what belongs together stays together, and nothing old ever moves.
 
 Pure, over arrays. Two examples belong together when they have the same text, when their texts are neighbours
-(near-duplicates, for one), or when they are of one group. What belongs together, directly or through others, goes
-to one side. An example that has a side keeps it; newcomers follow those that they belong to; a newcomer that would
-join two sides enters none (HELD_OUT).
+(near-duplicates, for one), when they are of one group, or when they answer the same prompt. What belongs together,
+directly or through others, goes to one side. An example that has a side keeps it; newcomers follow those that they
+belong to; a newcomer that would join two sides enters none (HELD_OUT).
 """
 
 from collections.abc import Callable, Sequence
@@ -35,11 +35,18 @@ class Items:
     """Number of its group, -1 for none."""
     groups: Sequence[str]
     """Names of the groups by number."""
+    prompt: "NDArray[np.int64] | None" = None
+    """Number of its prompt, from 0; -1 for one that ties nobody."""
     pull: "NDArray[np.uint8] | None" = None
     """Sides (bits 1, 2, 4) that it is bound to by something that is not among the items."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def ties(self) -> "tuple[NDArray[np.int64], ...]":
+        """Group and prompt: what ties its examples to one side, and yet makes no cluster of them."""
+        return (self.group,) if self.prompt is None else (self.group, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -105,14 +112,14 @@ def assign(items: Items, edges: "NDArray[np.int64]", choose: Choose, history: Hi
     side, cluster = history.side.copy(), before.copy()
     new = np.flatnonzero(~history.stays)
     bound = around.sides(items, history, new)
-    component = components(items, new, edges, by_group=True)
+    component = components(items, new, edges, tied=True)
     chosen = _chosen(items, new, bound, component, choose)[component]
     fits = (bound & ~(1 << chosen).astype(np.uint8)) == 0
     side[new] = np.where(fits, chosen, HELD)
     # A cluster of its own: nobody shall follow what is held out.
     cluster[new[~fits]] = own[new[~fits]]
     kept = new[fits]
-    near = components(items, kept, edges, by_group=False)
+    near = components(items, kept, edges, tied=False)
     met = least(near, around.cluster[items.text[kept]])
     name = np.where(met < len(names), met, least(near, own[kept]))[near]
     cluster[kept] = np.where(history.returns[kept], before[kept], name)
@@ -120,9 +127,12 @@ def assign(items: Items, edges: "NDArray[np.int64]", choose: Choose, history: Hi
 
 
 def components(
-    items: Items, members: "NDArray[np.int64]", edges: "NDArray[np.int64]", *, by_group: bool
+    items: Items, members: "NDArray[np.int64]", edges: "NDArray[np.int64]", *, tied: bool
 ) -> "NDArray[np.int64]":
-    """For each of `members` (numbers of items) the number, from 0, of the set of members that it belongs to."""
+    """For each of `members` (numbers of items) the number, from 0, of the set of members that it belongs to.
+
+    `tied`: through groups and prompts too, not only through texts.
+    """
     import numpy as np
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -132,11 +142,12 @@ def components(
     present[text] = True
     # A text that no member has connects nobody.
     left, right = edges[present[edges].all(axis=1)].T
-    if by_group:
-        grouped = items.group[members] >= 0
-        left = np.concatenate((left, text[grouped]))
-        right = np.concatenate((right, texts + items.group[members][grouped]))
-    size = texts + len(items.groups)
+    size = texts
+    for tie in items.ties if tied else ():
+        number = tie[members]
+        left = np.concatenate((left, text[number >= 0]))
+        right = np.concatenate((right, size + number[number >= 0]))
+        size += int(tie.max(initial=-1)) + 1
     graph = coo_matrix((np.ones(len(left), np.bool_), (left, right)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1]
     found: NDArray[np.int64] = np.unique(labels[text], return_inverse=True)[1].astype(np.int64)
@@ -167,14 +178,10 @@ class _Surroundings:
         old = np.flatnonzero(history.stays & (history.side != HELD))
         bits = (1 << history.side[old]).astype(np.uint8)
         own = np.zeros(texts, np.uint8)
-        self.groups = np.zeros(len(items.groups) + 1, np.uint8)
         np.bitwise_or.at(own, items.text[old], bits)
-        np.bitwise_or.at(self.groups, items.group[old], bits)
         if items.pull is not None:
             np.bitwise_or.at(own, items.text, items.pull)
-            np.bitwise_or.at(self.groups, items.group, items.pull)
-        # The last entry is of those without a group.
-        self.groups[-1] = 0
+        self.ties = [self._of(tie, old, bits, items.pull) for tie in items.ties]
         clusters = np.full(texts, np.iinfo(np.int64).max)
         np.minimum.at(clusters, items.text[old], before[old])
         self.texts, self.cluster = own.copy(), clusters.copy()
@@ -182,13 +189,33 @@ class _Surroundings:
             np.bitwise_or.at(self.texts, left, own[right])
             np.minimum.at(self.cluster, left, clusters[right])
 
+    @staticmethod
+    def _of(
+        tie: "NDArray[np.int64]",
+        old: "NDArray[np.int64]",
+        bits: "NDArray[np.uint8]",
+        pull: "NDArray[np.uint8] | None",
+    ) -> "NDArray[np.uint8]":
+        """For each group, or prompt, the sides of its examples."""
+        import numpy as np
+
+        found = np.zeros(int(tie.max(initial=-1)) + 2, np.uint8)
+        np.bitwise_or.at(found, tie[old], bits)
+        if pull is not None:
+            np.bitwise_or.at(found, tie, pull)
+        # The last entry is of those that have none.
+        found[-1] = 0
+        return found
+
     def sides(self, items: Items, history: History, members: "NDArray[np.int64]") -> "NDArray[np.uint8]":
         """For each of `members` the places (bits 1, 2, 4, and 8 for HELD) of what it belongs to."""
         import numpy as np
 
         returns = history.returns[members]
         back = np.where(returns, 1 << np.where(returns, history.side[members], 0), 0).astype(np.uint8)
-        found: NDArray[np.uint8] = self.texts[items.text[members]] | self.groups[items.group[members]] | back
+        found: NDArray[np.uint8] = self.texts[items.text[members]] | back
+        for tie, sides in zip(items.ties, self.ties, strict=True):
+            found |= sides[tie[members]]
         return found
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.data.similarity.semantic import Vectors
+
 RAY_ROWS = 5_000_000
 """Rows from which `auto` lets Ray shuffle the keys."""
 WAITING_PAIRS = 8_000_000
@@ -41,6 +43,8 @@ class Clusters:
     """Of each edge: Jaccard of shingles, or cosine."""
     kind: "NDArray[np.str_]"
     """Of each edge: near or semantic."""
+    vectors: "Vectors | None" = None
+    """Of the rows that stand for their texts, ascending, where they were looked through by meaning."""
 
 
 def find_clusters(
@@ -65,10 +69,11 @@ def find_clusters(
     stands = text == np.arange(len(text))
     parts = [near_edges(corpus, stands, threshold, instruction, progress, shuffle)]
     kinds = [np.full(len(parts[0].left), "near", "<U8")]
+    vectors: Vectors | None = None
     if semantic:
         from pipelines.data.similarity.semantic import semantic_edges
 
-        meant = semantic_edges(corpus, np.flatnonzero(stands), semantic, base, instruction, progress)
+        meant, vectors = semantic_edges(corpus, np.flatnonzero(stands), semantic, base, instruction, progress)
         parts.append(meant)
         kinds.append(np.full(len(meant.left), "semantic", "<U8"))
     edges, kind = joined(parts), np.concatenate(kinds)
@@ -80,6 +85,7 @@ def find_clusters(
         right=edges.right[order],
         similarity=edges.similarity[order].astype(np.float32),
         kind=kind[order],
+        vectors=vectors,
     )
 
 

@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,16 @@ MOST_EDGES = 4_000_000
 """Pairs that are held; beyond these the strongest that connect the same texts are kept."""
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """What texts mean, as a model sees it."""
+
+    units: "NDArray[np.float32]"
+    """A vector for each text, of length one."""
+    mean: "NDArray[np.float32]"
+    """What was taken off all of them: off others too that are to be compared with them."""
+
+
 def semantic_edges(
     corpus: Corpus,
     rows: "NDArray[np.int64]",
@@ -38,55 +49,94 @@ def semantic_edges(
     base: BaseModelChoice | None,
     instruction: str,
     progress: Progress,
-) -> Edges:
+) -> tuple[Edges, Vectors]:
     """The pairs of `rows` (ascending) that mean the same, with their cosine; exact: each is compared with each.
 
-    The states are those of `semantic.model`, or of `base`. Raises UserError when the model is nowhere.
+    And the vectors that they were found by. The states are those of `semantic.model`, or of `base`. Raises UserError
+    when the model is nowhere.
     """
     import numpy as np
 
+    folder = model_folder(semantic, base)
+    with tempfile.TemporaryDirectory(prefix="sluice-vectors-") as scratch:
+        # The file has no name any more when it is read again, and ends with the last who holds it.
+        vectors = embed(corpus, rows, folder, instruction, progress, Path(scratch) / "vectors.npy")
+    places = similar_pairs(vectors.units, semantic.threshold, progress)
+    rows = np.asarray(rows)
+    return Edges(rows[places.left], rows[places.right], places.similarity), vectors
+
+
+def model_folder(semantic: Semantic, base: BaseModelChoice | None) -> Path:
+    """Where the model lies whose states are taken. Raises UserError when it is nowhere."""
     choice = BaseModelChoice(base=semantic.model) if semantic.model else base
     assert choice is not None, "a search by meaning needs a model"
-    folder = find_base(choice, Settings.from_environment()).folder
-    with tempfile.TemporaryDirectory(prefix="sluice-vectors-") as scratch:
-        vectors = embed(corpus, rows, folder, instruction, progress, Path(scratch) / "vectors.npy")
-        places = similar_pairs(vectors, semantic.threshold, progress)
-    rows = np.asarray(rows)
-    return Edges(rows[places.left], rows[places.right], places.similarity)
+    return find_base(choice, Settings.from_environment()).folder
 
 
 def embed(
     corpus: Corpus, rows: "NDArray[np.int64]", folder: Path, instruction: str, progress: Progress, file: Path
-) -> "NDArray[np.float32]":
+) -> Vectors:
     """A unit vector for each of `rows`, kept in `file`; of a text without tokens it is 0.
 
     The states of a causal model lie in a narrow cone, in which strangers have a cosine of .9 and more: the mean of
     all vectors is taken off (Mu and Viswanath, "All-but-the-top", 2018).
     """
     import numpy as np
-    import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
-    size = int(model.config.get_text_config().hidden_size)
-    vectors = np.lib.format.open_memmap(file, "w+", np.float32, (len(rows), size))
-    total, done = np.zeros(size), 0
+    states = _States(folder)
+    vectors = np.lib.format.open_memmap(file, "w+", np.float32, (len(rows), states.size))
+    total, done = np.zeros(states.size), 0
     with progress.bar("texts embedded", total=len(rows)) as bar:
         for texts in _texts(corpus, rows, instruction):
-            encoded = tokenizer(texts, truncation=True, max_length=MOST_TOKENS, add_special_tokens=False)
-            part = _pooled(model, encoded["input_ids"], bar, done)
+            part = states.of(texts, bar, done)
             vectors[done : done + len(texts)] = part
             total += part.sum(axis=0, dtype=np.float64)
             done += len(texts)
     mean = (total / max(1, len(rows))).astype(np.float32)
     for start in range(0, len(rows), BLOCK):
-        block = vectors[start : start + BLOCK]
-        # A vector of nothing stays nothing.
-        block[np.any(block, axis=1)] -= mean
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        np.divide(block, length, out=block, where=length > 1e-6)
-    return vectors
+        _to_units(vectors[start : start + BLOCK], mean)
+    return Vectors(vectors, mean)
+
+
+def embed_texts(
+    texts: list[str], folder: Path, mean: "NDArray[np.float32]", progress: Progress
+) -> "NDArray[np.float32]":
+    """A unit vector for each text, to be compared with those that `embed` left with this `mean`."""
+    import numpy as np
+
+    states, parts = _States(folder), []
+    with progress.bar("items embedded", total=len(texts)) as bar:
+        for start in range(0, len(texts), BLOCK):
+            parts.append(states.of(texts[start : start + BLOCK], bar, start))
+            _to_units(parts[-1], mean)
+    return np.concatenate([np.zeros((0, states.size), np.float32), *parts])
+
+
+def _to_units(block: "NDArray[np.float32]", mean: "NDArray[np.float32]") -> None:
+    """Take the mean off in place, and make each vector one long."""
+    import numpy as np
+
+    # A vector of nothing stays nothing.
+    block[np.any(block, axis=1)] -= mean
+    length = np.linalg.norm(block, axis=1, keepdims=True)
+    np.divide(block, length, out=block, where=length > 1e-6)
+
+
+class _States:
+    """The model, loaded once."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer = load_tokenizer(folder)
+        self._model = load_causal_lm(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
+        self.size = int(self._model.config.get_text_config().hidden_size)
+
+    def of(self, texts: list[str], bar: Bar, done: int) -> "NDArray[np.float32]":
+        """The mean hidden state of each text; `done` texts came before, for the bar."""
+        encoded = self._tokenizer(texts, truncation=True, max_length=MOST_TOKENS, add_special_tokens=False)
+        return _pooled(self._model, encoded["input_ids"], bar, done)
 
 
 def similar_pairs(vectors: "NDArray[np.float32]", threshold: float, progress: Progress) -> Edges:

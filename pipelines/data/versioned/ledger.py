@@ -16,8 +16,8 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-WEIGHTS, STOPPING = "model weights", "early stopping"
-ALLOWED = {WEIGHTS: ("train",), STOPPING: ("validation",)}
+WEIGHTS, STOPPING, CHOICE = "model weights", "early stopping", "choice of hyper-parameters"
+ALLOWED = {WEIGHTS: ("train",), STOPPING: ("validation",), CHOICE: ("validation",)}
 """Transform -> the sides that it may see; any other may see all but the test side."""
 NOWHERE = "not in the split"
 
@@ -87,21 +87,38 @@ def record_bins(workspace: Workspace, recipe_name: str, split: Report, address: 
 
     Weights learn from the file of the training side, and the other one says when to stop (see `record_fit`).
     """
+    for side, transform in (("train", WEIGHTS), ("validation", STOPPING)):
+        _record_ids(workspace, recipe_name, split, transform, side, _ids_in(workspace, address, side))
+
+
+def record_choice(workspace: Workspace, recipe_name: str, split: Report, address: str, bins: int) -> None:
+    """Write down what the trials of a sweep were compared on: the first `bins` of the validation side's at `address`.
+
+    Hyper-parameters that were chosen by a loss are fitted to the rows that it is of.
+    """
+    ids = _ids_in(workspace, address, "validation", bins)
+    _record_ids(workspace, recipe_name, split, CHOICE, "validation", ids)
+
+
+def _ids_in(workspace: Workspace, address: str, side: str, bins: int | None = None) -> "pa.Array":
     import pyarrow as pa
 
-    folder = workspace.fetch(address)
-    for side, transform in (("train", WEIGHTS), ("validation", STOPPING)):
-        ids = pa.ipc.open_file(pa.memory_map(str(folder / f"{side}.arrow"))).read_all()["ids"]
-        flat = pa.concat_arrays([pa.array([], pa.string()), *(chunk.flatten() for chunk in ids.chunks)])
-        version = int(split.produced["version"])
-        record_fit(workspace, recipe_name, split.produced["table"], version, transform, side, flat)
+    file = workspace.fetch(address) / f"{side}.arrow"
+    ids = pa.ipc.open_file(pa.memory_map(str(file))).read_all()["ids"].slice(0, bins)
+    return pa.concat_arrays([pa.array([], pa.string()), *(chunk.flatten() for chunk in ids.chunks)])
+
+
+def _record_ids(
+    workspace: Workspace, recipe_name: str, split: Report, transform: str, side: str, ids: "pa.Array"
+) -> None:
+    record_fit(workspace, recipe_name, split.produced["table"], int(split.produced["version"]), transform, side, ids)
 
 
 def check_fits(workspace: Workspace, table: str, version: int | None = None) -> list[Fit]:
     """Everything that was fitted to this version of the split (or to any), oldest first, each with what is wrong.
 
-    A transform sees one side. Weights learn from training, early stopping watches validation, and nothing at all
-    is fitted to the test side.
+    A transform sees one side. Weights learn from training, early stopping and the choice of hyper-parameters watch
+    validation, and nothing at all is fitted to the test side.
     """
     from sqlalchemy import select
 

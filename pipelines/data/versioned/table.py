@@ -190,6 +190,26 @@ def commits(uri: str) -> list[dict[str, Any]]:
     return DeltaTable(uri).history() if DeltaTable.is_deltatable(uri) else []
 
 
+def eras(listed: Sequence[dict[str, Any]]) -> dict[int, int]:
+    """Version -> the one from which its places count, of `commits`: in versions of one era nothing ever moves.
+
+    A new one begins with --fresh and with another policy; a version that restores an earlier one goes back to its era.
+    """
+    found: dict[int, int] = {}
+    before: dict[str, Any] = {}
+    for commit in reversed(listed):
+        version = commit["version"]
+        restored = found.get(int(commit[RESTORED])) if RESTORED in commit else None
+        if restored is not None:
+            found[version] = restored
+        elif commit.get(STARTS) == "true" or not before or commit.get(POLICY) != before.get(POLICY):
+            found[version] = version
+        else:
+            found[version] = found[before["version"]]
+        before = commit
+    return found
+
+
 def _unreadable(uri: str, version: int | None, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     named = "the table" if version is None else f"version {version} of the split"

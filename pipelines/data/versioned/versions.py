@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import UserError
 from pipelines.data.sides.past import lookup
 from pipelines.data.sides.splitting import PLACES
-from pipelines.data.versioned.table import COLUMNS, POLICY, RESTORED, STARTS, commits, open_table, read_batches, schema
+from pipelines.data.versioned.table import (
+    COLUMNS,
+    POLICY,
+    RESTORED,
+    STARTS,
+    commits,
+    eras,
+    open_table,
+    read_batches,
+    schema,
+)
 from pipelines.data.versioned.table_fingerprint import row_digests
 
 if TYPE_CHECKING:
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COMPARED = tuple(name for name in COLUMNS if name not in ("id", "split"))
+_SAID = ("group", "label", "source", "annotator", "created_at")
 TEXT_LENGTH = 200
 """Characters of a conversation that are shown."""
 
@@ -52,7 +63,7 @@ class Difference:
     moved: int
     """On another side than before: must be none while the policy is the same."""
     started_over: bool
-    """Whether a version between them started over: then moves are no mistake."""
+    """Whether the places of the two go back to different starts: then moves are no mistake."""
     ids: dict[str, list[dict[str, Any]]]
     """Kind -> rows as plain values, at most as many as were asked for."""
 
@@ -108,7 +119,8 @@ def diff(uri: str, before: int, after: int, limit: int = 5, kinds: Collection[st
     for row in shown["moved"]:
         row["before"] = PLACES[sides[row["id"]]]
     counts = {kind: len(rows) for kind, (_, _, rows) in kinds.items()}
-    return Difference(**counts, started_over=_starts_over(uri, before, after), ids=shown)
+    era = eras(commits(uri))
+    return Difference(**counts, started_over=era[before] != era[after], ids=shown)
 
 
 def show(
@@ -182,14 +194,6 @@ def _sizes(uri: str, version: int) -> dict[str, int]:
     return counts
 
 
-def _starts_over(uri: str, before: int, after: int) -> bool:
-    """Whether a version between the two, or the later one, forgets places: by --fresh or by another policy."""
-    low, high = sorted((before, after))
-    between = [commit for commit in commits(uri) if low <= commit["version"] <= high]
-    fresh = any(commit.get(STARTS) == "true" and commit["version"] > low for commit in between)
-    return fresh or len({commit.get(POLICY) for commit in between}) > 1
-
-
 @dataclass(frozen=True)
 class _Rows:
     """A version's rows in some 110 bytes each."""
@@ -224,12 +228,12 @@ def _rows_of(uri: str, version: int, ids: list[str], kinds: Collection[str]) -> 
 
 
 def _shown(row: dict[str, Any], kinds: Collection[str]) -> dict[str, Any]:
-    """A row for people: its beginning, personal data masked."""
+    """A row for people: its beginning, personal data masked wherever they stand."""
     import json
 
     from pipelines.data.auditing.samples import masked
     from pipelines.data.example import text_of
 
-    names = ("id", "split", "group", "cluster", "label", "fold", "source", "annotator", "created_at")
-    text = text_of(json.loads(row["messages"]))
-    return {name: row[name] for name in names} | {"text": masked(text, TEXT_LENGTH, kinds)}
+    said = {name: row[name] and masked(row[name], TEXT_LENGTH, kinds) for name in _SAID}
+    text = masked(text_of(json.loads(row["messages"])), TEXT_LENGTH, kinds)
+    return {name: row[name] for name in ("id", "split", "cluster", "fold")} | said | {"text": text}

@@ -31,7 +31,7 @@ TESTED = {
     7: ("reading/test_canonical.py", "test_renamed_columns_are_named_with_the_nearest"),
     8: ("reading/test_canonical.py", "test_a_row_with_half_an_example_is_quarantined"),
     9: ("../test_audit.py", "test_near_duplicates_are_counted_and_shown_in_pairs"),
-    10: ("leaks/test_leakage.py", "test_the_leaks_are_exactly_those_of_brute_force"),
+    10: ("../test_split.py", "test_a_split_by_a_wrong_assignment_is_caught_and_its_pairs_are_listed"),
     11: ("../training/test_bins.py", "test_an_overlong_example_is_dropped_and_its_tokens_are_counted"),
     12: ("reading/test_canonical.py", "test_a_conversation_that_teaches_nothing_is_quarantined"),
     13: ("test_bad_inputs.py", "test_13_special_tokens_in_a_text_are_flagged"),
@@ -90,6 +90,11 @@ BREAKS = {
     "footer.parquet": lambda: parquet([GOOD] * 500)[:-20],
     "page.parquet": lambda: (
         (data := parquet([GOOD | {"n": str(i) * 9} for i in range(500)]))[:60] + b"\xff" * 300 + data[360:]
+    ),
+    "later-page.parquet": lambda: (
+        (data := parquet([GOOD | {"n": str(i) * 9} for i in range(500)]))[: (half := len(data) // 2)]
+        + b"\xff" * 300
+        + data[half + 300 :]
     ),
     "document.json": lambda: json.dumps([GOOD] * 30)[:-5].encode(),
     "latin.csv": lambda: "prompt,completion\na,b\nc,é\n".encode("latin-1"),
@@ -166,7 +171,17 @@ class Trigger:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.list_(pa.binary())])
+KINDS = [
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
+    pa.list_(pa.binary()),
+    pa.dictionary(pa.int32(), pa.binary()),
+    pa.list_(pa.dictionary(pa.int32(), pa.binary())),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_17_nothing_pickled_is_ever_unpickled(reading_of, tmp_path, kind):
     touched = tmp_path / "touched"
     payload = pickle.dumps(Trigger(touched))

@@ -1,9 +1,13 @@
 """A corpus and its evidence: made once for the same data and settings, anew for others, and when they are gone."""
 
 import gzip
+import io
 import json
+import re
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import StageFailed, UserError
@@ -124,19 +128,40 @@ def test_data_that_change_while_they_are_read_leave_no_corpus(dataset, workspace
     assert not list((tmp_path / "workspace" / "corpora").glob("*/corpus.json"))
 
 
-def test_a_corrupt_file_among_twenty_loses_nothing_of_the_other_nineteen(dataset, reading_of, workspace, tmp_path):
+def cut_gzip():
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS * 50).encode())[:-40]
+
+
+def parquet_with_a_damaged_page():
+    stream = io.BytesIO()
+    rows = [row | {"completion": f"{number}" * 9} for number, row in enumerate(ROWS * 20)]
+    pq.write_table(pa.Table.from_pylist(rows), stream, compression="snappy", use_dictionary=False)
+    data = stream.getvalue()
+    return data[:60] + b"\xff" * 300 + data[360:]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("cut.jsonl.gz", cut_gzip, "damaged or cut short"),
+        ("page.parquet", parquet_with_a_damaged_page, "no readable Parquet"),
+    ],
+)
+def test_a_corrupt_file_among_twenty_loses_nothing_of_the_other_nineteen(
+    dataset, reading_of, workspace, tmp_path, name, content, reason
+):
     for number in range(19):
         dataset(f"many/{number:02}.jsonl", [row | {"completion": f"{number}"} for row in ROWS])
-    dataset("many/cut.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS * 50).encode())[:-40])
+    dataset(f"many/{name}", content())
     corpus = prepare(reading_of(str(tmp_path / "many")), workspace, QUIET)
     files, names = corpus.codes("file")
-    whole = [name for name in names if name != "cut.jsonl.gz"]
+    whole = [each for each in names if each != name]
     assert len(whole) == 19
-    assert [(files == names.index(name)).sum() for name in whole] == [30] * 19
+    assert [(files == names.index(each)).sum() for each in whole] == [30] * 19
     broken = corpus.bad.to_pylist()
-    assert [(row["kind"], row["file"]) for row in broken] == [("file", "cut.jsonl.gz")]
-    assert "damaged or cut short" in broken[0]["reason"]
-    with pytest.raises(UserError, match=r"cut\.jsonl\.gz.*cut short[^$]*570 readable"):
+    assert [(row["kind"], row["file"]) for row in broken] == [("file", name)]
+    assert reason in broken[0]["reason"]
+    with pytest.raises(UserError, match=rf"{re.escape(name)}.*{reason}[^$]*570 readable"):
         prepare(reading_of(str(tmp_path / "many"), on_bad_row="raise"), workspace, QUIET)
 
 

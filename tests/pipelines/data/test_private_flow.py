@@ -44,15 +44,16 @@ def rows():
 def flow(tmp_path, recipe_file, workspace):
     """`flow(action, content) -> (audit's report, split's report or None)`."""
 
-    def perform(action, content=None, kinds=None):
+    def perform(action, content=None, kinds=None, dataset=None, **sections):
         lines = [json.dumps(row) for row in content or rows()]
         # A line that is no JSON, with an address in it: it is kept aside.
         (tmp_path / "examples.jsonl").write_text("\n".join([*lines, f'{{"prompt": "{EMAIL}", broken']), "utf-8")
         private = {"action": action} | ({"kinds": kinds} if kinds else {})
         recipe = load_recipe(
             recipe_file(
-                dataset={"source": "examples.jsonl", "provenance": OURS},
+                dataset={"source": "examples.jsonl", "provenance": OURS} | (dataset or {}),
                 audit=RULES | {"private": private},
+                **sections,
             )
         )
         audited = audit.STAGE.perform(recipe, workspace)
@@ -173,3 +174,94 @@ def test_names_are_masked_in_samples_where_the_recipe_asks_for_them(flow, worksp
 def test_names_without_presidio_are_refused_with_what_to_install(flow):
     with pytest.raises(UserError, match="name"):
         flow("mask", kinds=["name"])
+
+
+def about_people(numbers, **more):
+    """Rows of ten customers, who are known by their addresses."""
+    rng = Random(3)
+    words = ["".join(rng.choice("abcdefghij") for _ in range(6)) for _ in range(4000)]
+    return [
+        {
+            "prompt": " ".join(words[14 * i : 14 * i + 8]),
+            "completion": " ".join(words[14 * i + 8 : 14 * i + 14]),
+            "customer": f"customer{i % 10}@example.org",
+            "annotator": f"jane{i % 2}@firm.com",
+        }
+        | more
+        for i in numbers
+    ]
+
+
+def cells_of(report):
+    return json.dumps(table_of(report).to_pylist(), default=str)
+
+
+SIDES = {"train": 0.6, "validation": 0.2, "test": 0.2, "min_validation": 1, "min_test": 1}
+GROUPED = {"dataset": {"group_by": "customer"}, "split": SIDES}
+
+
+def test_an_address_as_group_closes_the_gate_and_masked_its_rows_stay_together_in_all_versions(flow):
+    assert verdict(flow(None, about_people(range(60)), **GROUPED)[0]) is Verdict.CLOSED
+    _, first = flow("mask", about_people(range(60)), **GROUPED)
+    assert first.verdict is Verdict.OPEN
+    assert "example.org" not in cells_of(first) and "firm.com" not in cells_of(first)
+    before = {row["id"]: (row["split"], row["group"]) for row in table_of(first).to_pylist()}
+    assert len(set(before.values())) == len({group for _, group in before.values()}) == 10
+    assert len(set(table_of(first)["annotator"].to_pylist())) == 2
+    _, grown = flow("mask", about_people(range(120)), **GROUPED)
+    after = {row["id"]: (row["split"], row["group"]) for row in table_of(grown).to_pylist()}
+    assert before.items() <= after.items() and len(set(after.values())) == 10
+    assert versions.diff(grown.produced["table"], 0, 1).changed == 0
+
+
+def test_of_equal_rows_the_one_of_the_masked_group_it_was_in_stays(flow):
+    content = about_people(range(60))
+    _, first = flow("mask", content, **GROUPED)
+    twin = content[5] | {"customer": "aaron@example.org"}
+    _, later = flow("mask", [twin, *content], **GROUPED)
+    assert table_of(later)["group"].to_pylist() == table_of(first)["group"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        ({"source": "mail of bob@firm.com"}, "email"),
+        ({"collector": "bob@firm.com"}, "email"),
+        ({"label": "bob@firm.com"}, "email"),
+        ({"created_at": "2024-01-01 by bob@firm.com"}, "email"),
+        ({"card": 4111111111111111}, "card"),
+        ({"card": 4111111111111111.0}, "card"),
+        ({"deep": [{"cards": [4111111111111111]}]}, "card"),
+        ({"bob@firm.com": "yes", "BOB@firm.com": "no"}, "email"),
+    ],
+)
+def test_what_is_private_in_any_other_column_is_found_and_masked(flow, more, kind):
+    content = rows()[:-1]
+    content[3] |= more
+    dataset = {"label": "label"} if "label" in more else {}
+    audited, divided = flow("mask", content, dataset=dataset)
+    found = Evidence(Path(audited.produced["evidence"])).private
+    assert set(found["kind"].to_pylist()) == {kind} and set(found["row"].to_pylist()) == {3}
+    text = cells_of(divided)
+    assert "bob@" not in text.casefold() and "4111111111111111" not in text and f"<{kind}>" in text
+    assert "bob@" not in json.dumps(divided.as_json(), default=str)
+    assert len(table_of(divided)) == len(content)
+
+
+def test_no_column_is_lost_where_masking_gives_two_the_same_name(flow):
+    content = rows()[:-1]
+    content[0] |= {"bob@firm.com": "yes", "ann@firm.com": "no"}
+    _, divided = flow("mask", content)
+    metas = [json.loads(meta)["columns"] for meta in table_of(divided)["meta"].to_pylist()]
+    assert {"<email>": "no", "<email> 2": "yes"} in metas
+
+
+def test_an_annotator_called_by_a_plain_name_stays(flow):
+    _, divided = flow("mask", about_people(range(60), annotator="Jane Doe"), **GROUPED)
+    assert set(table_of(divided)["annotator"].to_pylist()) == {"Jane Doe"}
+
+
+def test_a_version_is_shown_with_every_column_masked(flow):
+    _, divided = flow("allow", about_people(range(60)), **GROUPED)
+    shown = json.dumps(versions.show(divided.produced["table"], 0, limit=60)[1], default=str)
+    assert "example.org" not in shown and "firm.com" not in shown and "<email>" in shown

@@ -31,5 +31,6 @@ def test_when_the_last_page_is_decided_the_one_before_it_is_shown(links, monkeyp
     monkeypatch.setattr(data_backend, "queue", queue)
     monkeypatch.setattr(data_rows, "parameter", lambda name: 10)
     monkeypatch.setattr(data_anomalies, "_suspect", lambda data, row, review: shown.append(row.id))
-    data_anomalies.anomalies(None)
+    data = SimpleNamespace(audit=SimpleNamespace(figures={}))
+    data_anomalies.anomalies(data)
     assert asked == [10, 0] and shown == ["a"]

@@ -3,7 +3,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.data.leaks import containment
-from pipelines.data.leaks.close_texts import containment_edges
 from pipelines.data.leaks.leakage import find_leaks
 from pipelines.data.similarity.duplicates import normalise
 from tests.pipelines.data.leaks.test_leakage import SIDES, pairs, placed
@@ -63,11 +62,13 @@ def test_sequences_of_very_many_texts_are_boilerplate_and_count_for_nothing(monk
     assert leaks.boilerplate == 18
 
 
-def test_edges_are_found_on_the_same_side_too_but_not_where_rows_stay_together_anyway():
+def test_rows_of_one_side_are_looked_at_too_where_each_number_is_a_side_of_its_own():
     rows = placed(
-        [(id, text, "train") for id, text in (("a", words(0, 40)), ("b", words(5, 20)), ("c", words(10, 20)))]
+        [(id, text, "train") for id, text in (("a", words(0, 40)), ("b", words(5, 20)), ("c", words(10, 20)))],
+        benchmarks=[("quiz:1", words(5, 20))],
     )
-    left, right = containment_edges(rows, 0.8, np.arange(3))
-    assert {(int(a), int(b)) for a, b in zip(left, right, strict=True)} == {(1, 0), (2, 0)}
-    left, right = containment_edges(rows, 0.8, np.array([0, 0, 1]))
-    assert (left.tolist(), right.tolist()) == ([2], [0])
+    found = find_leaks(rows.apart(np.arange(3)), 0.7, 0.8)
+    assert set(zip(*(each.tolist() for each in found.of("containment")), strict=True)) == {(1, 0), (2, 0)}
+    assert "benchmark" not in found.counts
+    found = find_leaks(rows.apart(np.array([0, 0, 1])), 0.7, 0.8)
+    assert set(zip(*(each.tolist() for each in found.of("containment")), strict=True)) == {(2, 0)}

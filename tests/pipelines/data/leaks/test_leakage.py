@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.data.leaks import close_texts
+from pipelines.data.leaks.close_texts import Meanings
 from pipelines.data.leaks.leakage import find_leaks, heal
 from pipelines.data.leaks.placed import SIDE_NAMES, read_placed
 from pipelines.data.leaks.row_pairs import Pairs
@@ -14,8 +16,8 @@ from pipelines.data.similarity.duplicates import normalise, similarity
 SIDES = SIDE_NAMES[:3]
 
 
-def conversation(text):
-    return json.dumps([{"role": "user", "content": text}, {"role": "assistant", "content": ""}])
+def conversation(text, answer=""):
+    return json.dumps([{"role": "user", "content": text}, {"role": "assistant", "content": answer}])
 
 
 def batch(rows):
@@ -162,14 +164,100 @@ def test_a_benchmark_item_is_looked_for_in_training_alone():
     assert heal(rows, leaks).tolist() == [True, True, True, False, False]
 
 
+ANSWER = "seventeen times three are fifty one as whoever adds seventeen up three times will find out soon"
+
+
+def asked(*rows):
+    """Rows of (id, messages, side)."""
+    id, messages, side = (list(column) for column in zip(*rows, strict=True))
+    return pa.record_batch({"id": id, "messages": messages, "split": side})
+
+
+def test_a_short_question_of_a_benchmark_is_found_before_an_answer_twice_as_long():
+    question = "what do we get of seventeen times three"
+    rows = read_placed(
+        [
+            asked(
+                ("exact", conversation(question.upper() + "?", ANSWER), "train"),
+                ("again", conversation(question, f"it is {ANSWER}"), "train"),
+                ("near", conversation(question + " s", ANSWER), "train"),
+                ("tested", conversation(question, f"so {ANSWER}"), "test"),
+                ("other", conversation("what do we get for dinner", ANSWER), "train"),
+            )
+        ],
+        benchmarks=[("quiz:1", question)],
+    )
+    leaks = find_leaks(rows, 0.7, 0.8)
+    assert pairs(leaks, rows, "benchmark") == {frozenset((id, "quiz:1")) for id in ("exact", "again", "near")}
+    assert heal(rows, leaks).tolist()[:3] == [True, True, True]
+
+
+def test_a_question_in_the_midst_of_a_conversation_was_learnt_too():
+    turns = [("user", "hello"), ("assistant", "hello"), ("user", "What is 17 times 3?"), ("assistant", ANSWER)]
+    messages = json.dumps([{"role": role, "content": text} for role, text in turns])
+    rows = read_placed([asked(("a", messages, "train"))], benchmarks=[("quiz:1", "what is 17 times 3")])
+    assert find_leaks(rows, 0.7).counts == {"benchmark": 1}
+
+
+def test_a_prompt_on_two_sides_is_a_leak_whatever_the_answers_unless_it_is_an_instruction():
+    def rows(count):
+        told = [
+            (
+                "s",
+                json.dumps([{"role": "system", "content": "of cats"}, *json.loads(conversation("Tell!", "a"))]),
+                "test",
+            )
+        ]
+        same = [(str(n), conversation("Tell!", f"{n} {ANSWER} " * n), SIDES[n % 2]) for n in range(count)]
+        return read_placed([asked(*told, *same)], shared_prompts=4)
+
+    leaks = find_leaks(rows(4), 1.0)
+    assert leaks.counts == {"prompt": 1}
+    assert heal(rows(4), leaks).tolist() == [False, True, False, True, False]
+    assert find_leaks(rows(5), 1.0).counts == {}
+
+
+def meanings(units, place, items=(), threshold=0.9):
+    two = [np.array(each, np.float32).reshape(-1, 2) for each in (units, items)]
+    return Meanings(two[0], np.array(place), two[1], threshold)
+
+
 def test_vectors_that_point_the_same_way_on_two_sides_are_leaks():
     rows = placed(
         [("a", "big dog", "train"), ("b", "large hound", "test"), ("c", "red tea", "test"), ("d", "big dog", "train")]
     )
-    vectors = np.array([[1, 0], [0.96, 0.28], [0, 1], [1, 0]], np.float32)
-    leaks = find_leaks(rows, 1.0, vectors=vectors, semantic=0.9)
+    leaks = find_leaks(rows, 1.0, meanings=meanings([[1, 0], [0.96, 0.28], [0, 1]], [0, 1, 2, 0]))
     assert pairs(leaks, rows, "semantic") == {frozenset("ab")}
     assert heal(rows, leaks).tolist() == [True, False, False, True]
+
+
+def test_an_item_that_means_the_same_as_a_row_for_training_is_found():
+    rows = placed(
+        [("a", "big dog", "train"), ("b", "large hound", "test"), ("c", "red tea", "train")],
+        benchmarks=[("quiz:1", "huge canine"), ("quiz:2", "enormous cur")],
+    )
+    known = meanings([[1, 0], [1, 0], [0, 1]], [0, 1, 2], [[0.96, 0.28], [0.6, 0.8]])
+    leaks = find_leaks(rows, 1.0, meanings=known)
+    assert pairs(leaks, rows, "benchmark") == {frozenset(("a", "quiz:1"))}
+    assert pairs(leaks, rows, "semantic") == {frozenset("ab")}
+
+
+@pytest.mark.parametrize("at_once", [3, 50])
+def test_however_the_vectors_are_cut_the_pairs_are_those_of_all_cosines(monkeypatch, at_once):
+    monkeypatch.setattr(close_texts, "_VECTORS", at_once)
+    angles = np.random.default_rng(6).uniform(0, 3, 40)
+    units = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    sides = [SIDES[n % 7 % 3] for n in range(40)]
+    rows = placed([(str(n), f"text {n}", side) for n, side in enumerate(sides)])
+    leaks = find_leaks(rows, 1.0, meanings=meanings(units, np.arange(40), threshold=0.99))
+    cosine = units @ units.T
+    expected = {
+        frozenset((str(i), str(j)))
+        for i in range(40)
+        for j in range(i)
+        if sides[i] != sides[j] and cosine[i, j] >= 0.99
+    }
+    assert pairs(leaks, rows, "semantic") == expected and len(expected) > 5
 
 
 def test_the_table_lists_some_of_each_kind_and_the_counts_tell_of_all():

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -227,3 +228,11 @@ def test_parquet_that_grows_by_its_dictionary_is_stopped_while_it_is_read(datase
     monkeypatch.setattr(formats, "FREE_BYTES", 2**20)
     rows = [{"prompt": "a" * 10_000, "completion": str(i)} for i in range(2000)]
     assert "100:1" in refusal(dataset("a.parquet", parquet(rows)))
+
+
+def test_parquet_of_more_rows_than_its_bytes_can_mean_is_refused(dataset):
+    rows = 1_000_001
+    table = pa.table({"prompt": pa.array(["a"]).take(pa.array([0] * rows)), "completion": pa.nulls(rows, pa.string())})
+    data = parquet(table=table)
+    assert len(data) * formats.CAP_ROWS_PER_BYTE < rows
+    assert re.search(rf"a\.parquet: 1,000,001 rows in {len(data):,} bytes", refusal(dataset("a.parquet", data)))

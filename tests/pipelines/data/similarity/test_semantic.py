@@ -1,12 +1,14 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.errors import UserError
+from pipelines.data.evidence import TABLES, EvidenceNote, vectors_table, write_evidence
 from pipelines.data.similarity.clusters import find_clusters
 from pipelines.data.similarity.duplicates import normalise
-from pipelines.data.similarity.semantic import MOST_TOKENS, embed, similar_pairs
+from pipelines.data.similarity.semantic import MOST_TOKENS, embed, embed_texts, similar_pairs
 from pipelines.progress import Progress
 from pipelines.recipe import BaseModelChoice
 from pipelines.recipe_data import Semantic
@@ -32,12 +34,19 @@ def corpus(tmp_path):
 
 def test_a_text_has_a_unit_vector_whatever_stands_beside_it(corpus, tiny_model, tmp_path, monkeypatch):
     rows = np.arange(len(TEXTS))
-    together = np.array(embed(corpus, rows, tiny_model, "", QUIET, tmp_path / "a.npy"))
+    together = np.array(embed(corpus, rows, tiny_model, "", QUIET, tmp_path / "a.npy").units)
     monkeypatch.setattr("pipelines.data.similarity.semantic.TOKENS_AT_ONCE", MOST_TOKENS)
-    one_by_one = np.array(embed(corpus, rows, tiny_model, "", QUIET, tmp_path / "b.npy"))
+    one_by_one = np.array(embed(corpus, rows, tiny_model, "", QUIET, tmp_path / "b.npy").units)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     assert np.allclose(together, one_by_one, atol=1e-2)
     assert together[0] @ together[3] > 0.5 > together[0] @ together[1]
+
+
+def test_a_text_from_elsewhere_has_the_vector_that_it_would_have_among_the_rows(corpus, tiny_model, tmp_path):
+    known = embed(corpus, np.arange(len(TEXTS)), tiny_model, "", QUIET, tmp_path / "a.npy")
+    others = embed_texts([TEXTS[3], TEXTS[1]], tiny_model, known.mean, QUIET)
+    assert np.allclose(others, known.units[[3, 1]], atol=1e-2)
+    assert embed_texts([], tiny_model, known.mean, QUIET).shape == (0, len(known.mean))
 
 
 def test_pairs_are_those_of_all_cosines_however_the_vectors_are_cut(monkeypatch):
@@ -67,13 +76,18 @@ def test_of_too_many_pairs_those_stay_that_connect_the_same(monkeypatch):
     assert components(60, fewer.left, fewer.right).tolist() == components(60, every.left, every.right).tolist()
 
 
-def test_texts_of_one_meaning_share_a_cluster_by_an_edge_of_its_kind(corpus, tiny_model):
+def test_texts_of_one_meaning_share_a_cluster_by_an_edge_of_its_kind(corpus, tiny_model, tmp_path):
     base = BaseModelChoice(base=str(tiny_model))
     found = find_clusters(corpus, 0.99, "", QUIET, semantic=Semantic(threshold=0.5), base=base)
     edges = list(zip(found.left.tolist(), found.right.tolist(), found.kind.tolist(), strict=True))
     assert (0, 3, "semantic") in edges
     assert found.text.tolist() == [0, 1, 0, 3, 4, 5]
     assert found.cluster[[0, 2, 3]].tolist() == [0, 0, 0]
+    # A vector for each row that stands for its text, kept with the evidence as it is.
+    assert len(found.vectors.units) == 5
+    tables = {name: pa.table({"row": [0]}) for name in TABLES} | {"vectors": vectors_table(found.vectors)}
+    kept = write_evidence(tmp_path / "evidence", tables, EvidenceNote("corpus")).vectors
+    assert np.array_equal(kept.units, found.vectors.units) and np.array_equal(kept.mean, found.vectors.mean)
     named = find_clusters(corpus, 0.99, "", QUIET, semantic=Semantic(model=str(tiny_model), threshold=0.5))
     assert named.cluster.tolist() == found.cluster.tolist()
 

@@ -2,7 +2,16 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import StageFailed
-from pipelines.data.versioned.ledger import STOPPING, WEIGHTS, check_fits, problem_of, record_bins, record_fit
+from pipelines.data.versioned.ledger import (
+    CHOICE,
+    STOPPING,
+    WEIGHTS,
+    check_fits,
+    problem_of,
+    record_bins,
+    record_choice,
+    record_fit,
+)
 from pipelines.gates import Report
 from pipelines.workspace import Workspace
 from tests.pipelines.data.small_table import write_rows
@@ -52,11 +61,25 @@ def test_each_transform_sees_one_side_and_none_the_test(transform, side, wrong):
     assert bool(problem_of(transform, side)) == wrong
 
 
-def test_the_rows_of_a_training_are_those_in_its_bins(workspace, table, tmp_path):
-    for side, ids in (("train", [["i0", "i1"], ["i2"]]), ("validation", [["i6"]])):
-        bins = pa.table({"ids": pa.array(ids, pa.list_(pa.string()))})
-        with pa.OSFile(str(tmp_path / f"{side}.arrow"), "wb") as sink, pa.ipc.new_file(sink, bins.schema) as writer:
-            writer.write_table(bins)
+@pytest.fixture
+def bins(tmp_path):
+    """Address of bins with these rows of the table."""
+    for side, ids in (("train", [["i0", "i1"], ["i2"]]), ("validation", [["i6"], ["i7"]])):
+        table = pa.table({"ids": pa.array(ids, pa.list_(pa.string()))})
+        with pa.OSFile(str(tmp_path / f"{side}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    return str(tmp_path)
+
+
+def test_the_rows_of_a_training_are_those_in_its_bins(workspace, table, bins):
     report = Report.model_construct(produced={"table": table, "version": "0"})
-    record_bins(workspace, "r", report, str(tmp_path))
-    assert [(fit.side, fit.rows) for fit in check_fits(workspace, table, 0)] == [("train", 3), ("validation", 1)]
+    record_bins(workspace, "r", report, bins)
+    assert [(fit.side, fit.rows) for fit in check_fits(workspace, table, 0)] == [("train", 3), ("validation", 2)]
+
+
+def test_hyper_parameters_are_fitted_to_the_rows_that_trials_were_compared_on(workspace, table, bins):
+    report = Report.model_construct(produced={"table": table, "version": "0"})
+    record_choice(workspace, "r", report, bins, 1)
+    (fit,) = check_fits(workspace, table, 0)
+    assert (fit.transform, fit.side, fit.rows, fit.problem) == (CHOICE, "validation", 1, None)
+    assert "may see validation alone" in problem_of(CHOICE, "test") and problem_of(CHOICE, "train")

@@ -83,6 +83,24 @@ def test_a_restored_version_is_a_new_one_equal_to_the_old_from_which_the_next_gr
         versions.restore(table, 3)
 
 
+def test_a_restored_version_goes_back_to_the_places_of_its_own_start(table):
+    write_rows(table, {"id": "a", "split": "test"}, {"id": "b"}, {"id": "f"}, starts_over=True)
+    assert versions.restore(table, 2) == 4
+    write_rows(table, {"id": "a"}, {"id": "b", "split": "test"})
+    for before, after, moved, over in ((3, 4, 2, True), (4, 3, 2, True), (2, 4, 0, False), (3, 5, 2, True)):
+        found = versions.diff(table, before, after)
+        assert (found.moved, found.started_over, found.problem) == (moved, over, None), (before, after)
+    past = read_past(table, "p")
+    # What only the forgotten start brought has no place.
+    assert sorted([*past.present["id"].to_pylist(), *past.gone["id"].to_pylist()]) == ["a", "b", "c", "d", "e"]
+    assert versions.restore(table, 3) == 6
+    past = read_past(table, "p")
+    assert past.present["id"].to_pylist() == ["a", "b", "f"] and past.gone is None
+    write_rows(table, {"id": "a"}, {"id": "b"})
+    found = versions.diff(table, 6, 7)
+    assert (found.moved, found.started_over) == (1, False) and "moved between sides" in found.problem
+
+
 def test_an_unknown_version_names_those_that_exist(table, tmp_path):
     for ask in (
         lambda: versions.diff(table, 0, 9),
