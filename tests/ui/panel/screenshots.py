@@ -6,6 +6,7 @@ data pages; `... FOLDER http://127.0.0.1:8501` takes the pages of a panel that r
 
 import argparse
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -78,7 +79,6 @@ def audits():
     with tempfile.TemporaryDirectory(prefix="sluice-pictures-") as folder:
         here = Settings.from_environment()
         variables = {"SLUICE_STORAGE": folder, "SLUICE_MODELS": str(here.models)}
-        # The names under which people meet these files, and none of a temporary folder.
         with environment(variables):
             for name in ("trap", "demo"):
                 audit.STAGE.perform(load_recipe(ROOT / "pipelines" / "recipes" / f"{name}.yaml"), Workspace())
@@ -88,8 +88,6 @@ def audits():
 
 @contextlib.contextmanager
 def environment(variables):
-    import os
-
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
