@@ -76,7 +76,7 @@ def test_the_worst_and_the_best_examples_are_named_with_what_the_base_had():
 @pytest.mark.usefixtures("process_group")
 def test_early_stopping_ends_an_overfitting_run_within_patience_keeps_the_best_and_the_gate_says_so(make_job, run):
     # Answers that follow from nothing: they can only be learnt by heart.
-    sides = {"train": shuffled_answers(64, 0), "validation": shuffled_answers(48, 1)}
+    sides = {"train": shuffled_answers(64, 0), "validation": shuffled_answers(200, 1)}
     settings = {
         "num_train_epochs": 30,
         "method": "full",
@@ -84,7 +84,7 @@ def test_early_stopping_ends_an_overfitting_run_within_patience_keeps_the_best_a
         "lr_scheduler_type": "constant",
         "packing": False,
         "per_device_train_batch_size": 8,
-        "eval_steps": 8,
+        "eval_steps": 16,
         "early_stopping_patience": 3,
     }
     job = make_job("overfitting", settings, sides)
@@ -93,7 +93,7 @@ def test_early_stopping_ends_an_overfitting_run_within_patience_keeps_the_best_a
     losses = dict(zip(heard.of("validation"), heard.of("validation", "loss"), strict=True))
     best = min(losses, key=losses.get)
     assert job.plan.steps == 240
-    assert outcome["step"] == best + 3 * 8 < 240
+    assert outcome["step"] == best + 3 * 16 < 240
     assert "no improvement in 3 validations" in outcome["stopped_because"]
     assert outcome["kept_step"] == best
     seen = outcome["overfit"]
