@@ -1,12 +1,14 @@
 """The training loop: what runs on each worker, from the first bin to the exported weights."""
 
+import json
 import math
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,14 +22,20 @@ from pipelines.models.precision import Arithmetic, arithmetic
 from pipelines.recipe import Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
-from pipelines.training.engine import build_model, export, prepare_process, start_engine, zero_stage
+from pipelines.training.engine import accumulation, build_model, export, prepare_process, start_engine, zero_stage
+from pipelines.training.engine_state import load_engine, save_engine
 from pipelines.training.job import Job, State
 from pipelines.training.losses import Batch
+from pipelines.training.preemption import Preemption
 from pipelines.training.schedule import learning_rate
 from pipelines.training.stopping import Stopping
+from pipelines.training.timeline import Timeline
+from pipelines.training.uploads import Uploads
 from pipelines.workspace import Workspace
 
 STOP_POLL_S = 2.0
+
+T = TypeVar("T")
 
 
 class Diverged(StageFailed):
@@ -45,18 +53,25 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         world=context.get_world_size(),
         mailbox=config.get("mailbox"),
         report=ray.train.report,
+        preemption=ray.train.get_preemption_info,
     )
 
 
 def run_loop(
-    job: Job, *, rank: int, world: int, mailbox: Any = None, report: Callable[[dict[str, Any]], None] | None = None
+    job: Job,
+    *,
+    rank: int,
+    world: int,
+    mailbox: Any = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    preemption: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
     """Train as the job says inside an existing process group.
 
     What a person can mend comes back as {"status": "failed", ...}; Ray would restart on an exception.
     """
     try:
-        return Loop(job, rank, world, mailbox, report).run()
+        return Loop(job, rank, world, mailbox, report, preemption).run()
     except UserError as error:
         return {"status": "failed", "message": error.message, "remedy": error.remedy}
 
@@ -81,9 +96,16 @@ class Loop:
     """One worker's part of a run."""
 
     def __init__(
-        self, job: Job, rank: int, world: int, mailbox: Any, report: Callable[[dict[str, Any]], None] | None
+        self,
+        job: Job,
+        rank: int,
+        world: int,
+        mailbox: Any,
+        report: Callable[[dict[str, Any]], None] | None,
+        preemption: Callable[[], Any] | None = None,
     ) -> None:
         self.job, self.rank, self.world, self.mailbox, self.report = job, rank, world, mailbox, report
+        self.preemption = Preemption(preemption, rank)
         self.train, self.plan = Train.model_validate(job.train), job.plan
         self.device = torch.device(f"cuda:{torch.cuda.current_device()}") if job.device == "cuda" else "cpu"
         prepare_process(job.device, job.seed)
@@ -100,6 +122,9 @@ class Loop:
         refuse_together(problem, world)
         self.engine = start_engine(model, self.train, world)
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
+        self.uploads: Uploads | None = None
+        self.timeline = Timeline()
+        self._learnt: list[list[int]] = []
         self.state = State(stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold))
         self._polled = 0.0
 
@@ -110,6 +135,14 @@ class Loop:
 
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
+        try:
+            return self._run()
+        finally:
+            if self.uploads:
+                # Whatever ends the run: a checkpoint that is on its way arrives.
+                self.uploads.wait()
+
+    def _run(self) -> dict[str, Any]:
         self._resume()
         self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
@@ -127,9 +160,15 @@ class Loop:
             validates = self.state.step in self.job.rungs if self.job.rungs else self.plan.validates(self.state.step)
             if validates:
                 self._validated()
-            if self.store and (validates or asked):
+            leaving = self.preemption.noticed()
+            if self.store and (validates or asked or leaving):
                 self._checkpoint()
+            if leaving:
+                self._say("preempted", step=self.state.step, seconds=self.preemption.seconds_left())
+                # Before the machine goes; if it does not arrive, an older one is there to go on from.
+                self._arrived()
             if asked:
+                refuse_together(self._arrived(), self.world)
                 return self._outcome("stopped", "stop requested")
         return self._finish(stopped)
 
@@ -138,11 +177,14 @@ class Loop:
         outcome = self._outcome("finished", stopped)
         if not self.store:
             return outcome
+        outcome["least_visits"], outcome["most_visits"] = self.timeline.visits(len(self.bins))
+        self._arrived()
         best = self.state.stopping.best_step
-        whole = self.rank == 0 and best not in (0, self.state.step) and self.store.verify(best) is None
-        if self._agree(int(whole)):
-            self._load(best, weights_only=True)
-            outcome["kept_step"] = best
+        if best not in (0, self.state.step):
+            if problem := self._load(best, weights_only=True):
+                self._say("damaged", step=best, problem=problem)
+            else:
+                outcome["kept_step"] = best
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch, "model")
             export(self.engine, self.train, self.base_folder, self.job.base, target, self.rank)
@@ -174,7 +216,8 @@ class Loop:
         rate = learning_rate(train, self.plan, state.step)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        summed, nothing_lost, tokens, norm = 0.0, True, 0, None
+        summed, nothing_lost, norm = 0.0, True, None
+        learnt: list[int] = []
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
             batch = self._batch(self.bins, micro)
             loss = self.engine(batch.tokens, batch.positions, batch.targets)
@@ -185,14 +228,19 @@ class Loop:
             self.engine.step()
             summed += float(loss.detach())
             nothing_lost = nothing_lost and math.isfinite(summed)
-            tokens += sum(self.bins.sizes[i] for i in micro if i is not None)
+            learnt += [i for i in micro if i is not None]
         norm = self.engine.get_global_grad_norm() if norm is None else norm
         norm = None if norm is None else float(norm)
-        asked = self._stop_asked()
-        sums = self._sum([summed if nothing_lost else 0.0, 0.0 if nothing_lost else 1.0, float(asked), float(tokens)])
+        asked, tokens, polls = self._stop_asked(), sum(self.bins.sizes[i] for i in learnt), self.preemption.due()
+        lost = not nothing_lost
+        sums = self._sum([0.0 if lost else summed, float(lost), float(asked), float(tokens), float(polls)])
         if sums[1] or not math.isfinite(norm or 0.0):
             self._diverged(numbers, norm)
         state.step += 1
+        self._learnt.append(learnt)
+        if sums[4]:
+            # Every worker at the same step: Ray's answer to rank 0 is the answer to all.
+            self.preemption.poll()
         seconds = time.monotonic() - started
         state.supervised_tokens += total
         state.tokens += int(sums[3])
@@ -213,7 +261,9 @@ class Loop:
     def _numbers(self, step: int) -> list[int | None]:
         epoch, within = divmod(step, self.plan.steps_per_epoch)
         order = shuffled(len(self.bins), self.job.seed, epoch)
-        return step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
+        numbers = step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
+        places = accumulation(self.train, self.world) * self.train.per_device_train_batch_size * self.world
+        return [*numbers, *[None] * (places - len(numbers))]
 
     def _batch(self, side: BinFile, numbers: list[int | None]) -> Batch:
         return Batch.of([side.read(number) for number in numbers], self.device)
@@ -266,61 +316,80 @@ class Loop:
     def _resume(self) -> None:
         if not self.store:
             return
-        aside: dict[int, str] = {}
-        newest = -1
-        if self.rank == 0:
-            found, aside = self.store.newest_whole()
-            newest = -1 if found is None else found
-        newest = self._agree(newest)
-        for step, problem in aside.items():
+        for step in reversed(self._share(self.store.complete() if self.rank == 0 else [])):
+            problem = self._load(step)
+            if problem is None:
+                self._forget_lost_best(step)
+                self._say("resumed", step=step, steps=self.plan.steps)
+                break
+            if self.rank == 0:
+                self.store.set_aside(step)
             self._say("damaged", step=step, problem=problem)
-        if newest < 0:
-            return
-        self._load(newest)
-        best = self.state.stopping.best_step
-        lost = self.rank == 0 and best not in (0, newest) and self.store.verify(best) is not None
-        if self._agree(int(lost)):
-            # What was best is lost with its checkpoint: the next validation decides anew.
-            self.state.stopping = Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold)
-        self._say("resumed", step=newest, steps=self.plan.steps)
+        if self.rank == 0:
+            self.store.discard_unfinished()
+        # Shared after it: nobody writes before the leftovers are gone.
+        attempt = self._share(uuid.uuid4().hex)
+        self.uploads = Uploads(self.store, self.rank, self.world, attempt, self._tell)
 
-    def _load(self, step: int, *, weights_only: bool = False) -> None:
+    def _forget_lost_best(self, step: int) -> None:
+        """Without the checkpoint of the best weights, the next validation decides anew."""
         assert self.store is not None
-        # At stage 3 DeepSpeed looks for weights alone under the tag that a file `latest` names, which none of our
-        # checkpoints has: there the optimiser comes along.
-        alone = weights_only and zero_stage(self.train) < 3
+        best = self.state.stopping.best_step
+        if best not in (0, step) and not self._share(self.store.is_complete(best)):
+            self.state.stopping = Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold)
+
+    def _load(self, step: int, *, weights_only: bool = False) -> str | None:
+        """Load a checkpoint of any number of workers and any ZeRO stage; what is wrong with it, or None.
+
+        Nothing is read before the hashes are compared.
+        """
+        assert self.store is not None
         with tempfile.TemporaryDirectory() as scratch:
+            if not self._share(self.store.is_complete(step)):
+                return "it is not there"
             folder = self.store.fetch(step, Path(scratch))
-            path, client = self.engine.load_checkpoint(
-                str(folder),
-                tag="state",
-                load_module_strict=self.train.method == "full",
-                load_optimizer_states=not alone,
-                load_lr_scheduler_states=False,
-                load_module_only=alone,
-            )
-        if path is None:
-            raise UserError(f"The checkpoint of step {step} cannot be loaded.", "Start over with --fresh.")
-        if not weights_only:
-            self.state = State.of(client["sluice"])
+            # A folder that all of them see is compared together, a copy of one's own alone.
+            mine = (self.rank, self.world) if self.store.local else (0, 1)
+            told: list[str | None] = [None] * self.world
+            dist.all_gather_object(told, self.store.verify(step, folder, *mine))
+            if problem := next(filter(None, told), None):
+                return problem
+            load_engine(self.engine, sorted(folder.glob("state-*.safetensors")), moments=not weights_only)
+            if not weights_only:
+                self.state = State.of(json.loads((folder / "state.json").read_text(encoding="utf-8")))
+                self.timeline = Timeline.read(folder)
+        return None
 
     def _checkpoint(self) -> None:
-        assert self.store is not None
-        with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch, "state").mkdir()
-            self.engine.save_checkpoint(
-                scratch,
-                tag="state",
-                client_state={"sluice": self.state.as_json()},
-                save_latest=False,
-                exclude_frozen_parameters=self.train.method == "lora",
-            )
-            self.store.save(self.state.step, Path(scratch), self.rank, self.world)
+        assert self.uploads is not None
+        told: list[list[list[int]]] = [[]] * self.world
+        dist.all_gather_object(told, self._learnt)
+        for parts in zip(*told, strict=True):
+            self.timeline.add(number for part in parts for number in part)
+        self._learnt = []
+        self.uploads.write(self.state.step, self.state.stopping.best_step, self._write)
+
+    def _write(self, folder: Path) -> None:
+        """This worker's files of a checkpoint."""
+        save_engine(self.engine, folder / f"state-{self.rank:05d}.safetensors", self.rank, self.world)
+        if self.rank == 0:
+            (folder / "state.json").write_text(json.dumps(self.state.as_json()), encoding="utf-8")
+            self.timeline.write(folder)
+
+    def _arrived(self) -> UserError | None:
+        """Wait until every worker has kept the last checkpoint; what stands in this one's way."""
+        if self.uploads is None:
+            return None
+        problem = self.uploads.drain()
         dist.barrier()
         if self.rank == 0:
-            # The best, the last, and the one before: should the last be damaged, little is lost.
-            self.store.keep_only({*self.store.complete()[-2:], self.state.stopping.best_step})
-            self._say("checkpoint", step=self.state.step)
+            self.uploads.settle()
+        if problem is None:
+            return None
+        return UserError(
+            f"The checkpoint of step {self.state.step} could not be kept: {problem}.",
+            "Mend the storage, then run the same command: it goes on from the checkpoint before.",
+        )
 
     def _sum(self, values: list[float]) -> list[float]:
         """Sums over all workers; every worker goes on with the same numbers."""
@@ -328,11 +397,11 @@ class Loop:
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
-    def _agree(self, value: int) -> int:
+    def _share(self, value: T) -> T:
         """Rank 0's value, on every worker."""
-        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
-        dist.broadcast(tensor, src=0)
-        return int(tensor[0])
+        told = [value]
+        dist.broadcast_object_list(told, src=0)
+        return told[0]
 
     def _stop_asked(self) -> bool:
         if self.rank != 0 or self.mailbox is None or time.monotonic() - self._polled < STOP_POLL_S:
@@ -343,5 +412,9 @@ class Loop:
         return bool(ray.get(self.mailbox.stop_asked.remote()))
 
     def _say(self, kind: str, **values: Any) -> None:
-        if self.rank == 0 and self.mailbox is not None:
+        if self.rank == 0:
+            self._tell(kind, **values)
+
+    def _tell(self, kind: str, **values: Any) -> None:
+        if self.mailbox is not None:
             self.mailbox.put.remote({"kind": kind, "label": self.job.label, "time": time.time(), **values})

@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(make_job, 
     job = make_job("damaged", settings)
     run(job, stop_at=3)
     assert CheckpointStore(job.checkpoints).complete() == [2, 3]
-    file = max(Path(job.checkpoints, "step-00000003").rglob("*.pt"), key=lambda path: path.stat().st_size)
+    file = max(Path(job.checkpoints, "step-00000003").rglob("*.safetensors"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])
 
     _, heard = run(job)
