@@ -23,23 +23,15 @@ def zero_stage(train: Train) -> int:
     return 1 if train.deepspeed.stage == 0 and train.dtype == "bfloat16" else train.deepspeed.stage
 
 
-def accumulation(train: Train, world: int) -> int:
-    """Forward passes of each worker in a step.
-
-    Of a number of workers that does not divide the batch, the last ones are filled with bins that weigh nothing.
-    """
-    return -(-train.global_batch_size // (train.per_device_train_batch_size * world))
-
-
 def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
     if train.deepspeed.offload_optimizer != "none":
         zero["offload_optimizer"] = {"device": train.deepspeed.offload_optimizer}
     return {
-        "train_batch_size": accumulation(train, world) * train.per_device_train_batch_size * world,
+        "train_batch_size": train.global_batch_size,
         "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
-        "gradient_accumulation_steps": accumulation(train, world),
+        "gradient_accumulation_steps": train.global_batch_size // (train.per_device_train_batch_size * world),
         "gradient_clipping": train.max_grad_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": train.dtype == "bfloat16"},

@@ -22,7 +22,7 @@ from pipelines.models.precision import Arithmetic, arithmetic
 from pipelines.recipe import Train
 from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
-from pipelines.training.engine import accumulation, build_model, export, prepare_process, start_engine, zero_stage
+from pipelines.training.engine import build_model, export, prepare_process, start_engine, zero_stage
 from pipelines.training.engine_state import load_engine, save_engine
 from pipelines.training.job import Job, State
 from pipelines.training.losses import Batch
@@ -261,9 +261,7 @@ class Loop:
     def _numbers(self, step: int) -> list[int | None]:
         epoch, within = divmod(step, self.plan.steps_per_epoch)
         order = shuffled(len(self.bins), self.job.seed, epoch)
-        numbers = step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
-        places = accumulation(self.train, self.world) * self.train.per_device_train_batch_size * self.world
-        return [*numbers, *[None] * (places - len(numbers))]
+        return step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
 
     def _batch(self, side: BinFile, numbers: list[int | None]) -> Batch:
         return Batch.of([side.read(number) for number in numbers], self.device)

@@ -44,11 +44,7 @@ def runs(make, process_group, tmp_path_factory):
     }
     run_here(begun_alone, 0, 1, HALF)
     pair, crossing = make("two-to-one", settings(2)), make("two-to-three", settings(2))
-    back, again, bfloat = (
-        make("three-to-two", settings(3)),
-        make("again", settings(2)),
-        make("bf16", settings(1, "bfloat16")),
-    )
+    again, bfloat = make("again", settings(2)), make("bf16", settings(1, "bfloat16"))
     lora = make("lora", settings(1) | {"method": "lora"})
     done = run_workers(
         tmp_path_factory.mktemp("pair"),
@@ -57,8 +53,6 @@ def runs(make, process_group, tmp_path_factory):
             (pair, HALF),
             (crossing, HALF),
             (at_stage(crossing, 3), None),
-            (back, HALF),
-            (at_stage(back, 2), None),
             (again, HALF),
             (again, None),
             (bfloat, HALF),
@@ -67,7 +61,7 @@ def runs(make, process_group, tmp_path_factory):
             (at_stage(lora, 3), None),
         ],
     )
-    names = "two", None, None, "2 to 3", None, "3 to 2", None, "the same", None, "1 to 2 workers", None, "lora 1 to 3"
+    names = "two", None, None, "2 to 3", None, "the same", None, "1 to 2 workers", None, "lora 1 to 3"
     found |= {name: outcome for name, (outcome, _) in zip(names, done, strict=True) if name}
     found["2 to 1 workers"] = run_here(pair, 0, 1)[0]
     found["bfloat16"] = run_here(at_stage(bfloat, 2), 0, 1)[0]
@@ -80,7 +74,7 @@ def test_with_the_same_workers_and_stage_nothing_changes(runs):
     assert runs["the same"]["last_train_loss"] == pytest.approx(runs["two"]["last_train_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("crossing", ["2 to 1 workers", "1 to 2 workers", "2 to 3", "3 to 2"])
+@pytest.mark.parametrize("crossing", ["2 to 1 workers", "1 to 2 workers", "2 to 3"])
 def test_another_number_of_workers_or_stage_goes_on_to_the_same_loss(runs, crossing):
     assert runs[crossing]["step"] == STEPS
     assert runs[crossing]["last_validation_loss"] == pytest.approx(runs["alone"]["last_validation_loss"], rel=1e-3)
@@ -99,7 +93,7 @@ def test_masters_of_bfloat16_weights_go_on_with_fewer_workers_and_another_stage(
     assert one["last_train_loss"] == pytest.approx(other["last_train_loss"], rel=0.01)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_a_checkpoint_holds_the_very_weights_and_moments_whatever_the_stage(make, runs, stage):
     import torch
     from safetensors.torch import load_file
