@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from cluster.errors import UserError
@@ -90,18 +91,27 @@ def load_engine(engine: Any, paths: list[Path], *, moments: bool = True) -> None
     """
     files = FragmentFiles(paths)
     inner = stepping_optimizer(engine)
+    missing: list[str] = []
     if hasattr(engine.optimizer, "checkpoint_event_prologue"):
         engine.optimizer.checkpoint_event_prologue()
     with torch.no_grad():
         for piece in pieces(engine):
             if not files.read(WEIGHT, piece.name, piece.start, piece.of(piece.owner)):
-                raise UserError(f"The checkpoint lacks a part of {piece.name}.", "Start over with --fresh.")
+                missing.append(piece.name)
             if moments:
-                _load_moments(inner, files, piece)
+                missing += _load_moments(inner, files, piece)
+        # Together: what comes next waits for every worker.
+        told: list[list[str]] = [[]] * dist.get_world_size()
+        dist.all_gather_object(told, missing)
+        if lacking := sorted({name for names in told for name in names}):
+            shown = ", ".join(lacking[:3])
+            raise UserError(f"The checkpoint lacks {len(lacking)} parts: {shown}.", "Start over with --fresh.")
         _publish(engine)
 
 
-def _load_moments(inner: Any, files: FragmentFiles, piece: Piece) -> None:
+def _load_moments(inner: Any, files: FragmentFiles, piece: Piece) -> list[str]:
+    """Fill a piece's moments; those that are not there, or not whole."""
+    missing = []
     for kind in files.kinds(piece.name):
         if kind == WEIGHT:
             continue
@@ -116,7 +126,8 @@ def _load_moments(inner: Any, files: FragmentFiles, piece: Piece) -> None:
         if kind not in state:
             state[kind] = torch.zeros_like(piece.owner, requires_grad=False)
         if not files.read(kind, piece.name, piece.start, piece.of(state[kind])):
-            raise UserError(f"The checkpoint lacks a part of {piece.name} ({kind}).", "Start over with --fresh.")
+            missing.append(f"{kind} of {piece.name}")
+    return missing
 
 
 def _publish(engine: Any) -> None:

@@ -111,3 +111,19 @@ def test_a_checkpoint_holds_the_very_weights_and_moments_whatever_the_stage(make
         assert torch.equal(found.view_as(weights), weights)
         assert files.kinds(f"model.{name}") == ["exp_avg", "exp_avg_sq", "step", "weight"]
         assert files.first("step", f"model.{name}").item() == 2
+
+
+def test_what_a_checkpoint_lacks_is_named(make, tmp_path):
+    from cluster.errors import UserError
+    from pipelines.recipe import Train
+    from pipelines.training.engine import build_model, start_engine
+    from pipelines.training.engine_state import load_engine
+    from pipelines.training.fragments import write_fragments
+
+    job = make("lacking", settings(0))
+    train = Train.model_validate(job.train)
+    engine = start_engine(build_model(train, Path(job.base["folder"]), 0), train, 1)
+    write_fragments(tmp_path / "state-00000.safetensors", [])
+
+    with pytest.raises(UserError, match=r"lacks \d+ parts: model\.model\."):
+        load_engine(engine, [tmp_path / "state-00000.safetensors"])
