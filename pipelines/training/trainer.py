@@ -91,7 +91,7 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
         run_config=RunConfig(
             name=name,
             storage_path=storage,
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=MAX_FAILURES,
                 controller_failure_limit=START_ATTEMPTS - 1,
                 max_preemption_failures=-1,
