@@ -52,13 +52,14 @@ class Uploads:
         for old in set(self._waiting) - {best}:
             self._drop(old)
         try:
-            folder = self._store.scratch(step, self._rank)
-            files(folder)
+            self._waiting[step] = self._store.scratch(step, self._rank)
+            files(self._waiting[step])
         except OSError as error:
             # The disk is full, or away: told like an upload that failed.
             self._failed(step, error)
+            if step in self._waiting:
+                self._drop(step)
             return
-        self._waiting[step] = folder
         self._thread = threading.Thread(target=self._work, name=f"checkpoint-{step}", daemon=True)
         self._thread.start()
 
@@ -81,7 +82,17 @@ class Uploads:
         return self._problem.get(max(self._problem)) if self._problem else None
 
     def settle(self) -> bool:
-        """On rank 0: tell of the newest checkpoint once every worker's manifest is there, and delete older ones."""
+        """On rank 0: tell of the newest checkpoint once every worker's manifest is there, and delete older ones.
+
+        False while there is more to come.
+        """
+        try:
+            return self._settle()
+        except Exception:
+            # A listing or a deletion that failed is done again with the next checkpoint.
+            return True
+
+    def _settle(self) -> bool:
         complete = self._store.complete()
         newest = max(complete, default=0)
         if newest <= self._told:
@@ -97,17 +108,10 @@ class Uploads:
     def _work(self) -> None:
         if self._rank == 0:
             # The one before: this thread's own may be overtaken by the next before every worker has kept it.
-            self._settled()
+            self.settle()
         self._upload()
-        while self._rank == 0 and not self._settled() and not self._hurry.wait(POLL_S):
+        while self._rank == 0 and not self.settle() and not self._hurry.wait(POLL_S):
             pass
-
-    def _settled(self) -> bool:
-        try:
-            return self.settle()
-        except Exception:
-            # A listing or a deletion that failed is done again at the next checkpoint.
-            return True
 
     def _upload(self) -> None:
         for step, folder in sorted(self._waiting.items()):
