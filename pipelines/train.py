@@ -106,16 +106,19 @@ def prepare_bins(
     from pipelines.models.load import load_tokenizer
     from pipelines.stages import load_stage
     from pipelines.training.bins import bins_key, store_bins
-    from pipelines.training.verdicts import check_sides
+    from pipelines.training.verdicts import check_pairs, check_sides
 
     split = require(load_stage("split"), recipe, workspace)
     key = bins_key(split.produced["split"], base.fingerprint, train)
 
-    def rows() -> dict[str, list[tuple[str, str]]]:
-        sides: dict[str, list[tuple[str, str]]] = {}
+    def rows() -> dict[str, list[tuple[str, ...]]]:
+        sides: dict[str, list[tuple[str, ...]]] = {}
         for side in ("train", "validation"):
             table = read_side(split, side)
-            sides[side] = list(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
+            if train.learns_from_pairs:
+                check_pairs(train.objective, side, len(table), table["rejected"].null_count)
+            names = ("id", "messages", *(("rejected",) if train.learns_from_pairs else ()))
+            sides[side] = list(zip(*(table[name].to_pylist() for name in names), strict=True))
         return sides
 
     stored = store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
@@ -160,10 +163,12 @@ def run_tracked(
     from dataclasses import replace
 
     from pipelines.tracking import runs
+    from pipelines.training.check import check_device
     from pipelines.training.trainer import check_resumable, find_place, fit
 
     settings = workspace.settings
     place = find_place(recipe.cluster, workspace)
+    check_device(train, place.use_gpu)
     check_resumable(job, place)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
@@ -183,11 +188,16 @@ def run_tracked(
 
 def tracked(event: dict[str, Any]) -> dict[str, float]:
     """A training event as metrics."""
+    from pipelines.training.job import PREFERENCE_FIGURES
+
     if event["kind"] == "step":
         names = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
-        return {f"train/{name}": event[name] for name in names if name in event}
+        return {f"train/{name}": event[name] for name in (*names, *PREFERENCE_FIGURES) if name in event}
     if event["kind"] in ("baseline", "validation"):
-        return {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        of_pairs = {f"validation/{name}": event[name] for name in PREFERENCE_FIGURES if name in event}
+        # A loss of preferences is no entropy: it has no perplexity.
+        more = of_pairs or {"validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        return {"validation/loss": event["loss"]} | more
     return {}
 
 
@@ -220,6 +230,10 @@ def judge(
         "last_validation_loss": outcome["last_validation_loss"],
         "baseline_validation_loss": outcome["baseline_loss"],
         "kept_step": outcome["kept_step"],
+        "objective": train.objective,
+        # Of preference pairs: reward margin and accuracy on the validation side.
+        "baseline_preferences": outcome["baseline_figures"],
+        "preferences": verdicts.kept_figures(outcome),
         "tokens_per_second": round(outcome["tokens"] / max(outcome["seconds"], 1e-9), 1),
         "supervised_tokens_per_second": round(outcome["supervised_tokens"] / max(outcome["seconds"], 1e-9), 1),
         "tokens": outcome["tokens"],

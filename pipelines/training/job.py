@@ -6,6 +6,10 @@ from typing import Any
 from pipelines.training.schedule import Plan
 from pipelines.training.stopping import Stopping
 
+PREFERENCE_FIGURES = ("reward_margin", "reward_accuracy")
+"""What is measured beside a loss over preference pairs: how much more the chosen answer is rewarded than the rejected
+one, and the share of pairs where it is (TRL's rewards/margins and rewards/accuracies)."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -41,6 +45,8 @@ class State:
     step: int = 0
     stopping: Stopping = field(default_factory=lambda: Stopping(1, 0.0))
     baseline_loss: float | None = None
+    baseline_figures: dict[str, float] = field(default_factory=dict)
+    """The objective's figures before training."""
     history: list[dict[str, float]] = field(default_factory=list)
     supervised_tokens: int = 0
     tokens: int = 0
@@ -48,6 +54,7 @@ class State:
     since_loss: float = 0.0
     """Summed since the last validation; with `since_tokens` it gives the training loss at the next one."""
     since_tokens: int = 0
+    """Supervised tokens, or preference pairs."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -71,7 +71,7 @@ class SupervisedLoss(nn.Module):
         inputs = {"input_ids": tokens, "position_ids": position_ids, "attention_mask": None, "use_cache": False}
         wanted = targets[:, 1:]
         labels = tokens[:, 1:][wanted]
-        if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):
+        if head is None or backbone is None or backbone is inner or alters_logits(inner.config):
             # Models whose logits are not simply head(hidden): the long way.
             logits = self.model(**inputs).logits[:, :-1][wanted]
             return _entropy(logits, labels)
@@ -79,7 +79,7 @@ class SupervisedLoss(nn.Module):
         chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
         parts = max(1, -(-len(labels) // CHUNK))
         if self.same_calls:
-            parts = _most(parts, hidden.device)
+            parts = most_parts(parts, hidden.device)
         if parts == 1:
             return _loss(head, chosen, labels, spare)
         total: Tensor = hidden.new_zeros((), dtype=torch.float32)
@@ -89,7 +89,7 @@ class SupervisedLoss(nn.Module):
         return total
 
 
-def _most(count: int, device: torch.device) -> int:
+def most_parts(count: int, device: torch.device) -> int:
     """The highest count of all workers."""
     tensor = torch.tensor([count], dtype=torch.int64, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
@@ -110,7 +110,7 @@ def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def _alters_logits(config: Any) -> bool:
+def alters_logits(config: Any) -> bool:
     """Whether the model does something to its logits after the output layer (Gemma's soft cap, Cohere's scale)."""
     return any(
         getattr(config, name, None) not in (None, 1, 1.0)

@@ -1,6 +1,7 @@
 """The training loop: what runs on each worker, from the first bin to the exported weights."""
 
 import math
+import operator
 import os
 import tempfile
 import time
@@ -22,7 +23,9 @@ from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
 from pipelines.training.engine import build_model, export, prepare_process, start_engine, zero_stage
 from pipelines.training.job import Job, State
-from pipelines.training.losses import Batch
+from pipelines.training.objectives import Preferences, objective_of
+from pipelines.training.offload import check_offload
+from pipelines.training.reference import reference_place, reference_scores
 from pipelines.training.schedule import learning_rate
 from pipelines.training.stopping import Stopping
 from pipelines.workspace import Workspace
@@ -94,11 +97,13 @@ class Loop:
             folder = self.workspace.fetch(job.bins)
             self.bins, self.validation = BinFile(folder / "train.arrow"), BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
+            check_offload(self.train.deepspeed)
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error
         refuse_together(problem, world)
         self.engine = start_engine(model, self.train, world)
+        self.objective = objective_of(self.train, self.device)
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.state = State(stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold))
         self._polled = 0.0
@@ -110,11 +115,12 @@ class Loop:
 
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
+        self._refer()
         self._resume()
         self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
-            self.state.baseline_loss = self._validate()
-            self._say("baseline", step=0, loss=self.state.baseline_loss)
+            self.state.baseline_loss, self.state.baseline_figures = self._validate()
+            self._say("baseline", step=0, loss=self.state.baseline_loss, **self.state.baseline_figures)
         stopped = "the last step"
         while self.state.step < self.plan.steps:
             if self.state.stopping.exhausted and not self.job.rungs:
@@ -168,18 +174,20 @@ class Loop:
         state, train = self.state, self.train
         started = time.monotonic()
         numbers = self._numbers(state.step)
-        total = sum(self.bins.taught[i] for i in numbers if i is not None)
+        weights = self.objective.weights(self.bins)
+        total = sum(weights[i] for i in numbers if i is not None)
         # Seeded by step and rank: dropout is the same after a resume.
         torch.manual_seed(self.job.seed * 1_000_003 + state.step * self.world + self.rank)
         rate = learning_rate(train, self.plan, state.step)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         summed, nothing_lost, tokens, norm = 0.0, True, 0, None
+        beside: list[Any] = [0.0] * len(self.objective.figures)
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
-            batch = self._batch(self.bins, micro)
-            loss = self.engine(batch.tokens, batch.positions, batch.targets)
-            # Normalised by the supervised tokens of the whole step: DeepSpeed averages over the workers, hence
-            # the factor, and must not divide by the accumulation as well.
+            loss, *others = self.objective.sums(self.engine, self.bins, micro)
+            beside = [*map(operator.add, beside, others)]
+            # Normalised by the supervised tokens (or pairs) of the whole step: DeepSpeed averages over the workers,
+            # hence the factor, and must not divide by the accumulation as well.
             self.engine.backward(loss * (self.world / max(1, total)), scale_wrt_gas=False)
             norm = self._gradient_norm()
             self.engine.step()
@@ -189,12 +197,14 @@ class Loop:
         norm = self.engine.get_global_grad_norm() if norm is None else norm
         norm = None if norm is None else float(norm)
         asked = self._stop_asked()
-        sums = self._sum([summed if nothing_lost else 0.0, 0.0 if nothing_lost else 1.0, float(asked), float(tokens)])
+        own = [summed if nothing_lost else 0.0, 0.0 if nothing_lost else 1.0, float(asked), float(tokens)]
+        sums = self._sum([*own, *map(float, beside)])
         if sums[1] or not math.isfinite(norm or 0.0):
             self._diverged(numbers, norm)
         state.step += 1
         seconds = time.monotonic() - started
-        state.supervised_tokens += total
+        taught = sum(self.bins.taught[i] for i in numbers if i is not None)
+        state.supervised_tokens += taught
         state.tokens += int(sums[3])
         state.seconds += seconds
         state.since_loss += sums[0]
@@ -205,8 +215,9 @@ class Loop:
             loss=sums[0] / max(1, total),
             learning_rate=rate,
             tokens_per_second=sums[3] / seconds,
-            supervised_tokens_per_second=total / seconds,
+            supervised_tokens_per_second=taught / seconds,
             **({} if norm is None else {"grad_norm": norm}),
+            **self._means(sums[4:], total),
         )
         return sums[2] > 0
 
@@ -215,8 +226,23 @@ class Loop:
         order = shuffled(len(self.bins), self.job.seed, epoch)
         return step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
 
-    def _batch(self, side: BinFile, numbers: list[int | None]) -> Batch:
-        return Batch.of([side.read(number) for number in numbers], self.device)
+    def _refer(self) -> None:
+        """Before anything is learnt: the base's scores of the pairs that will be seen, where the objective asks."""
+        if self.train.objective != "dpo" or not isinstance(self.objective, Preferences):
+            return
+        steps = range(min(self.plan.steps, self.plan.steps_per_epoch))
+        learnt = {i for step in steps for i in self._numbers(step) if i is not None}
+        if self.plan.steps > self.plan.steps_per_epoch:
+            learnt = set(range(len(self.bins)))
+        sides = {"train": (self.bins, list(learnt)), "validation": (self.validation, self._validated_bins())}
+        wanted = [sorted(numbers) for _, numbers in sides.values()]
+        place = reference_place(self.job.bins, self.train.dtype, self.train.method, wanted)
+        width = self.train.per_device_train_batch_size
+        scores = reference_scores(self.engine, self.objective, sides, width, self.workspace, place)
+        self.objective.references = {sides[name][0]: values for name, values in scores.items()}
+
+    def _means(self, sums: list[float], total: int) -> dict[str, float]:
+        return {name: value / max(1, total) for name, value in zip(self.objective.figures, sums, strict=True)}
 
     def _gradient_norm(self) -> float | None:
         """Before clipping, where DeepSpeed keeps none: at stage 0, whose gradients are whole on every worker."""
@@ -235,33 +261,38 @@ class Loop:
 
     def _validated(self) -> None:
         state = self.state
-        loss = self._validate()
+        loss, figures = self._validate()
         train_loss = state.since_loss / max(1, state.since_tokens)
         state.since_loss, state.since_tokens = 0.0, 0
         state.stopping = state.stopping.after(state.step, loss)
-        state.history.append({"step": state.step, "train_loss": train_loss, "validation_loss": loss})
-        self._say("validation", step=state.step, loss=loss, train_loss=train_loss)
+        state.history.append({"step": state.step, "train_loss": train_loss, "validation_loss": loss} | figures)
+        self._say("validation", step=state.step, loss=loss, train_loss=train_loss, **figures)
         if self.report:
             self.report({"step": state.step, "validation_loss": loss, "train_loss": train_loss})
 
-    @torch.no_grad()
-    def _validate(self) -> float:
-        """Mean loss over the supervised tokens of the validation side, all workers together."""
-        self.engine.eval()
+    def _validated_bins(self) -> list[int]:
         # A trial's choice is seeded: the first bins hold the longest examples.
         chosen = shuffled(len(self.validation), self.job.seed, 0)[: self.job.validation_bins]
-        # Of like length together; each worker the same number of passes, or ZeRO-3 would wait for ever.
-        order = sorted(chosen, key=lambda i: (-self.validation.sizes[i], i))
+        # Of like length together.
+        return sorted(chosen, key=lambda i: (-self.validation.sizes[i], i))
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        """Mean loss over the supervised tokens (or pairs) of the validation side, all workers together, and figures."""
+        self.engine.eval()
+        order = self._validated_bins()
+        # Each worker the same number of passes, or ZeRO-3 would wait for ever.
         width = self.train.per_device_train_batch_size
         fill = -len(order) % (self.world * width)
         numbers: list[int | None] = [*order, *[None] * fill]
-        summed = 0.0
+        summed = torch.zeros(1 + len(self.objective.figures), dtype=torch.float64, device=self.device)
         for micro in micro_batches(numbers, self.rank, self.world, width):
-            batch = self._batch(self.validation, micro)
-            summed += float(self.engine(batch.tokens, batch.positions, batch.targets))
+            summed += self.objective.sums(self.engine, self.validation, micro)
         self.engine.train()
-        total = sum(self.validation.taught[i] for i in order)
-        return self._sum([summed])[0] / max(1, total)
+        weights = self.objective.weights(self.validation)
+        total = sum(weights[i] for i in order)
+        loss, *beside = self._sum(summed.tolist())
+        return loss / max(1, total), self._means(beside, total)
 
     def _resume(self) -> None:
         if not self.store:
@@ -294,7 +325,7 @@ class Loop:
             path, client = self.engine.load_checkpoint(
                 str(folder),
                 tag="state",
-                load_module_strict=self.train.method == "full",
+                load_module_strict=not self.train.trains_adapters,
                 load_optimizer_states=not alone,
                 load_lr_scheduler_states=False,
                 load_module_only=alone,
@@ -313,7 +344,7 @@ class Loop:
                 tag="state",
                 client_state={"sluice": self.state.as_json()},
                 save_latest=False,
-                exclude_frozen_parameters=self.train.method == "lora",
+                exclude_frozen_parameters=self.train.trains_adapters,
             )
             self.store.save(self.state.step, Path(scratch), self.rank, self.world)
         dist.barrier()

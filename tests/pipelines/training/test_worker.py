@@ -6,38 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.training.checkpoints import CheckpointStore
+from tests.pipelines.training.conftest import loss_of_export
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("process_group")]
-
-
-class Remote:
-    def __init__(self, call):
-        self.remote = call
-
-
-class Listener:
-    """A mailbox in this process."""
-
-    def __init__(self):
-        self.events = []
-        self.put = Remote(self.events.append)
-
-    def of(self, kind, value="step"):
-        return [event[value] for event in self.events if event["kind"] == kind]
-
-
-@pytest.fixture
-def run(monkeypatch):
-    from pipelines.training import worker
-
-    def go(job, stop_at=None):
-        heard = Listener()
-        monkeypatch.setattr(
-            worker.Loop, "_stop_asked", lambda loop: stop_at is not None and loop.state.step + 1 == stop_at
-        )
-        return worker.run_loop(job, rank=0, world=1, mailbox=heard), heard
-
-    return go
 
 
 def test_one_pass_of_eight_rows_equals_eight_passes_of_one(make_job, run):
@@ -122,30 +93,6 @@ def answered(answer):
         [{"role": "user", "content": f"Summarise: {n}"}, {"role": "assistant", "content": answer}] for n in range(8)
     ]
     return [(f"example-{n}", json.dumps(messages)) for n, messages in enumerate(turns)]
-
-
-def loss_of_export(job, folder):
-    """The validation loss of what went out, loaded as a server would."""
-    import torch
-    from peft import PeftModel
-
-    from pipelines.models.load import load_causal_lm
-    from pipelines.training.bins import BinFile
-    from pipelines.training.losses import Batch, SupervisedLoss
-    from pipelines.workspace import Workspace
-
-    base = load_causal_lm(job.base["folder"], "float32")
-    model = (
-        PeftModel.from_pretrained(base, folder) if job.train["method"] == "lora" else load_causal_lm(folder, "float32")
-    )
-    model.eval()
-    side = BinFile(Workspace().fetch(job.bins) / "validation.arrow")
-    with torch.no_grad():
-        total = 0.0
-        for number in range(len(side)):
-            batch = Batch.of([side.read(number)])
-            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets))
-    return total / sum(side.taught)
 
 
 @pytest.mark.parametrize(("method", "stage"), [("lora", 0), ("lora", 3), ("full", 0), ("full", 3)])
