@@ -5,7 +5,7 @@ from typing import Any
 from cluster.errors import UserError
 
 
-def compile_layers(model: Any) -> None:
+def compile_layers(model: Any, backend: str = "inductor") -> None:
     """Let each of the model's layers be compiled at its first call, once for all lengths.
 
     Not the model as a whole: how it keeps the examples of a row apart depends on what the positions hold, which
@@ -18,4 +18,4 @@ def compile_layers(model: Any) -> None:
     if not layers:
         raise UserError("train.torch_compile: the layers of this base cannot be told.", "Set it to false.")
     for layer in layers:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, backend=backend)

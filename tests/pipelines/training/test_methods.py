@@ -7,6 +7,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.recipe import DeepSpeed, Train
+from pipelines.training.compiling import compile_layers
 from pipelines.training.offload import check_offload, offload_config
 from tests.pipelines.training.conftest import loss_of_export
 
@@ -71,10 +72,46 @@ def test_qlora_is_refused_where_no_worker_has_a_gpu():
 def test_a_base_whose_layers_cannot_be_told_is_not_compiled():
     from torch import nn
 
-    from pipelines.training.compiling import compile_layers
-
     with pytest.raises(UserError, match="cannot be told"):
         compile_layers(nn.Linear(2, 2))
+
+
+def compiled_graphs():
+    """A function that tells how many graphs were compiled since."""
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    return lambda: counters["stats"]["unique_graphs"]
+
+
+def test_layers_are_compiled_once_for_all_lengths_and_give_the_same(tiny_model):
+    from pipelines.models.load import load_causal_lm
+    from pipelines.training.bins import Bin
+    from pipelines.training.losses import Batch, SupervisedLoss
+
+    eager, compiled = (load_causal_lm(tiny_model, "float32").train() for _ in range(2))
+    compile_layers(compiled, "aot_eager")
+    graphs, seen = compiled_graphs(), []
+    for rows, length in ((2, 40), (4, 33), (1, 64), (3, 57)):
+        tokens = [(7 * place) % 500 + 3 for place in range(length)]
+        # Two examples in a row: the attention must keep them apart in the compiled layers too.
+        row = Bin(tokens, [0] * (length - 6) + [1] * 6, [length // 2, length - length // 2], ["a", "b"])
+        batch = Batch.of([row] * rows)
+        losses = []
+        for model in (eager, compiled):
+            model.zero_grad()
+            loss = SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets)
+            loss.backward()
+            losses.append(float(loss.detach()))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+        for one, other in zip(eager.parameters(), compiled.parameters(), strict=True):
+            assert one.grad == pytest.approx(other.grad, rel=1e-3, abs=1e-4)
+        seen.append(graphs())
+    assert seen[0] >= 1
+    # A batch of one row is a shape of its own to torch; no length is.
+    assert seen[-1] <= seen[0] + 1
 
 
 def close(one, other, rel):
@@ -118,14 +155,14 @@ class TestTraining:
 
         close(again, plain, 1e-5)
 
-    def test_compiled_layers_learn_the_same_and_are_compiled_once_for_all_lengths(self, make_job, run):
-        from torch._dynamo.utils import counters
+    def test_the_recipe_decides_whether_layers_are_compiled(self, make_job, run, monkeypatch):
+        from pipelines.training import engine
 
-        settings = SHORT | {"packing": False, "per_device_train_batch_size": 4}
-        plain, _ = run(make_job("eager", settings, checkpoints=""))
-        counters.clear()
-        compiled, _ = run(make_job("compiled", settings | {"torch_compile": True}, checkpoints=""))
+        plain, _ = run(make_job("eager", SHORT, checkpoints=""))
+        graphs = compiled_graphs()
+        # Without a C++ compiler's minutes: everything of torch.compile but the last step.
+        monkeypatch.setattr(engine, "compile_layers", lambda model: compile_layers(model, "aot_eager"))
+        compiled, _ = run(make_job("compiled", SHORT | {"torch_compile": True}, checkpoints=""))
 
+        assert graphs()
         close(compiled, plain, 1e-4)
-        # With and without gradients, and of two lengths at most before the length is taken as any.
-        assert 1 <= counters["stats"]["unique_graphs"] <= 6
