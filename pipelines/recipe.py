@@ -155,6 +155,9 @@ class Train(Section):
             )
         if self.method == "full" and (self.use_dora or self.use_rslora):
             raise ValueError("use_dora and use_rslora concern adapters: method full has none")
+        if self.use_dora and self.deepspeed.stage == 3:
+            # PEFT reads the weight beside the layer's own pass, and DeepSpeed has it gathered only during that.
+            raise ValueError("use_dora needs deepspeed.stage 0, 1 or 2: at stage 3 a weight's length cannot be taken")
         if self.torch_compile and self.deepspeed.stage == 3:
             raise ValueError("torch_compile needs deepspeed.stage 0, 1 or 2: stage 3 gathers weights inside the layers")
         if self.method == "qlora" and self.deepspeed.stage == 3:

@@ -95,6 +95,7 @@ def test_everything_may_go_to_a_disk_at_stage_3():
     [
         ({"method": "full", "use_dora": True}, "method full has none"),
         ({"method": "full", "use_rslora": True}, "method full has none"),
+        ({"use_dora": True, "deepspeed": {"stage": 3}}, "a weight's length cannot be taken"),
         ({"method": "qlora", "deepspeed": {"stage": 3}}, "weights in 4 bits are not sharded"),
         ({"torch_compile": True, "deepspeed": {"stage": 3}}, "stage 3 gathers weights inside the layers"),
     ],

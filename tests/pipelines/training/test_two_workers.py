@@ -29,7 +29,7 @@ TOGETHER = {
     "zero3": ("supervised", {"stage": 3}),
     "dpo-zero2": ("dpo", {"stage": 2}),
     "dpo-zero3": ("dpo", {"stage": 3}),
-    "dora-zero3": ("dora", {"stage": 3}),
+    "dora-zero2": ("dora", {"stage": 2}),
 }
 
 
