@@ -1,7 +1,6 @@
 """The training loop: what runs on each worker, from the first bin to the exported weights."""
 
 import math
-import operator
 import os
 import tempfile
 import time
@@ -185,7 +184,7 @@ class Loop:
         beside: list[Any] = [0.0] * len(self.objective.figures)
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
             loss, *others = self.objective.sums(self.engine, self.bins, micro)
-            beside = [*map(operator.add, beside, others)]
+            beside = [kept + other.detach() for kept, other in zip(beside, others, strict=True)]
             # Normalised by the supervised tokens (or pairs) of the whole step: DeepSpeed averages over the workers,
             # hence the factor, and must not divide by the accumulation as well.
             self.engine.backward(loss * (self.world / max(1, total)), scale_wrt_gas=False)
