@@ -227,12 +227,18 @@ def judge(
         "step_seconds": round(outcome["seconds"], 3),
         "padding_share": round(
             padding_share(
-                file, order, train.global_batch_size, train.per_device_train_batch_size, recipe.cluster.num_workers
+                file,
+                order,
+                train.global_batch_size,
+                train.per_device_train_batch_size,
+                recipe.cluster.num_workers,
+                pairs=bins.train.pairs,
             ),
             4,
         ),
         "examples": bins.train.kept,
         "sequences": bins.train.bins,
+        "packed": train.packing and not bins.train.pairs,
         "dropped_overlong": bins.train.dropped,
         "truncated": bins.train.truncated,
         "tokens_lost": bins.train.tokens_lost,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pipelines.engines.batch import Batch, Row
+from pipelines.engines.pair_batch import PairBatch
 from pipelines.engines.protocol import (
     Chunk,
     EngineFailed,
@@ -67,7 +68,7 @@ class TransformersEngine:
         self._end_tokens = self.base.end_tokens
         self.max_batch_size, self.max_queued_requests = max_batch_size, max_queued_requests
         self.generated_tokens = 0
-        self._batch, self._running = Batch(self.base), list[Running]()
+        self._batch, self._running = self._empty_batch(), list[Running]()
         self._waiting: deque[Running] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -132,6 +133,9 @@ class TransformersEngine:
             self._waiting.append(running)
             self._changed.notify_all()
         return running
+
+    def _empty_batch(self) -> Batch | PairBatch:
+        return PairBatch(self.base) if self.base.reads_pairs else Batch(self.base)
 
     def _free_slots(self) -> int:
         return max(0, self.max_batch_size - len(self._running))
@@ -222,7 +226,7 @@ class TransformersEngine:
     def _fail(self, error: str) -> None:
         with self._changed:
             failed, self._running = self._running, []
-        self._batch = Batch(self.base)
+        self._batch = self._empty_batch()
         for running in failed:
             running.tell("", "error", error)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import UserError
 from pipelines.data.chat import ENCODING_VERSION, Encoded, encode
 from pipelines.data.packing import pack
+from pipelines.data.pairs import has_earlier_answers, reads_pairs
 from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Train
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BINS_VERSION = 1
 """Part of the bins' key: raise it when their layout changes."""
+
+NOT_PACKED = " The base is an encoder-decoder: packing does not apply, pairs of like length share a pass."
 
 
 @dataclass
@@ -51,6 +54,10 @@ class SideFigures:
     """Examples in whose answers the end token is not supervised (cut off, or the template has none)."""
     escaped: int = 0
     """Special tokens that stood in the text and were made plain text."""
+    earlier_answers: int = 0
+    """Examples with answers before the last, which an encoder-decoder reads and does not learn."""
+    pairs: bool = False
+    """Each example is a source and a target, as an encoder-decoder reads them: packing does not apply."""
     samples: dict[str, list[str]] = field(default_factory=dict)
     """Figure -> ids of a few of its examples."""
 
@@ -85,10 +92,11 @@ def encode_side(
 
     Raises UserError for an over-long example when the recipe says so.
     """
-    figures, kept = SideFigures(), []
+    figures, kept = SideFigures(pairs=reads_pairs(tokenizer)), []
     for example, messages in rows:
         figures.examples += 1
-        whole = encode(tokenizer, json.loads(messages))
+        turns = json.loads(messages)
+        whole = encode(tokenizer, turns)
         fitted = fit_length(whole, train.max_length, train.on_overlong)
         if fitted is not whole:
             if fitted is not None and not any(fitted.supervised[1:]):
@@ -112,6 +120,8 @@ def encode_side(
             continue
         if not fitted.ends:
             figures.note("unended", example)
+        if figures.pairs and has_earlier_answers(turns):
+            figures.note("earlier_answers", example)
         figures.kept += 1
         figures.tokens += len(fitted.tokens)
         figures.supervised_tokens += sum(fitted.supervised[1:])
@@ -127,7 +137,8 @@ def build_bins(
 
     kept, figures = encode_side(tokenizer, rows, train)
     lengths = [len(encoded.tokens) for _, encoded in kept]
-    packed = pack(lengths, train.max_length) if train.packing else [[i] for i in range(len(kept))]
+    alone = figures.pairs or not train.packing
+    packed = [[i] for i in range(len(kept))] if alone else pack(lengths, train.max_length)
     figures.bins = len(packed)
     columns: dict[str, list[Any]] = {name: [] for name in ("tokens", "supervised", "lengths", "ids", "taught")}
     for examples in packed:
@@ -210,6 +221,7 @@ def store_bins(
     progress.say(
         f"tokens: {sides['train'].kept} + {sides['validation'].kept} examples in "
         f"{sides['train'].bins} + {sides['validation'].bins} sequences of up to {train.max_length}."
+        + (NOT_PACKED if train.packing and sides["train"].pairs else "")
     )
     return StoredBins(address, sides["train"], sides["validation"], example)
 
@@ -279,13 +291,17 @@ def micro_batches(numbers: Sequence[int | None], rank: int, world: int, width: i
         yield list(mine[start : start + width])
 
 
-def padding_share(file: BinFile, order: Sequence[int], batch: int, width: int, workers: int) -> float:
-    """Share of the places in an epoch's forward passes that hold no token."""
+def padding_share(
+    file: BinFile, order: Sequence[int], batch: int, width: int, workers: int, *, pairs: bool = False
+) -> float:
+    """Share of the places in an epoch's forward passes that hold no token; `pairs` are padded part by part."""
     places = 0
     for step in range(-(-len(order) // batch)):
         numbers = step_bins(order, file.sizes, step, batch)
         for rank in range(workers):
             for micro in micro_batches(numbers, rank, workers, width):
                 sizes = [len(PADDING_BIN.tokens) if number is None else file.sizes[number] for number in micro]
-                places += max(sizes) * len(sizes)
+                targets = [0 if number is None or not pairs else file.taught[number] for number in micro]
+                sources = [size - target for size, target in zip(sizes, targets, strict=True)]
+                places += (max(sources) + max(targets)) * len(micro)
     return 1 - sum(file.sizes) / places if places else 0.0

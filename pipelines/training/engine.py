@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from pipelines.models.files import RECORD
-from pipelines.models.load import load_causal_lm, load_tokenizer, quiet_transformers
+from pipelines.models.kind import is_encoder_decoder
+from pipelines.models.load import load_model, load_tokenizer, quiet_transformers
 from pipelines.recipe import Train
 from pipelines.training.losses import SupervisedLoss
+from pipelines.training.pair_loss import PairLoss
 
 
 def zero_stage(train: Train) -> int:
@@ -58,9 +60,10 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
+def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PairLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
-    model: Any = load_causal_lm(base_folder, train.dtype)
+    model: Any = load_model(base_folder, train.dtype)
+    pairs = is_encoder_decoder(base_folder)
     model.config.use_cache = False
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -77,15 +80,15 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
             lora_alpha=train.lora_alpha,  # type: ignore[arg-type]
             lora_dropout=train.lora_dropout,
             target_modules=targets,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if pairs else "CAUSAL_LM",
         )
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
     model.train()
-    return SupervisedLoss(model, same_calls=zero_stage(train) == 3)
+    return PairLoss(model) if pairs else SupervisedLoss(model, same_calls=zero_stage(train) == 3)
 
 
-def start_engine(module: SupervisedLoss, train: Train, world: int) -> Any:
+def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:
     """DeepSpeed's engine around the module and torch's AdamW; the process group exists already."""
     import deepspeed
 

@@ -62,6 +62,12 @@ class SupervisedLoss(nn.Module):
         self.same_calls = same_calls
         """Run the output layer equally often on every worker: ZeRO-3 gathers it from all of them at each call."""
 
+    @staticmethod
+    def inputs_of(bins: Sequence[Bin], device: "torch.device | str" = "cpu") -> tuple[Tensor, ...]:
+        """What the forward pass takes, of some bins."""
+        batch = Batch.of(bins, device)
+        return batch.tokens, batch.positions, batch.targets
+
     def forward(self, tokens: Tensor, position_ids: Tensor, targets: Tensor) -> Tensor:
         """Sum of -log p over the supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none."""
         inner = unwrapped(self.model)

@@ -22,7 +22,6 @@ from pipelines.training.bins import BinFile, micro_batches, step_bins
 from pipelines.training.checkpoints import CheckpointStore
 from pipelines.training.engine import build_model, export, prepare_process, start_engine, zero_stage
 from pipelines.training.job import Job, State
-from pipelines.training.losses import Batch
 from pipelines.training.schedule import learning_rate
 from pipelines.training.stopping import Stopping
 from pipelines.workspace import Workspace
@@ -98,6 +97,7 @@ class Loop:
         except UserError as error:
             problem = error
         refuse_together(problem, world)
+        self.inputs_of = model.inputs_of
         self.engine = start_engine(model, self.train, world)
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.state = State(stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold))
@@ -176,8 +176,7 @@ class Loop:
             group["lr"] = rate
         summed, nothing_lost, tokens, norm = 0.0, True, 0, None
         for micro in micro_batches(numbers, self.rank, self.world, train.per_device_train_batch_size):
-            batch = self._batch(self.bins, micro)
-            loss = self.engine(batch.tokens, batch.positions, batch.targets)
+            loss = self.engine(*self._inputs(self.bins, micro))
             # Normalised by the supervised tokens of the whole step: DeepSpeed averages over the workers, hence
             # the factor, and must not divide by the accumulation as well.
             self.engine.backward(loss * (self.world / max(1, total)), scale_wrt_gas=False)
@@ -215,8 +214,8 @@ class Loop:
         order = shuffled(len(self.bins), self.job.seed, epoch)
         return step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
 
-    def _batch(self, side: BinFile, numbers: list[int | None]) -> Batch:
-        return Batch.of([side.read(number) for number in numbers], self.device)
+    def _inputs(self, side: BinFile, numbers: list[int | None]) -> tuple[torch.Tensor, ...]:
+        return self.inputs_of([side.read(number) for number in numbers], self.device)
 
     def _gradient_norm(self) -> float | None:
         """Before clipping, where DeepSpeed keeps none: at stage 0, whose gradients are whole on every worker."""
@@ -257,8 +256,7 @@ class Loop:
         numbers: list[int | None] = [*order, *[None] * fill]
         summed = 0.0
         for micro in micro_batches(numbers, self.rank, self.world, width):
-            batch = self._batch(self.validation, micro)
-            summed += float(self.engine(batch.tokens, batch.positions, batch.targets))
+            summed += float(self.engine(*self._inputs(self.validation, micro)))
         self.engine.train()
         total = sum(self.validation.taught[i] for i in order)
         return self._sum([summed])[0] / max(1, total)

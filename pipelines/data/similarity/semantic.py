@@ -11,7 +11,7 @@ from cluster.settings import Settings
 from pipelines.data.corpus import Corpus
 from pipelines.data.example import text_of
 from pipelines.data.similarity.edges import Edges, joined
-from pipelines.models.load import find_base, load_causal_lm, load_tokenizer
+from pipelines.models.load import find_base, load_model, load_tokenizer
 from pipelines.models.precision import native_arithmetic
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import BaseModelChoice
@@ -68,7 +68,7 @@ def embed(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(folder)
-    model = load_causal_lm(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
+    model = load_model(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
     size = int(model.config.get_text_config().hidden_size)
     vectors = np.lib.format.open_memmap(file, "w+", np.float32, (len(rows), size))
     total, done = np.zeros(size), 0
@@ -144,6 +144,8 @@ def _pooled(model: Any, encoded: list[list[int]], bar: Bar, done: int) -> "NDArr
     import numpy as np
     import torch
 
+    # Of an encoder-decoder what the encoder makes of the text.
+    states_of = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     vectors = np.zeros((len(encoded), model.config.get_text_config().hidden_size), np.float32)
     # Texts of like length together: little padding.
     order = [place for place in np.argsort([len(ids) for ids in encoded], kind="stable").tolist() if encoded[place]]
@@ -159,7 +161,7 @@ def _pooled(model: Any, encoded: list[list[int]], bar: Bar, done: int) -> "NDArr
             mask[line, : len(encoded[place])] = 1
         ids, mask = ids.to(model.device), mask.to(model.device)
         with torch.inference_mode():
-            states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float()
+            states = states_of(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float()
         weights = mask.unsqueeze(-1)
         vectors[places] = ((states * weights).sum(dim=1) / weights.sum(dim=1)).cpu().numpy()
         tokens += int(mask.sum())
