@@ -209,7 +209,7 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
             "The tokenizer belongs to another model, or the embedding was not resized: use a matching pair.",
         )
     # How conversations become tokens depends on it, and whoever encodes them has the tokenizer alone.
-    tokenizer.is_encoder_decoder = is_encoder_decoder(folder)  # type: ignore[attr-defined]
+    tokenizer.is_encoder_decoder = is_encoder_decoder(folder)
     return tokenizer
 
 

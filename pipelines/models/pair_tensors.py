@@ -1,5 +1,4 @@
-"""Sources and targets as tensors, and an encoder-decoder's predictions of the targets: one way for training and
-scoring."""
+"""Sources and targets as tensors, and what an encoder-decoder says at the targets: one way to train and to score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipelines.data.chat import encode, prompt_tokens
-from pipelines.engines.pair_batch import PairBatch
 from pipelines.engines.batch import Row
+from pipelines.engines.pair_batch import PairBatch
 from pipelines.engines.protocol import GenerationRequest, PromptTooLong
 from pipelines.engines.sampling import Sampler
 from pipelines.engines.scoring import answer_losses
