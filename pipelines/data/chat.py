@@ -37,14 +37,14 @@ class Encoded:
 def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     """Tokens and mask of a conversation; the assistant's turns and their end tokens are supervised.
 
-    An encoder-decoder's tokenizer gives source and target (see `pairs.py`). Raises UserError when another has no chat
+    An encoder-decoder's tokenizer gives source and target (see `seq2seq.py`). Raises UserError when another has no chat
     template, or one that renders a conversation's beginning differently once it goes on (then no span could be
     trusted).
     """
-    from pipelines.data.pairs import encode_pair, reads_pairs
+    from pipelines.data.seq2seq import encode_seq2seq, is_seq2seq
 
-    if reads_pairs(tokenizer):
-        return encode_pair(tokenizer, messages)
+    if is_seq2seq(tokenizer):
+        return encode_seq2seq(tokenizer, messages)
     clean, escaped = without_special(tokenizer, messages)
     full = _render(tokenizer, clean)
     special = _special_ids(tokenizer)
@@ -80,10 +80,10 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
     A conversation that ends with the user is taken whole.
     """
-    from pipelines.data.pairs import reads_pairs, source_tokens
+    from pipelines.data.seq2seq import is_seq2seq, source_tokens
 
     upto = len(messages) - (bool(messages) and messages[-1]["role"] == "assistant")
-    if reads_pairs(tokenizer):
+    if is_seq2seq(tokenizer):
         return source_tokens(tokenizer, messages[:upto])
     clean, _ = without_special(tokenizer, messages[:upto])
     prompt = _render(tokenizer, clean, answer_follows=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipelines.engines.shared_base import SharedBase
-from pipelines.models.pair_tensors import PairTensors, target_logits
+from pipelines.models.seq2seq_tensors import Seq2SeqTensors, target_logits
 
 
 def answer_losses(
@@ -28,7 +28,7 @@ def answer_losses(
     while done < len(order):
         longest = len(conversations[order[done]][0])
         chosen = order[done : done + max(1, batch_tokens // max(1, longest))]
-        losses = _pair_losses if base.reads_pairs else _batch_losses
+        losses = _seq2seq_losses if base.is_seq2seq else _batch_losses
         found = losses(base, adapter, [conversations[index] for index in chosen])
         for index, result in zip(chosen, found, strict=True):
             results[index] = result
@@ -72,11 +72,11 @@ def _batch_losses(
     return _by_row(losses, wanted)
 
 
-def _pair_losses(
+def _seq2seq_losses(
     base: SharedBase, adapter: str | None, conversations: Sequence[tuple[Sequence[int], Sequence[bool]]]
 ) -> list[tuple[float, int]]:
     """The same for an encoder-decoder, whose supervised tokens are the decoder's."""
-    rows = PairTensors.of(conversations, base.device)
+    rows = Seq2SeqTensors.of(conversations, base.device)
     model = base.answered_by([adapter] * len(conversations))
     with torch.inference_mode():
         logits = target_logits(model, rows.source, rows.source_mask, rows.target)[rows.target_mask].float()

@@ -10,7 +10,7 @@ from torch import nn
 from cluster.errors import UserError
 from pipelines.data.chat import stop_tokens
 from pipelines.engines.lora import Rows, replace_peft_layers
-from pipelines.models.kind import MOST_PAIR_TOKENS
+from pipelines.models.kind import MOST_SEQ2SEQ_TOKENS
 from pipelines.models.load import load_model, load_tokenizer
 from pipelines.models.precision import arithmetic
 
@@ -32,15 +32,15 @@ class SharedBase:
         self.model.requires_grad_(False)
 
     @property
-    def reads_pairs(self) -> bool:
+    def is_seq2seq(self) -> bool:
         """Whether it is an encoder-decoder."""
         return bool(self.config.is_encoder_decoder)
 
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
-        if self.reads_pairs:
-            return MOST_PAIR_TOKENS
+        if self.is_seq2seq:
+            return MOST_SEQ2SEQ_TOKENS
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 1_048_576)
 
     @property

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from pipelines.engines.batch import Batch, Row
-from pipelines.engines.pair_batch import PairBatch
 from pipelines.engines.protocol import (
     Chunk,
     EngineFailed,
@@ -20,6 +19,7 @@ from pipelines.engines.protocol import (
     PromptTooLong,
 )
 from pipelines.engines.sampling import Sampler
+from pipelines.engines.seq2seq_batch import Seq2SeqBatch
 from pipelines.engines.shared_base import SharedBase
 from pipelines.engines.text import TextStream
 
@@ -134,8 +134,8 @@ class TransformersEngine:
             self._changed.notify_all()
         return running
 
-    def _empty_batch(self) -> Batch | PairBatch:
-        return PairBatch(self.base) if self.base.reads_pairs else Batch(self.base)
+    def _empty_batch(self) -> Batch | Seq2SeqBatch:
+        return Seq2SeqBatch(self.base) if self.base.is_seq2seq else Batch(self.base)
 
     def _free_slots(self) -> int:
         return max(0, self.max_batch_size - len(self._running))

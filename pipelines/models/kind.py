@@ -10,7 +10,7 @@ ENCODER_DECODERS = ("t5", "mt5", "umt5")
 """Model types that are trained and served. In their decoders positions are relative: rows that began at different
 steps can share a batch, which learned positions (BART's, say) do not allow."""
 
-MOST_PAIR_TOKENS = 8192
+MOST_SEQ2SEQ_TOKENS = 8192
 """Tokens of source and target together. Relative positions have no end, but their biases are a number for each head
 and each two tokens: at this length 2 GB for 8 heads in 32 bits."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import UserError
 from pipelines.data.chat import ENCODING_VERSION, Encoded, encode
 from pipelines.data.packing import pack
-from pipelines.data.pairs import has_earlier_answers, reads_pairs
+from pipelines.data.seq2seq import has_earlier_answers, is_seq2seq
 from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Train
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BINS_VERSION = 1
 """Part of the bins' key: raise it when their layout changes."""
 
-NOT_PACKED = " The base is an encoder-decoder: packing does not apply, pairs of like length share a pass."
+NOT_PACKED = " The base is an encoder-decoder: packing does not apply, examples of like length share a pass."
 
 
 @dataclass
@@ -56,7 +56,7 @@ class SideFigures:
     """Special tokens that stood in the text and were made plain text."""
     earlier_answers: int = 0
     """Examples with answers before the last, which an encoder-decoder reads and does not learn."""
-    pairs: bool = False
+    seq2seq: bool = False
     """Each example is a source and a target, as an encoder-decoder reads them: packing does not apply."""
     samples: dict[str, list[str]] = field(default_factory=dict)
     """Figure -> ids of a few of its examples."""
@@ -92,7 +92,7 @@ def encode_side(
 
     Raises UserError for an over-long example when the recipe says so.
     """
-    figures, kept = SideFigures(pairs=reads_pairs(tokenizer)), []
+    figures, kept = SideFigures(seq2seq=is_seq2seq(tokenizer)), []
     for example, messages in rows:
         figures.examples += 1
         turns = json.loads(messages)
@@ -120,7 +120,7 @@ def encode_side(
             continue
         if not fitted.ends:
             figures.note("unended", example)
-        if figures.pairs and has_earlier_answers(turns):
+        if figures.seq2seq and has_earlier_answers(turns):
             figures.note("earlier_answers", example)
         figures.kept += 1
         figures.tokens += len(fitted.tokens)
@@ -137,7 +137,7 @@ def build_bins(
 
     kept, figures = encode_side(tokenizer, rows, train)
     lengths = [len(encoded.tokens) for _, encoded in kept]
-    alone = figures.pairs or not train.packing
+    alone = figures.seq2seq or not train.packing
     packed = [[i] for i in range(len(kept))] if alone else pack(lengths, train.max_length)
     figures.bins = len(packed)
     columns: dict[str, list[Any]] = {name: [] for name in ("tokens", "supervised", "lengths", "ids", "taught")}
@@ -221,7 +221,7 @@ def store_bins(
     progress.say(
         f"tokens: {sides['train'].kept} + {sides['validation'].kept} examples in "
         f"{sides['train'].bins} + {sides['validation'].bins} sequences of up to {train.max_length}."
-        + (NOT_PACKED if train.packing and sides["train"].pairs else "")
+        + (NOT_PACKED if train.packing and sides["train"].seq2seq else "")
     )
     return StoredBins(address, sides["train"], sides["validation"], example)
 
@@ -292,16 +292,16 @@ def micro_batches(numbers: Sequence[int | None], rank: int, world: int, width: i
 
 
 def padding_share(
-    file: BinFile, order: Sequence[int], batch: int, width: int, workers: int, *, pairs: bool = False
+    file: BinFile, order: Sequence[int], batch: int, width: int, workers: int, *, seq2seq: bool = False
 ) -> float:
-    """Share of the places in an epoch's forward passes that hold no token; `pairs` are padded part by part."""
+    """Share of the places in an epoch's forward passes that hold no token; sources and targets are padded apart."""
     places = 0
     for step in range(-(-len(order) // batch)):
         numbers = step_bins(order, file.sizes, step, batch)
         for rank in range(workers):
             for micro in micro_batches(numbers, rank, workers, width):
                 sizes = [len(PADDING_BIN.tokens) if number is None else file.sizes[number] for number in micro]
-                targets = [0 if number is None or not pairs else file.taught[number] for number in micro]
+                targets = [0 if number is None or not seq2seq else file.taught[number] for number in micro]
                 sources = [size - target for size, target in zip(sizes, targets, strict=True)]
                 places += (max(sources) + max(targets)) * len(micro)
     return 1 - sum(file.sizes) / places if places else 0.0

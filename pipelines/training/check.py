@@ -6,7 +6,7 @@ import torch
 
 from cluster.errors import UserError
 from pipelines.models.files import read_json
-from pipelines.models.kind import MOST_PAIR_TOKENS, auto_class, check_kind, is_encoder_decoder
+from pipelines.models.kind import MOST_SEQ2SEQ_TOKENS, auto_class, check_kind, is_encoder_decoder
 from pipelines.models.load import BaseFiles, quiet_transformers
 from pipelines.recipe import Cluster, Train
 from pipelines.section import nearest
@@ -23,9 +23,9 @@ def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:
         )
     check_kind(base.folder)
     limit = read_json(base.folder / "config.json").get("max_position_embeddings")
-    if is_encoder_decoder(base.folder) and train.max_length > MOST_PAIR_TOKENS:
+    if is_encoder_decoder(base.folder) and train.max_length > MOST_SEQ2SEQ_TOKENS:
         raise UserError(
-            f"train.max_length {train.max_length} is beyond the {MOST_PAIR_TOKENS} tokens of source and target that "
+            f"train.max_length {train.max_length} is beyond the {MOST_SEQ2SEQ_TOKENS} tokens of source and target that "
             "an encoder-decoder is trained and served with: its position biases take memory for each pair of tokens.",
             "Lower it.",
         )

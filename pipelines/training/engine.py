@@ -13,7 +13,7 @@ from pipelines.models.kind import is_encoder_decoder
 from pipelines.models.load import load_model, load_tokenizer, quiet_transformers
 from pipelines.recipe import Train
 from pipelines.training.losses import SupervisedLoss
-from pipelines.training.pair_loss import PairLoss
+from pipelines.training.seq2seq_loss import Seq2SeqLoss
 
 
 def zero_stage(train: Train) -> int:
@@ -60,10 +60,10 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PairLoss:
+def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | Seq2SeqLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
     model: Any = load_model(base_folder, train.dtype)
-    pairs = is_encoder_decoder(base_folder)
+    seq2seq = is_encoder_decoder(base_folder)
     model.config.use_cache = False
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -80,12 +80,12 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | 
             lora_alpha=train.lora_alpha,  # type: ignore[arg-type]
             lora_dropout=train.lora_dropout,
             target_modules=targets,
-            task_type="SEQ_2_SEQ_LM" if pairs else "CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
         )
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
     model.train()
-    return PairLoss(model) if pairs else SupervisedLoss(model, same_calls=zero_stage(train) == 3)
+    return Seq2SeqLoss(model) if seq2seq else SupervisedLoss(model, same_calls=zero_stage(train) == 3)
 
 
 def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:

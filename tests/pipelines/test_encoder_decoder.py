@@ -28,7 +28,7 @@ def test_from_examples_to_an_evaluation(ray_cluster, recipe_file, tiny_t5, tmp_p
     write_examples(tmp_path / "examples.jsonl")
     recipe = load_recipe(
         recipe_file(
-            name="pairs",
+            name="seq2seq",
             models=[{"base": str(tiny_t5)}],
             dataset={"source": "examples.jsonl", "instruction": "Name the first word."},
             audit={"min_examples": 100, "max_duplicate_share": 1.0, "near_duplicate_threshold": 1.0},

@@ -56,7 +56,7 @@ def test_base_and_tuned_answer_whole_and_in_pieces_through_the_gateway(ray_clust
     from serve.client import Client
 
     path = tmp_path / "recipe.yaml"
-    content = {"name": "pairs", "dataset": {"source": "none.jsonl"}, "models": [{"base": str(tiny_t5)}]}
+    content = {"name": "seq2seq", "dataset": {"source": "none.jsonl"}, "models": [{"base": str(tiny_t5)}]}
     path.write_text(yaml.safe_dump(content | {"train": {"dtype": "float32"}}))
     recipe = load_recipe(path)
     promote(ray_cluster, recipe, tiny_t5, adapter)

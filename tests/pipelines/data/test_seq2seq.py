@@ -2,7 +2,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.data.chat import encode, prompt_tokens, stop_tokens
-from pipelines.data.pairs import source_text
+from pipelines.data.seq2seq import source_text
 from pipelines.models.load import load_tokenizer
 
 SYSTEM = {"role": "system", "content": "Be brief."}

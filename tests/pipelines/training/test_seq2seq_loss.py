@@ -12,7 +12,7 @@ from pipelines.models.load import load_model, load_tokenizer
 from pipelines.progress import Progress
 from pipelines.recipe import Cluster, Train
 from pipelines.training.bins import PADDING_BIN, BinFile, build_bins, padding_share, store_bins
-from pipelines.training.pair_loss import PairLoss
+from pipelines.training.seq2seq_loss import Seq2SeqLoss
 from tests.pipelines.training.conftest import conversations, job_maker
 
 
@@ -36,7 +36,7 @@ def file(workspace, bins):
 
 
 def test_packing_does_not_apply_and_that_is_said(workspace, tokenizer, bins, capsys):
-    assert bins.train.pairs and bins.train.bins == bins.train.kept == 20
+    assert bins.train.seq2seq and bins.train.bins == bins.train.kept == 20
     sides = {"train": conversations(2), "validation": conversations(2, seed=1)}
     store_bins(workspace, "c" * 12, lambda: tokenizer, lambda: sides, Train(max_length=128), Progress())
     assert "packing does not apply" in capsys.readouterr().err
@@ -62,7 +62,7 @@ def test_the_loss_is_transformers_own_summed_over_target_tokens(tiny_t5, file):
     model = load_model(tiny_t5, "float32")
     rows = [file.read(number) for number in range(6)]
     with torch.no_grad():
-        together = float(PairLoss(model)(*PairLoss.inputs_of([*rows, PADDING_BIN])))
+        together = float(Seq2SeqLoss(model)(*Seq2SeqLoss.inputs_of([*rows, PADDING_BIN])))
         alone = 0.0
         for row in rows:
             size = sum(row.supervised)
@@ -73,7 +73,7 @@ def test_the_loss_is_transformers_own_summed_over_target_tokens(tiny_t5, file):
 
 def test_a_batch_of_padding_runs_through_every_layer_and_weighs_nothing(tiny_t5):
     model = load_model(tiny_t5, "float32")
-    loss = PairLoss(model)(*PairLoss.inputs_of([PADDING_BIN]))
+    loss = Seq2SeqLoss(model)(*Seq2SeqLoss.inputs_of([PADDING_BIN]))
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
@@ -81,10 +81,10 @@ def test_a_batch_of_padding_runs_through_every_layer_and_weighs_nothing(tiny_t5)
 
 def test_sources_and_targets_are_padded_each_to_their_own_longest(file):
     order = list(range(len(file)))
-    assert padding_share(file, order, 4, 1, 1, pairs=True) == 0
-    inputs = PairLoss.inputs_of([file.read(number) for number in order[:4]])
+    assert padding_share(file, order, 4, 1, 1, seq2seq=True) == 0
+    inputs = Seq2SeqLoss.inputs_of([file.read(number) for number in order[:4]])
     places = inputs[0].numel() + inputs[2].numel()
-    share = padding_share(file, order[:4], 4, 4, 1, pairs=True)
+    share = padding_share(file, order[:4], 4, 4, 1, seq2seq=True)
     assert share == pytest.approx(1 - sum(file.sizes) / places)
 
 
@@ -139,7 +139,7 @@ def test_training_lowers_the_loss_and_what_goes_out_has_it(workspace, tiny_t5, m
     }
     settings |= {"max_steps": 24, "eval_steps": 12, "gradient_checkpointing": stage == 2}
     rows = {"train": answered(96, 0), "validation": answered(24, 1)}
-    job = job_maker(workspace, tiny_t5)(f"pairs-{method}-{stage}", settings, rows)
+    job = job_maker(workspace, tiny_t5)(f"seq2seq-{method}-{stage}", settings, rows)
     outcome = run_loop(job, rank=0, world=1)
 
     assert outcome["status"] == "finished"
@@ -154,6 +154,6 @@ def test_training_lowers_the_loss_and_what_goes_out_has_it(workspace, tiny_t5, m
         model = load_model(folder, "float32")
         assert load_tokenizer(folder).is_encoder_decoder
     with torch.no_grad():
-        losses = [float(PairLoss(model)(*PairLoss.inputs_of([side.read(n)]))) for n in range(len(side))]
+        losses = [float(Seq2SeqLoss(model)(*Seq2SeqLoss.inputs_of([side.read(n)]))) for n in range(len(side))]
     kept = min(entry["validation_loss"] for entry in outcome["history"])
     assert sum(losses) / sum(side.taught) == pytest.approx(kept, rel=1e-3)

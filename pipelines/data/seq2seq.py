@@ -30,7 +30,7 @@ def source_tokens(tokenizer: Any, turns: Sequence[Message]) -> list[int]:
     return _closed(tokenizer, source_text(without_special(tokenizer, turns)[0]))
 
 
-def encode_pair(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
+def encode_seq2seq(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     """Source, then target, in one list: the supervised tokens are the target.
 
     The target is the conversation's last answer; earlier ones are part of the source. What follows the last answer
@@ -57,11 +57,11 @@ def end_token(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def reads_pairs(tokenizer: Any) -> bool:
+def is_seq2seq(tokenizer: Any) -> bool:
     """Whether the tokenizer belongs to an encoder-decoder; `load_tokenizer` notes it."""
     return bool(getattr(tokenizer, "is_encoder_decoder", False))
 
 
 def has_earlier_answers(messages: Sequence[Message]) -> bool:
-    """Whether there are answers that `encode_pair` puts into the source."""
+    """Whether there are answers that `encode_seq2seq` puts into the source."""
     return sum(message["role"] == "assistant" for message in messages) > 1

@@ -7,10 +7,10 @@ import torch
 
 from pipelines.data.chat import encode, prompt_tokens
 from pipelines.engines.batch import Row
-from pipelines.engines.pair_batch import PairBatch
 from pipelines.engines.protocol import GenerationRequest, PromptTooLong
 from pipelines.engines.sampling import Sampler
 from pipelines.engines.scoring import answer_losses
+from pipelines.engines.seq2seq_batch import Seq2SeqBatch
 from pipelines.engines.shared_base import SharedBase
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_model, load_tokenizer
@@ -94,7 +94,7 @@ def test_answers_are_those_of_plain_generate_whoever_shares_the_batch(engine, pl
 
 
 def test_rows_that_join_mid_way_and_outlive_others_say_token_for_token_what_generate_says(engine, plain, tokens_of):
-    batch = PairBatch(engine.base)
+    batch = Seq2SeqBatch(engine.base)
     asked = [("def", None), ("path " * 30, "first"), ("JSON is a format", "second"), ("x", "first")]
     said = {number: [] for number in range(len(asked))}
 

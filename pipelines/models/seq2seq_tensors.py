@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PairTensors:
+class Seq2SeqTensors:
     """Rows of sources and targets, each padded on the right to its own longest."""
 
     source: Tensor
@@ -24,8 +24,8 @@ class PairTensors:
     @classmethod
     def of(
         cls, rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: "torch.device | str" = "cpu"
-    ) -> "PairTensors":
-        """Of (tokens, supervised) rows as `pairs.encode_pair` gives them: the supervised end is the target."""
+    ) -> "Seq2SeqTensors":
+        """Of (tokens, supervised) rows as `seq2seq.encode_seq2seq` gives them: the supervised end is the target."""
         sizes = [sum(map(bool, supervised)) for _, supervised in rows]
         sources = [tokens[: len(tokens) - size] for (tokens, _), size in zip(rows, sizes, strict=True)]
         targets = [tokens[len(tokens) - size :] for (tokens, _), size in zip(rows, sizes, strict=True)]

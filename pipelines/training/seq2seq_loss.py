@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.models.pair_tensors import PairTensors, target_logits
+from pipelines.models.seq2seq_tensors import Seq2SeqTensors, target_logits
 from pipelines.training.bins import Bin
 from pipelines.training.losses import unwrapped
 
 
-class PairLoss(nn.Module):
+class Seq2SeqLoss(nn.Module):
     """An encoder-decoder whose forward pass is the summed loss over a batch's target tokens."""
 
     def __init__(self, model: Any) -> None:
@@ -25,7 +25,7 @@ class PairLoss(nn.Module):
     @staticmethod
     def inputs_of(bins: Sequence[Bin], device: "torch.device | str" = "cpu") -> tuple[Tensor, ...]:
         """What the forward pass takes, of bins that hold a pair each."""
-        rows = PairTensors.of([(row.tokens, row.supervised) for row in bins], device)
+        rows = Seq2SeqTensors.of([(row.tokens, row.supervised) for row in bins], device)
         return rows.source, rows.source_mask, rows.target, rows.target_mask
 
     def forward(self, source: Tensor, source_mask: Tensor, target: Tensor, target_mask: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pipelines.engines.sampling import next_tokens
 from pipelines.engines.shared_base import SharedBase
 
 
-class PairBatch:
+class Seq2SeqBatch:
     """Rows of sources and of answers so far; both are padded on the left to one width.
 
     Positions are relative and padding is masked: how far a row is from the others changes nothing for it.
