@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 from playwright.sync_api import sync_playwright
 
@@ -79,25 +80,11 @@ def audits():
     with tempfile.TemporaryDirectory(prefix="sluice-pictures-") as folder:
         here = Settings.from_environment()
         variables = {"SLUICE_STORAGE": folder, "SLUICE_MODELS": str(here.models)}
-        with environment(variables):
+        with patch.dict(os.environ, variables):
             for name in ("trap", "demo"):
                 audit.STAGE.perform(load_recipe(ROOT / "pipelines" / "recipes" / f"{name}.yaml"), Workspace())
         with serving(Path(folder) / "panel.log", SLUICE_GATEWAY="http://127.0.0.1:9", **variables) as address:
             yield address
-
-
-@contextlib.contextmanager
-def environment(variables):
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 if __name__ == "__main__":
