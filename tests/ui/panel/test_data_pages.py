@@ -76,7 +76,7 @@ def test_a_row_leads_to_its_cluster(open_data):
     page.get_by_role("button", name="One of 3 rows of a cluster").click()
     page.wait_for_url("**cluster=1*")
     page.wait_for_selector("text=3 rows, 3 texts")
-    assert page.locator(".pair").count() == 2
+    assert until(lambda: page.locator(".pair").count() == 2, "both pairs")
 
 
 def test_a_suspect_is_dropped_with_a_name_and_a_reason(open_data, audited):
