@@ -279,6 +279,8 @@ class Cluster(Section):
     with GPUs start only when work asks for them."""
     cpus_per_worker: PositiveFloat = 1.0
     """Logical CPUs that each training worker reserves."""
+    start_timeout_s: PositiveFloat = 900
+    """Seconds to wait for the machines that the training workers ask for; then the run ends and says so."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] = 1
     """Trials of a sweep that run at the same time."""
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

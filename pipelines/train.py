@@ -187,7 +187,7 @@ def run_tracked(
 
     settings = workspace.settings
     place = find_place(recipe.cluster, workspace)
-    check_resumable(job, place)
+    check_resumable(job)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
     run = LiveRun(settings, name, tags, params, wandb="wandb" in train.report_to)
@@ -254,6 +254,9 @@ def judge(
         "last_validation_loss": outcome["last_validation_loss"],
         "baseline_validation_loss": outcome["baseline_loss"],
         "kept_step": outcome["kept_step"],
+        # Of every sequence, over the steps that the weights went through: apart by one where an epoch was not ended.
+        "least_visits": outcome["least_visits"],
+        "most_visits": outcome["most_visits"],
         "tokens_per_second": round(outcome["tokens"] / max(outcome["seconds"], 1e-9), 1),
         "supervised_tokens_per_second": round(outcome["supervised_tokens"] / max(outcome["seconds"], 1e-9), 1),
         "tokens": outcome["tokens"],

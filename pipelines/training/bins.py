@@ -251,6 +251,8 @@ class BinFile:
         """Supervised tokens of each bin."""
         self.sizes: list[int] = pc.list_value_length(self._table["tokens"]).to_pylist()
         """Tokens of each bin."""
+        self.examples: list[int] = pc.list_value_length(self._table["ids"]).to_pylist()
+        """Examples of each bin."""
 
     def __len__(self) -> int:
         return len(self.taught)

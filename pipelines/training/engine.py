@@ -24,16 +24,25 @@ def zero_stage(train: Train) -> int:
     return 1 if train.deepspeed.stage == 0 and train.dtype == "bfloat16" else train.deepspeed.stage
 
 
+def accumulation(train: Train, world: int) -> int:
+    """Forward passes of each worker in a step.
+
+    Of a number of workers that does not divide the batch, the last ones are filled with bins that weigh nothing: a
+    run may go on with fewer workers than it began with.
+    """
+    return -(-train.global_batch_size // (train.sequences_per_pass * world))
+
+
 def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
     if train.deepspeed.offload_optimizer != "none":
         zero["offload_optimizer"] = {"device": train.deepspeed.offload_optimizer}
-    width = train.sequences_per_pass
+    width, passes = train.sequences_per_pass, accumulation(train, world)
     return {
-        "train_batch_size": train.global_batch_size,
+        "train_batch_size": passes * width * world,
         "train_micro_batch_size_per_gpu": width,
-        "gradient_accumulation_steps": train.global_batch_size // (width * world),
+        "gradient_accumulation_steps": passes,
         "gradient_clipping": train.max_grad_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": train.dtype == "bfloat16"},
@@ -91,7 +100,7 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
     return SupervisedLoss(model, same_calls=zero_stage(train) == 3)
 
 
-def start_engine(module: SupervisedLoss, train: Train, world: int) -> Any:
+def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:
     """DeepSpeed's engine around the module and torch's AdamW; the process group exists already."""
     import deepspeed
 

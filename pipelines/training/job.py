@@ -49,13 +49,15 @@ class State:
     step: int = 0
     stopping: Stopping = field(default_factory=lambda: Stopping(1, 0.0))
     baseline_loss: float | None = None
+    baseline_figures: dict[str, float] = field(default_factory=dict)
+    """What is measured beside the validation loss, before training."""
     history: list[dict[str, Any]] = field(default_factory=list)
     supervised_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
     since_loss: float = 0.0
-    """Summed since the last validation; with `since_tokens` it gives the training loss at the next one."""
-    since_tokens: int = 0
+    """Summed since the last validation; with `since_weight` it gives the training loss at the next one."""
+    since_weight: int = 0
     busy_seconds: float = 0.0
     """Of all workers, for which their devices, fully used, would have been busy in the steps."""
     memory: dict[str, int] = field(default_factory=dict)
@@ -69,6 +71,12 @@ class State:
     """Summed loss of each validation example: `base` before training, `best` and `last`."""
     overfit: dict[str, Any] | None = None
     """What the last validation shows of overfitting."""
+
+    def forget_best(self) -> None:
+        """The best weights are lost: the next validation decides anew."""
+        self.stopping = Stopping(self.stopping.patience, self.stopping.threshold)
+        self.losses.pop("best", None)
+        self.overfit = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -10,13 +10,13 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.data.packing import positions
 from pipelines.training.attention import ENDS, SEGMENTS
 from pipelines.training.bins import Bin
+from pipelines.training.together import highest
 
 CHUNK = 2048
 """Places whose logits exist at the same time: 2,048 x 150,000 words x 4 bytes = 1.2 GB."""
@@ -61,6 +61,12 @@ class SupervisedLoss(nn.Module):
         self.same_calls = same_calls
         """Run the output layer equally often on every worker: ZeRO-3 gathers it from all of them at each call."""
 
+    @staticmethod
+    def inputs_of(bins: Sequence[Bin], device: "torch.device | str" = "cpu") -> tuple[Any, ...]:
+        """What the forward pass takes, of some bins."""
+        batch = Batch.of(bins, device)
+        return batch.tokens, batch.positions, batch.targets, batch.ends
+
     def forward(
         self, tokens: Tensor, position_ids: Tensor, targets: Tensor, ends: tuple[int, ...], *, each: bool = False
     ) -> Tensor:
@@ -90,7 +96,7 @@ class SupervisedLoss(nn.Module):
         chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
         parts = max(1, -(-len(labels) // CHUNK))
         if self.same_calls:
-            parts = _most(parts, hidden.device)
+            parts = highest(parts, hidden.device)
         if parts == 1:
             return _loss(head, chosen, labels, spare, each)
         if each:
@@ -101,13 +107,6 @@ class SupervisedLoss(nn.Module):
             part = slice(number * CHUNK, (number + 1) * CHUNK)
             total = total + checkpoint(_loss, head, chosen[part], labels[part], spare, use_reentrant=False)
         return total
-
-
-def _most(count: int, device: torch.device) -> int:
-    """The highest count of all workers."""
-    tensor = torch.tensor([count], dtype=torch.int64, device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor[0])
 
 
 def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor, each: bool = False) -> Tensor:

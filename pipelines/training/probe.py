@@ -20,7 +20,8 @@ from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Train
 from pipelines.training.bins import Bin, BinFile
 from pipelines.training.engine import start_engine
-from pipelines.training.losses import Batch, SupervisedLoss
+from pipelines.training.objectives import Objective
+from pipelines.training.together import highest, shared
 from pipelines.workspace import Workspace
 
 PROBE_VERSION = 1
@@ -112,8 +113,39 @@ def largest(measure: Callable[[int], Tried | None], most: int, available: int) -
         width *= 2
 
 
+def found_batch(
+    module: torch.nn.Module,
+    train: Train,
+    objective: Objective,
+    side: BinFile,
+    workspace: Workspace,
+    *,
+    base: str,
+    device: "torch.device | str",
+    available: int | None,
+) -> Found:
+    """How many sequences of a side fit into a pass of each worker: known from before, or found by `probe`.
+
+    All workers call it together. `base`: the base's fingerprint. `module` is used up unless the answer was remembered.
+    """
+    rank, world = dist.get_rank(), dist.get_world_size()
+    key = probe_key(base, train, side, world, device)
+    known = shared(recall(workspace, key) if rank == 0 else None)
+    if known is not None:
+        return known
+    found = probe(module, train, objective, side, device, available)
+    if rank == 0:
+        remember(workspace, key, found)
+    return found
+
+
 def probe(
-    module: SupervisedLoss, train: Train, side: BinFile, world: int, device: "torch.device | str", available: int | None
+    module: torch.nn.Module,
+    train: Train,
+    objective: Objective,
+    side: BinFile,
+    device: "torch.device | str",
+    available: int | None,
 ) -> Found:
     """Try on the device; all workers together, and they agree. `module` is used up: train another.
 
@@ -122,21 +154,21 @@ def probe(
     from all workers, an out-of-memory error of a single one would leave the others waiting: the prediction keeps all
     of them from it.
     """
-    row = heaviest(side)
+    row, world = heaviest(side), dist.get_world_size()
     engine = start_engine(
         module, train.model_copy(update={"global_batch_size": 2 * world, "per_device_train_batch_size": 1}), world
     )
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
     free = free_bytes(device) if available is None else available
-    agreed_free = -_most(-free, device)
+    agreed_free = -highest(-free, device)
     memory = Growth(device)
 
     def passes(width: int) -> float:
-        batch, fastest = Batch.of([row] * width, device), float("inf")
+        fastest = float("inf")
         for _ in range(2):
             started = time.monotonic()
-            loss = engine(batch.tokens, batch.positions, batch.targets, batch.ends)
+            loss = objective.tried(engine, [row] * width)
             engine.backward(loss / len(row.tokens), scale_wrt_gas=False)
             float(loss.detach())
             fastest = min(fastest, time.monotonic() - started)
@@ -153,10 +185,10 @@ def probe(
                 seconds = passes(width)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
-        if _most(int(seconds == 0.0), device):
+        if highest(int(seconds == 0.0), device):
             return None
-        slowest = _most(round(seconds * 1e6), device) / 1e6
-        return Tried(width, world * width * len(row.tokens) / slowest, _most(memory.bytes, device))
+        slowest = highest(round(seconds * 1e6), device) / 1e6
+        return Tried(width, world * width * len(row.tokens) / slowest, highest(memory.bytes, device))
 
     found = largest(measure, max(1, train.global_batch_size // world), agreed_free)
     engine.destroy()
@@ -247,10 +279,3 @@ def remember(workspace: Workspace, key: str, found: Found) -> None:
 
 def _address(workspace: Workspace, key: str) -> str:
     return workspace.uri("probes", short(key))
-
-
-def _most(value: int, device: "torch.device | str") -> int:
-    """The highest of all workers."""
-    tensor = torch.tensor([value], dtype=torch.int64, device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor[0])

@@ -1,5 +1,6 @@
 """The driver's side of training: starts the workers, shows what they do, keeps the metrics."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,12 @@ from pipelines.workspace import Workspace
 
 POLL_S = 0.5
 STOP_POLL_S = 2.0
-MAX_FAILURES = 2
-"""Restarts after a worker dies; each goes on from the last complete checkpoint."""
+MAX_FAILURES = 3
+"""Restarts after a worker dies; each goes on from the last complete checkpoint. Machines that were taken away with
+notice are not counted: that is no fault of the run."""
+START_ATTEMPTS = 2
+"""Times that workers are asked for: a machine may fail while it starts."""
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 Event = dict[str, Any]
 
@@ -33,28 +38,35 @@ class Place:
     use_gpu: bool
     accelerator_type: str | None
     cpus_per_worker: float
+    start_timeout_s: float = 900.0
 
     @property
     def device(self) -> str:
         """Of each worker."""
         return "cuda" if self.use_gpu else "cpu"
 
+    @property
+    def request(self) -> str:
+        """What each worker asks for, in words."""
+        cpus = f"{self.cpus_per_worker:g} CPU"
+        return f"1 {self.accelerator_type or 'GPU'} and {cpus}" if self.use_gpu else cpus
+
 
 def find_place(cluster: Cluster, workspace: Workspace) -> Place:
     """The workers that the recipe asks for, on what the cluster has; joins the cluster."""
     connect(workspace.settings)
     use_gpu = uses_gpu(cluster.use_gpu, cluster.accelerator_type)
-    return Place(cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker)
+    return Place(
+        cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker, cluster.start_timeout_s
+    )
 
 
-def check_resumable(job: Job, place: Place) -> None:
-    """Raise UserError when the run's checkpoints were written by another number of workers."""
-    store = CheckpointStore(job.checkpoints)
-    worlds = {store.world(step) for step in store.complete()}
-    if worlds and worlds != {place.num_workers}:
+def check_resumable(job: Job) -> None:
+    """Raise UserError when an earlier version of this program began the run: its checkpoints cannot be read."""
+    if CheckpointStore(job.checkpoints).outdated():
         raise UserError(
-            f"This run was begun with {worlds.pop()} workers, and cluster.num_workers is {place.num_workers} now.",
-            "Go on with as many workers as before, or start over with --fresh.",
+            "This run was begun by an earlier version of Sluice, whose checkpoints this one does not read.",
+            "Start over with --fresh, or finish the run with the version that began it.",
         )
 
 
@@ -63,6 +75,8 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray hands it on to the controller, which otherwise asks for what nobody has for ever.
+    os.environ[START_TIMEOUT] = str(place.start_timeout_s / START_ATTEMPTS)
     resources: dict[str, float] = {"CPU": place.cpus_per_worker} | ({"GPU": 1.0} if place.use_gpu else {})
     return TorchTrainer(
         train_worker,  # type: ignore[arg-type]
@@ -75,7 +89,14 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
             accelerator_type=place.accelerator_type if place.use_gpu else None,
         ),
         run_config=RunConfig(
-            name=name, storage_path=storage, failure_config=FailureConfig(max_failures=MAX_FAILURES), **run_options
+            name=name,
+            storage_path=storage,
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=MAX_FAILURES,
+                controller_failure_limit=START_ATTEMPTS - 1,
+                max_preemption_failures=-1,
+            ),
+            **run_options,
         ),
     )
 
@@ -103,6 +124,11 @@ def fit(
     with progress.bar("training", job.plan.steps) as bar:
         follow(thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, on_event))
     if "error" in ended:
+        if never_started(ended["error"]):
+            raise StageFailed(
+                f"No machines for {place.num_workers} workers of {place.request} in {place.start_timeout_s:g} seconds.",
+                "Ask for less in the recipe's cluster section, add machines, or raise cluster.start_timeout_s.",
+            )
         raise StageFailed(f"Training failed: {cause_of(ended['error'])}", f"The workers' logs: {logs_folder()}")
     outcome: dict[str, Any] = ended["result"].return_value or {}
     if outcome.get("status") == "failed":
@@ -155,6 +181,12 @@ class _Shown:
             self._begun = (event["time"], event["step"])
         if kind == "resumed":
             self._progress.say(f"resumed from the checkpoint of step {event['step']}.")
+        elif kind == "preempted":
+            left = event["seconds"]
+            when = "soon" if left is None else f"in {left:.0f} s"
+            self._progress.say(f"a machine will be taken away {when}: checkpoint at step {event['step']}.")
+        elif kind == "not_kept":
+            self._progress.say(f"the checkpoint of step {event['step']} could not be kept ({event['problem']}).")
         elif kind == "damaged":
             self._progress.say(f"the checkpoint of step {event['step']} is damaged ({event['problem']}): set aside.")
         elif kind in ("baseline", "validation"):
@@ -182,6 +214,12 @@ class _Shown:
         took = (event["time"] - self._begun[0]) / (event["step"] - self._begun[1])
         minutes, seconds = divmod(round(took * (self._steps - event["step"])), 60)
         return f"{minutes}:{seconds:02d} left"
+
+
+def never_started(error: BaseException) -> bool:
+    """Whether the run ended because its workers found no place."""
+    failure = getattr(error, "controller_failure", None)
+    return type(failure).__name__ == "WorkerGroupStartupTimeoutError"
 
 
 def cause_of(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """Checkpoints are complete, or not there."""
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.training.checkpoints import CheckpointStore
@@ -22,7 +24,6 @@ def test_a_checkpoint_counts_when_every_worker_has_written_its_manifest(store, f
     assert store.complete() == []
     store.save(4, folder, 1, 2)
     assert store.complete() == [4]
-    assert store.world(4) == 2
 
 
 def test_a_missing_byte_is_noticed_and_the_checkpoint_before_is_used(store, folder, tmp_path):
@@ -74,3 +75,39 @@ def test_only_the_wanted_are_kept(store, folder):
     assert store.complete() == [4, 6]
     store.clear()
     assert store.complete() == []
+
+
+def test_the_manifests_of_two_attempts_are_no_checkpoint_together(store, folder):
+    store.save(4, folder, 0, 2, "first")
+    store.save(4, folder, 1, 2, "second")
+    assert store.complete() == []
+    store.save(4, folder, 0, 2, "second")
+    assert store.complete() == [4]
+
+
+def test_what_was_left_half_done_goes_and_what_is_complete_stays(store, folder):
+    store.save(4, folder, 0, 1)
+    store.save(8, folder, 0, 2)
+    (store.scratch(8, 1) / "file").write_bytes(b"x")
+    store.discard_unfinished()
+    assert store.complete() == [4]
+    assert [path.name for path in Path(store.address).iterdir()] == ["step-00000004"]
+
+
+def test_checkpoints_of_an_earlier_version_do_not_count_but_are_told(store, folder):
+    assert not store.outdated()
+    store.save(4, folder, 0, 1)
+    manifest = Path(store.address, "step-00000004", "manifest-0.json")
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    assert store.outdated()
+    assert store.complete() == []
+
+
+def test_several_workers_look_at_the_files_together(store, folder):
+    store.save(4, folder, 0, 1)
+    (folder / "state" / "more.pt").write_bytes(b"y" * 10)
+    store.save(4, folder, 0, 1)
+    place = store.fetch(4, Path())
+    (place / "state" / "weights.pt").write_bytes(b"")
+    found = [store.verify(4, place, part, 2) for part in range(2)]
+    assert sorted(map(str, found)) == ["None", "state/weights.pt has 0 bytes instead of 200"]

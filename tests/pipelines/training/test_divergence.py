@@ -60,10 +60,13 @@ def test_a_loss_that_is_no_number_names_its_micro_batch_and_examples_however_rar
         real_add(self, done, loss * float("nan") if len(passes) == 10 else loss, tokens)
 
     monkeypatch.setattr(worker.Readings, "add", add)
-    real_batch = worker.Loop._batch
-    monkeypatch.setattr(
-        worker.Loop, "_batch", lambda self, side, n: fed.append(self._ids(n)) or real_batch(self, side, n)
-    )
+    real_sums = worker.Supervised.sums
+
+    def sums(self, engine, side, numbers):
+        fed.append([example for number in numbers for example in side.read(number).ids])
+        return real_sums(self, engine, side, numbers)
+
+    monkeypatch.setattr(worker.Supervised, "sums", sums)
     outcome, heard = run(job)
 
     assert outcome["status"] == "failed"

@@ -102,7 +102,7 @@ def calls_of_the_head(model, bins, most, monkeypatch):
     from pipelines.training import losses
 
     monkeypatch.setattr(losses, "CHUNK", 3)
-    monkeypatch.setattr(losses, "_most", lambda count, device: max(count, most))
+    monkeypatch.setattr(losses, "highest", lambda count, device: max(count, most))
     calls = []
     hook = model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))
     batch = Batch.of(bins)

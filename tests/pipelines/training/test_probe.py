@@ -72,7 +72,7 @@ def test_a_run_finds_its_batch_learns_the_same_and_the_next_run_remembers_it(mak
     def unasked(*_):
         raise AssertionError("it was remembered")
 
-    monkeypatch.setattr("pipelines.training.worker.probe", unasked)
+    monkeypatch.setattr("pipelines.training.probe.probe", unasked)
     # Another rate takes no other memory.
     again, heard = run(make_job(f"again-{stage}", auto | {"learning_rate": 1e-3}, memory_bytes=10**10))
     assert again["per_device_train_batch_size"] == outcome["per_device_train_batch_size"]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -90,22 +91,34 @@ def test_a_stop_leaves_a_checkpoint_and_the_same_command_goes_on(make_job, ray_c
     assert kept == steps[-1] < 4000
 
 
-def test_checkpoints_of_other_workers_are_refused_with_both_ways_out(make_job, ray_cluster, tmp_path):
+def test_checkpoints_of_an_earlier_version_are_refused_with_both_ways_out(make_job, ray_cluster):
+    import json
+
     from pipelines.training.trainer import check_resumable
 
     job = make_job("world")
-    (tmp_path / "file").write_text("x")
-    for rank in range(2):
-        CheckpointStore(job.checkpoints).save(3, tmp_path, rank, 2)
+    folder = Path(job.checkpoints, "step-00000003")
+    folder.mkdir(parents=True)
+    (folder / "manifest-0.json").write_text(json.dumps({"version": 1, "step": 3, "rank": 0, "world": 1, "files": {}}))
 
-    with pytest.raises(UserError, match="begun with 2 workers") as refused:
-        check_resumable(job, place(1))
+    with pytest.raises(UserError, match="earlier version") as refused:
+        check_resumable(job)
     assert "--fresh" in refused.value.remedy
+
+
+def test_workers_that_find_no_place_end_the_run_with_a_sentence(make_job, ray_cluster):
+    import dataclasses
+
+    from pipelines.training.trainer import fit
+
+    asked = dataclasses.replace(place(), cpus_per_worker=1000.0, start_timeout_s=2.0)
+    with pytest.raises(StageFailed, match="No machines for 1 workers of 1000 CPU in 2 seconds") as ended:
+        fit(make_job("nowhere"), asked, "nowhere", ray_cluster, Progress(quiet=True), lambda event: None)
+    assert "cluster.start_timeout_s" in ended.value.remedy
 
 
 def test_what_goes_out_is_kept_whole_and_names_its_base(make_job, ray_cluster, alone):
     import json
-    from pathlib import Path
 
     folder = Path(alone["model"])
     assert json.loads((folder / "sluice.json").read_text())["base_fingerprint"] == "tiny"

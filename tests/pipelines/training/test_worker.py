@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(make_job, 
     job = make_job("damaged", settings)
     run(job, stop_at=3)
     assert CheckpointStore(job.checkpoints).complete() == [2, 3]
-    file = max(Path(job.checkpoints, "step-00000003").rglob("*.pt"), key=lambda path: path.stat().st_size)
+    file = max(Path(job.checkpoints, "step-00000003").rglob("*.safetensors"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])
 
     _, heard = run(job)
@@ -130,12 +130,12 @@ def test_what_goes_out_has_the_loss_that_was_validated(make_job, run, method, st
 
 
 def test_a_problem_of_one_worker_is_the_outcome_of_all(monkeypatch, make_job, run):
-    from pipelines.training import worker
+    from pipelines.training import together
 
     def elsewhere(told, mine):
         told[:] = [mine, ("tiny: this machine has other weights.", "Pin it.")]
 
-    monkeypatch.setattr(worker.dist, "all_gather_object", elsewhere)
+    monkeypatch.setattr(together.dist, "all_gather_object", elsewhere)
     outcome, heard = run(make_job("refused"))
 
     assert outcome == {"status": "failed", "message": "tiny: this machine has other weights.", "remedy": "Pin it."}
