@@ -35,23 +35,50 @@ class DeepSpeed(Section):
 
     stage: Literal[0, 1, 2, 3] = 0
     """ZeRO stage: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters."""
-    offload_optimizer: Literal["none", "cpu"] = "none"
-    """Where the optimiser state lives; `cpu` needs stage 1 or above."""
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    """Where the optimiser state lives: `cpu` needs stage 1 or above, `nvme` stage 3 and nvme_path."""
+    offload_param: Literal["none", "cpu", "nvme"] = "none"
+    """Where parameters wait that no layer uses just now; `cpu` and `nvme` need stage 3."""
+    nvme_path: Annotated[str, Field(min_length=1)] | None = None
+    """Folder on a fast local disk of every worker, for what is offloaded to `nvme`."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "DeepSpeed":
         if self.offload_optimizer != "none" and self.stage == 0:
             raise ValueError("offload_optimizer needs stage 1 or above")
+        if self.offload_param != "none" and self.stage != 3:
+            raise ValueError("offload_param needs stage 3: below it every worker holds all parameters")
+        if self.offload_optimizer == "nvme" and self.stage != 3:
+            raise ValueError("offload_optimizer: nvme needs stage 3; below it DeepSpeed offloads to cpu only")
+        if (self.nvme_path is not None) != self.uses_nvme:
+            raise ValueError(
+                "nvme_path has no use unless something is offloaded to nvme"
+                if self.nvme_path
+                else "offloading to nvme needs nvme_path, a folder on a fast local disk"
+            )
         return self
+
+    @property
+    def uses_nvme(self) -> bool:
+        """Whether anything is offloaded to a disk."""
+        return "nvme" in (self.offload_optimizer, self.offload_param)
 
 
 class Train(Section):
     """How the model learns. Names are Hugging Face's; batch sizes are powers of two."""
 
-    method: Literal["lora", "full"] = "lora"
-    """`lora` trains adapters (usual learning rates 1e-4 to 1e-3), `full` every weight (1e-5 to 5e-5)."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """`lora` trains adapters (usual learning rates 1e-4 to 1e-3), `qlora` the same over a base in 4 bits (a GPU only;
+    served over the base as it was published), `full` every weight (1e-5 to 5e-5)."""
+    objective: Literal["sft", "dpo", "orpo"] = "sft"
+    """What is learnt: `sft` to give the answers; from preference pairs, `dpo` (Rafailov et al. 2023, arXiv 2305.18290)
+    to prefer the chosen answer more than the base does, `orpo` (Hong et al. 2024, arXiv 2403.07691) to give the chosen
+    answer and to prefer it."""
+    beta: PositiveFloat = 0.1
+    """Weight of the preference: for `dpo` how closely the model stays to its base (higher: closer), for `orpo` the
+    odds ratio's share of the loss (the paper's lambda)."""
     learning_rate: PositiveFloat | None = None
-    """Peak learning rate; without it 2e-4 for LoRA and 2e-5 for full fine-tuning."""
+    """Peak learning rate; without it 2e-4 for LoRA and 2e-5 for full fine-tuning, 1e-5 and 1e-6 from preferences."""
     num_train_epochs: PositiveFloat = 3.0
     """Passes over the training side."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
@@ -86,12 +113,19 @@ class Train(Section):
     Optimiser state stays in 32 bits."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    torch_compile: bool = False
+    """Compile the model's layers (torch.compile): some minutes more at the start, faster steps on a GPU."""
     lora_r: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rank of the adapters."""
     lora_alpha: PositiveFloat = 32
     """Scale of the adapters: alpha / r."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the adapters."""
+    use_rslora: bool = False
+    """Scale of the adapters: alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732); for ranks of 64 and above."""
+    use_dora: bool = False
+    """Train each weight's magnitude beside its direction (Liu et al. 2024, arXiv 2402.09353): nearer to full
+    fine-tuning at low ranks, and slower."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Module names that get adapters."""
     deepspeed: DeepSpeed = DeepSpeed()
@@ -101,7 +135,7 @@ class Train(Section):
     early_stopping_patience: Annotated[int, Field(ge=1)] = 3
     """Validations without improvement before training stops."""
     early_stopping_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Improvement of the validation loss (nats per token) that counts as one."""
+    """Improvement of the validation loss that counts as one."""
 
     divergence_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0
     """Training has diverged when its loss stays above this many times its running median (and above where it began)
@@ -128,12 +162,36 @@ class Train(Section):
                 f"per_device_train_batch_size {self.per_device_train_batch_size} is above "
                 f"global_batch_size {self.global_batch_size}"
             )
+        if self.method == "full" and (self.use_dora or self.use_rslora):
+            raise ValueError("use_dora and use_rslora concern adapters: method full has none")
+        if self.use_dora and self.deepspeed.stage == 3:
+            # PEFT reads the weight beside the layer's own pass, and DeepSpeed has it gathered only during that.
+            raise ValueError("use_dora needs deepspeed.stage 0, 1 or 2: at stage 3 a weight's length cannot be taken")
+        if self.torch_compile and self.deepspeed.stage == 3:
+            raise ValueError("torch_compile needs deepspeed.stage 0, 1 or 2: stage 3 gathers weights inside the layers")
+        if self.method == "qlora" and self.deepspeed.stage == 3:
+            raise ValueError("method qlora needs deepspeed.stage 0, 1 or 2: weights in 4 bits are not sharded")
         return self
 
     @property
+    def trains_adapters(self) -> bool:
+        """Whether what is trained is an adapter over a frozen base."""
+        return self.method != "full"
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether each example is a chosen and a rejected answer."""
+        return self.objective != "sft"
+
+    @property
     def peak_learning_rate(self) -> float:
-        """The learning rate, or the method's usual one (LoRA 2e-4: Hu et al. 2021; full 2e-5)."""
-        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
+        """The learning rate, or the usual one.
+
+        LoRA 2e-4 (Hu et al. 2021) and full 2e-5; from preferences 1e-6 for all weights, as TRL has it, and ten times
+        that for adapters.
+        """
+        usual = {(True, False): 2e-4, (False, False): 2e-5, (True, True): 1e-5, (False, True): 1e-6}
+        return self.learning_rate or usual[self.trains_adapters, self.learns_from_pairs]
 
     @property
     def sequences_per_pass(self) -> int:
@@ -149,6 +207,9 @@ class Train(Section):
 NOT_SWEPT = {
     "deepspeed": "it does not change what is learnt",
     "dtype": "evaluation and serving compute as train.dtype says",
+    "objective": "losses of other objectives are not comparable",
+    "beta": "it scales the loss, and so losses under other values are not comparable",
+    "torch_compile": "it does not change what is learnt",
     "max_steps": "trials run for sweep.max_steps",
     "max_hours": "trials run for sweep.max_steps",
     "max_cost": "trials run for sweep.max_steps",
@@ -319,6 +380,15 @@ class Recipe(Section):
     def _cost_has_a_price(self) -> "Recipe":
         if self.train.max_cost is not None and self.cluster.price_per_hour is None:
             raise ValueError("train.max_cost needs cluster.price_per_hour")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_for_preferences(self) -> "Recipe":
+        if self.train.learns_from_pairs and self.dataset.format not in ("auto", "preference"):
+            raise ValueError(
+                f"train.objective {self.train.objective} learns from preference pairs, and dataset.format is "
+                f"{self.dataset.format}"
+            )
         return self
 
     @model_validator(mode="after")

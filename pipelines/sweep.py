@@ -1,7 +1,6 @@
 """Sweep: short trials over the recipe's search space; `sluice train` then trains the winner."""
 
 import json
-import math
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -100,7 +99,7 @@ def share(recipe: Recipe, workspace: Workspace, progress: Progress) -> "Trials":
     from pipelines.search.space import with_values
     from pipelines.search.trials import Trials
     from pipelines.train import make_job, prepare_bins
-    from pipelines.training.check import check_recipe
+    from pipelines.training.check import check_device, check_recipe
     from pipelines.training.trainer import find_place
 
     sweep = asked(recipe)
@@ -110,6 +109,8 @@ def share(recipe: Recipe, workspace: Workspace, progress: Progress) -> "Trials":
         check_recipe(with_values(recipe.train, {key: value}), recipe.cluster, base)
     bins = prepare_bins(recipe, recipe.train, base, workspace, progress)
     place = find_place(recipe.cluster, workspace)
+    for train in (recipe.train, *(with_values(recipe.train, {key: value}) for key, value in sweep.edges())):
+        check_device(train, place.use_gpu)
     name = f"{recipe.name}-sweep-{short(report_key('sweep', reads(recipe, workspace)))}"
     job = make_job(recipe, recipe.train, base, bins, workspace, name)
     return Trials(
@@ -160,10 +161,9 @@ class Watch:
             note = f"{trial} loss {event['loss']:.3f}  {event['tokens_per_second']:.0f} tokens/s"
             self._bar.update(sum(self._steps.values()), note)
         elif kind == "validation":
-            perplexity = math.exp(min(event["loss"], 50.0))
-            self._progress.say(
-                f"{trial}, step {event['step']}: validation loss {event['loss']:.3f}, perplexity {perplexity:.1f}"
-            )
+            from pipelines.training.trainer import told_validation
+
+            self._progress.say(f"{trial}, step {event['step']}: {told_validation(event)}")
 
     def end(self, results: "list[TrialResult]") -> None:
         """Close the MLflow runs as the trials ended."""

@@ -110,16 +110,19 @@ def prepare_bins(
     from pipelines.models.load import load_tokenizer
     from pipelines.stages import load_stage
     from pipelines.training.bins import bins_key, store_bins
-    from pipelines.training.verdicts import check_sides
+    from pipelines.training.verdicts import check_pairs, check_sides
 
     split = require(load_stage("split"), recipe, workspace)
     key = bins_key(split.produced["split"], base.fingerprint, train)
 
-    def rows() -> dict[str, list[tuple[str, str]]]:
-        sides: dict[str, list[tuple[str, str]]] = {}
+    def rows() -> dict[str, list[tuple[str, ...]]]:
+        sides: dict[str, list[tuple[str, ...]]] = {}
         for side in ("train", "validation"):
             table = read_side(split, side)
-            sides[side] = list(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
+            if train.learns_from_pairs:
+                check_pairs(train.objective, side, len(table), table["rejected"].null_count)
+            names = ("id", "messages", *(("rejected",) if train.learns_from_pairs else ()))
+            sides[side] = list(zip(*(table[name].to_pylist() for name in names), strict=True))
         return sides
 
     stored = store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
@@ -183,10 +186,12 @@ def run_tracked(
     from dataclasses import replace
 
     from pipelines.tracking.live import LiveRun
+    from pipelines.training.check import check_device
     from pipelines.training.trainer import check_resumable, find_place, fit
 
     settings = workspace.settings
     place = find_place(recipe.cluster, workspace)
+    check_device(train, place.use_gpu)
     check_resumable(job)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
@@ -206,6 +211,8 @@ def run_tracked(
 
 def tracked(event: dict[str, Any]) -> dict[str, float]:
     """A training event as metrics."""
+    from pipelines.training.job import PREFERENCE_FIGURES
+
     if event["kind"] == "step":
         names = (
             "loss",
@@ -216,9 +223,14 @@ def tracked(event: dict[str, Any]) -> dict[str, float]:
             "memory_bytes",
             "device_memory_bytes",
         )
-        return {f"train/{name}": event[name] for name in names if name in event}
+        return {f"train/{name}": event[name] for name in (*names, *PREFERENCE_FIGURES) if name in event}
     if event["kind"] in ("baseline", "validation"):
-        values = {"validation/loss": event["loss"], "validation/perplexity": math.exp(min(event["loss"], 50.0))}
+        values = {"validation/loss": event["loss"]} | {
+            f"validation/{name}": event[name] for name in PREFERENCE_FIGURES if name in event
+        }
+        if len(values) == 1:
+            # A loss of preferences is no entropy: it has no perplexity.
+            values["validation/perplexity"] = math.exp(min(event["loss"], 50.0))
         # Against the lowest loss before, with the interval of the paired difference.
         known = {f"validation/{name}": event.get(name) for name in ("difference", "low", "high")}
         return values | {name: value for name, value in known.items() if value is not None}
@@ -257,6 +269,10 @@ def judge(
         # Of every sequence, over the steps that the weights went through: apart by one where an epoch was not ended.
         "least_visits": outcome["least_visits"],
         "most_visits": outcome["most_visits"],
+        "objective": train.objective,
+        # Of preference pairs: reward margin and accuracy on the validation side.
+        "baseline_preferences": outcome["baseline_figures"],
+        "preferences": verdicts.kept_figures(outcome),
         "tokens_per_second": round(outcome["tokens"] / max(outcome["seconds"], 1e-9), 1),
         "supervised_tokens_per_second": round(outcome["supervised_tokens"] / max(outcome["seconds"], 1e-9), 1),
         "tokens": outcome["tokens"],

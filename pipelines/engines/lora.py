@@ -47,15 +47,20 @@ class AdaptedLinear(nn.Module):
 
     The adapters' matrices stand side by side: a mixed batch goes through all of them at once, and between the two
     products, where a row is only as wide as the ranks, what is not its own is set to zero.
+
+    DoRA (Liu et al. 2024, arXiv 2402.09353, equation 5) also sets the length of each row of the adapted weight: a gain
+    on what base and update give, of which the update's part goes into the second matrix.
     """
 
     def __init__(self, layer: Any, rows: Rows) -> None:
-        """From PEFT's layer; the scale alpha / r goes into the second matrix."""
+        """From PEFT's layer; its scale (alpha / r, or alpha / sqrt(r) for rsLoRA) goes into the second matrix."""
         super().__init__()
         self.base = layer.base_layer
         self._rows = rows
         down = {name: layer.lora_A[name].weight.detach().t() for name in layer.lora_A}
         up = {name: (layer.lora_B[name].weight.detach() * layer.scaling[name]).t() for name in layer.lora_A}
+        self._gains = {name: dora_gain(layer, name) for name in layer.lora_A if layer.use_dora[name]}
+        up |= {name: up[name] * gain for name, gain in self._gains.items()}
         self._ranks = tuple((name, matrix.shape[1]) for name, matrix in down.items())
         self._own = {name: (down[name].contiguous(), up[name].contiguous()) for name in down}
         self._all = self._own[next(iter(down))]
@@ -69,6 +74,8 @@ class AdaptedLinear(nn.Module):
         if not used:
             return output
         common = self._rows.common
+        if self._gains.keys() & used:
+            output = self._rescaled(output, common)
         down, up = self._own[common] if common else self._all
         inner = inputs @ down
         if not common:
@@ -76,10 +83,29 @@ class AdaptedLinear(nn.Module):
         output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up)
         return output
 
+    def _rescaled(self, output: torch.Tensor, common: str | None) -> torch.Tensor:
+        """What the base gave, times each row's gain; its bias stays as it is."""
+        ones = torch.ones_like(output[0, 0])
+        names = [common] if common else self._rows.adapters
+        gains = torch.stack([ones if name is None else self._gains.get(name, ones) for name in names]).unsqueeze(1)
+        bias = self.base.bias
+        return output * gains if bias is None else (output - bias) * gains + bias
+
+
+@torch.no_grad()
+def dora_gain(layer: Any, name: str) -> torch.Tensor:
+    """[outputs]: the trained length of each row of the adapted weight over the length that it has."""
+    update = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
+    adapted = layer.base_layer.weight.float() + layer.scaling[name] * update
+    magnitude = layer.lora_magnitude_vector[name].weight
+    gain: torch.Tensor = magnitude.float() / torch.linalg.norm(adapted, dim=1)
+    return gain.to(magnitude.dtype)
+
 
 def replace_peft_layers(model: nn.Module, rows: Rows) -> None:
-    """Put an `AdaptedLinear` where PEFT put its layers. Raises UserError for anything but plain LoRA."""
+    """Put an `AdaptedLinear` where PEFT put its layers. Raises UserError for anything but LoRA, rsLoRA and DoRA."""
     from peft.tuners.lora.layer import Linear as PeftLinear
+    from peft.tuners.lora.variants import DoraLinearVariant
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -89,12 +115,12 @@ def replace_peft_layers(model: nn.Module, rows: Rows) -> None:
         if (
             not isinstance(module, PeftLinear)
             or type(module.base_layer) is not nn.Linear
-            or module.lora_variant
+            or not all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
             or any(module.lora_bias.values())
         ):
             raise UserError(
-                f"{path}: only plain LoRA on linear layers can be served beside its base.",
-                "Train with method lora and without DoRA, biases or modules_to_save.",
+                f"{path}: only LoRA, rsLoRA and DoRA on linear layers can be served beside their base.",
+                "Train with method lora and without biases or modules_to_save.",
             )
         parent, _, child = path.rpartition(".")
         setattr(model.get_submodule(parent), child, AdaptedLinear(module, rows))

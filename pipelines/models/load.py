@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from cluster.settings import Settings
@@ -210,8 +210,11 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_causal_lm(folder: str | Path, dtype: str = "bfloat16") -> "PreTrainedModel":
-    """The causal language model in `folder`, in eval mode; remote code is never run."""
+def load_causal_lm(folder: str | Path, dtype: str = "bfloat16", **options: Any) -> "PreTrainedModel":
+    """The causal language model in `folder`, in eval mode; remote code is never run.
+
+    `options` go to transformers: what quantises the weights as they are read.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -223,6 +226,7 @@ def load_causal_lm(folder: str | Path, dtype: str = "bfloat16") -> "PreTrainedMo
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation="sdpa",
+                **options,
             )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,9 @@ class SideFigures:
 
 def bins_key(split: str, base: str, train: Train) -> str:
     """Fingerprint of everything that the bins depend on: trials with the same input settings share them."""
-    settings = [train.max_length, train.packing, train.on_overlong]
+    settings: list[Any] = [train.max_length, train.packing, train.on_overlong]
+    # Of a preference pair both answers are encoded.
+    settings += ["pairs"] if train.learns_from_pairs else []
     return fingerprint(BINS_VERSION, ENCODING_VERSION, split, base, settings)
 
 
@@ -119,28 +121,40 @@ def encode_side(
     return kept, figures
 
 
+def encode_texts(
+    tokenizer: Any, rows: Sequence[tuple[str, ...]], train: Train
+) -> tuple[list[tuple[str, tuple[Encoded, ...]]], SideFigures]:
+    """The texts that stay together in a bin: an example's one, or the two of a preference pair."""
+    if train.learns_from_pairs:
+        from pipelines.training.pairs import encode_pairs
+
+        pairs, figures = encode_pairs(tokenizer, rows, train)
+        return [(example, texts) for example, texts in pairs], figures
+    kept, figures = encode_side(tokenizer, [(row[0], row[1]) for row in rows], train)
+    return [(example, (encoded,)) for example, encoded in kept], figures
+
+
 def build_bins(
-    tokenizer: Any, rows: Sequence[tuple[str, str]], train: Train
+    tokenizer: Any, rows: Sequence[tuple[str, ...]], train: Train
 ) -> "tuple[pa.Table, SideFigures, dict[str, str]]":
     """Bins as a table, what became of the examples, and one example shown with its mask."""
     import pyarrow as pa
 
-    kept, figures = encode_side(tokenizer, rows, train)
-    lengths = [len(encoded.tokens) for _, encoded in kept]
+    kept, figures = encode_texts(tokenizer, rows, train)
+    lengths = [sum(len(encoded.tokens) for encoded in texts) for _, texts in kept]
     packed = pack(lengths, train.max_length) if train.packing else [[i] for i in range(len(kept))]
     figures.bins = len(packed)
     columns: dict[str, list[Any]] = {name: [] for name in ("tokens", "supervised", "lengths", "ids", "taught")}
     for examples in packed:
         tokens: list[int] = []
         mask: list[int] = []
-        for number in examples:
-            encoded = kept[number][1]
+        for encoded in (text for number in examples for text in kept[number][1]):
             tokens += encoded.tokens
-            # An example's first token follows the one before it in the bin: never a target.
+            # A text's first token follows the one before it in the bin: never a target.
             mask += [0, *map(int, encoded.supervised[1:])]
         columns["tokens"].append(tokens)
         columns["supervised"].append(mask)
-        columns["lengths"].append([lengths[number] for number in examples])
+        columns["lengths"].append([len(text.tokens) for number in examples for text in kept[number][1]])
         columns["ids"].append([kept[number][0] for number in examples])
         columns["taught"].append(sum(mask))
     schema = {
@@ -154,14 +168,21 @@ def build_bins(
     return table, figures, _show(tokenizer, *kept[0]) if kept else {}
 
 
-def _show(tokenizer: Any, example: str, encoded: Encoded) -> dict[str, str]:
-    """The example decoded: whole, what of it is supervised, and the whole with that part between marks."""
+def _show(tokenizer: Any, example: str, texts: Sequence[Encoded]) -> dict[str, str]:
+    """The example decoded: whole, what of it is supervised, and the whole with that part between marks.
+
+    Of a preference pair the chosen text comes first, then the rejected one.
+    """
+    shown = [_marked(tokenizer, encoded) for encoded in texts]
+    return {"id": example} | {name: "\n".join(text[name] for text in shown) for name in shown[0]}
+
+
+def _marked(tokenizer: Any, encoded: Encoded) -> dict[str, str]:
     pairs = list(zip(encoded.supervised, encoded.tokens, strict=True))
     spans = [
         (wanted, tokenizer.decode([token for _, token in group])) for wanted, group in groupby(pairs, itemgetter(0))
     ]
     return {
-        "id": example,
         "text": tokenizer.decode(encoded.tokens),
         "supervised_text": "".join(text for wanted, text in spans if wanted),
         "marked_text": "".join(f"\u27e6{text}\u27e7" if wanted else text for wanted, text in spans),
@@ -183,7 +204,7 @@ def store_bins(
     workspace: "Workspace",
     key: str,
     tokenizer: Callable[[], Any],
-    rows: Callable[[], Mapping[str, Sequence[tuple[str, str]]]],
+    rows: Callable[[], Mapping[str, Sequence[tuple[str, ...]]]],
     train: Train,
     progress: "Progress",
 ) -> StoredBins:
@@ -252,7 +273,9 @@ class BinFile:
         self.sizes: list[int] = pc.list_value_length(self._table["tokens"]).to_pylist()
         """Tokens of each bin."""
         self.examples: list[int] = pc.list_value_length(self._table["ids"]).to_pylist()
-        """Examples of each bin."""
+        """Examples (or preference pairs) of each bin."""
+        self.first_example: list[int] = [0, *accumulate(self.examples)][:-1]
+        """Examples before each bin."""
 
     def __len__(self) -> int:
         return len(self.taught)

@@ -25,8 +25,17 @@ def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:
         raise UserError(
             f"train.max_length {train.max_length} is beyond the {limit} positions of {base.name}.", "Lower it."
         )
-    if train.method == "lora" and train.target_modules != "all-linear":
+    if train.trains_adapters and train.target_modules != "all-linear":
         _check_targets(train.target_modules, base)
+
+
+def check_device(train: Train, use_gpu: bool) -> None:
+    """Raise UserError when the method does not run where the workers will."""
+    if train.method == "qlora" and not use_gpu:
+        raise UserError(
+            "train.method qlora trains over weights in 4 bits, which needs GPUs, and these workers have none.",
+            "Set cluster.use_gpu: true where nodes with GPUs can start, or train with method lora.",
+        )
 
 
 def _check_targets(targets: tuple[str, ...], base: BaseFiles) -> None:

@@ -9,10 +9,14 @@ import torch
 
 from pipelines.models.companions import write_companions
 from pipelines.models.load import load_causal_lm, quiet_transformers
+from pipelines.models.quantised import quantising_options
 from pipelines.recipe import Train
 from pipelines.training.attention import attend_by_examples
+from pipelines.training.compiling import compile_layers
 from pipelines.training.losses import SupervisedLoss
 from pipelines.training.low_rank import quicken
+from pipelines.training.offload import offload_config
+from pipelines.training.preference import PreferenceLoss
 
 
 def zero_stage(train: Train) -> int:
@@ -36,15 +40,13 @@ def accumulation(train: Train, world: int) -> int:
 def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
-    if train.deepspeed.offload_optimizer != "none":
-        zero["offload_optimizer"] = {"device": train.deepspeed.offload_optimizer}
     width, passes = train.sequences_per_pass, accumulation(train, world)
     return {
         "train_batch_size": passes * width * world,
         "train_micro_batch_size_per_gpu": width,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": train.max_grad_norm,
-        "zero_optimization": zero,
+        "zero_optimization": zero | offload_config(train.deepspeed),
         "bf16": {"enabled": train.dtype == "bfloat16"},
         # Gradients of many micro-batches are summed: in 16 bits the small ones would be lost.
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -69,17 +71,18 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
+def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PreferenceLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
-    model: Any = load_causal_lm(base_folder, train.dtype)
+    quantised = train.method == "qlora"
+    model: Any = load_causal_lm(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
     model.config.use_cache = False
     attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size != 1)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if train.method == "lora":
+        if train.trains_adapters:
             # Frozen embeddings give activations without gradients, and recomputing would stop there.
             model.enable_input_require_grads()
-    if train.method == "lora":
+    if train.trains_adapters:
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(seed)
@@ -88,16 +91,27 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss:
             r=train.lora_r,
             lora_alpha=train.lora_alpha,  # type: ignore[arg-type]
             lora_dropout=train.lora_dropout,
+            use_rslora=train.use_rslora,
+            use_dora=train.use_dora,
             target_modules=targets,
             task_type="CAUSAL_LM",
         )
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        if quantised:
+            # PEFT gives adapters the dtype of the weights beneath, but for weights in 4 bits.
+            for parameter in (each for each in model.parameters() if each.requires_grad):
+                parameter.data = parameter.data.to(getattr(torch, train.dtype))
         if zero_stage(train) < 3:
             # At stage 3 the weights are gathered as PEFT's own layers are called, and gone otherwise.
             quicken(model)
+    if train.torch_compile:
+        compile_layers(model)
     model.train()
-    return SupervisedLoss(model, same_calls=zero_stage(train) == 3)
+    same_calls = zero_stage(train) == 3
+    if train.objective == "sft":
+        return SupervisedLoss(model, same_calls=same_calls)
+    return PreferenceLoss(model, train.objective, train.beta, same_calls=same_calls)
 
 
 def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:
@@ -132,7 +146,7 @@ def export(
     model = engine.module.model
     state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
-        if train.method == "lora" and not parameter.requires_grad:
+        if train.trains_adapters and not parameter.requires_grad:
             continue
         # One at a time: under ZeRO-3 a worker holds a part of each, and all of them may not fit.
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
@@ -142,7 +156,7 @@ def export(
         return
     target.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
-        if train.method == "lora":
+        if train.trains_adapters:
             model.peft_config["default"].base_model_name_or_path = base["name"]
             model.save_pretrained(target, state_dict=state, safe_serialization=True, save_embedding_layers=False)
         else:

@@ -8,6 +8,10 @@ from pipelines.training.divergence import Spike
 from pipelines.training.schedule import Plan
 from pipelines.training.stopping import Stopping
 
+PREFERENCE_FIGURES = ("reward_margin", "reward_accuracy")
+"""What is measured beside a loss over preference pairs: how much more the chosen answer is rewarded than the rejected
+one, and the share of pairs where it is (TRL's rewards/margins and rewards/accuracies)."""
+
 
 @dataclass(frozen=True)
 class Job:

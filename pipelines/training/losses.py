@@ -72,49 +72,61 @@ class SupervisedLoss(nn.Module):
     ) -> Tensor:
         """Sum of -log p over a batch's supervised tokens, in 32 bits; 0 (with gradients of 0) when there are none.
 
-        With `each` the -log p of each of them, in their order, for what measures and does not learn.
+        With `each` the -log p of each of them, in their order.
         """
-        inner = unwrapped(self.model)
-        head = inner.get_output_embeddings()
-        backbone = getattr(inner, inner.base_model_prefix, None)
-        # No attention mask and restarting positions: transformers then keeps a row's examples apart, if we do not.
-        inputs: dict[str, Any] = {
-            "input_ids": tokens,
-            "position_ids": position_ids,
-            "attention_mask": None,
-            "use_cache": False,
-        }
-        if inner.config._attn_implementation == SEGMENTS:
-            inputs[ENDS] = ends
-        wanted = targets[:, 1:]
-        labels = tokens[:, 1:][wanted]
-        if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):
-            # Models whose logits are not simply head(hidden): the long way.
-            logits = self.model(**inputs).logits[:, :-1][wanted]
-            return _entropy(logits, labels, each)
-        hidden = backbone(**inputs).last_hidden_state
-        chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
-        parts = max(1, -(-len(labels) // CHUNK))
-        if self.same_calls:
-            parts = highest(parts, hidden.device)
-        if parts == 1:
-            return _loss(head, chosen, labels, spare, each)
-        if each:
-            slices = [slice(number * CHUNK, (number + 1) * CHUNK) for number in range(parts)]
-            return torch.cat([_loss(head, chosen[part], labels[part], spare, True) for part in slices])
-        total: Tensor = hidden.new_zeros((), dtype=torch.float32)
-        for number in range(parts):
-            part = slice(number * CHUNK, (number + 1) * CHUNK)
-            total = total + checkpoint(_loss, head, chosen[part], labels[part], spare, use_reentrant=False)
-        return total
+        return entropy(self.model, tokens, position_ids, targets, ends, each=each, same_calls=self.same_calls)
 
 
-def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor, each: bool = False) -> Tensor:
+def entropy(
+    model: Any,
+    tokens: Tensor,
+    position_ids: Tensor,
+    targets: Tensor,
+    ends: tuple[int, ...],
+    *,
+    each: bool,
+    same_calls: bool,
+) -> Tensor:
+    """The -log p of a batch's supervised tokens (see `Batch`), summed or `each`; with gradients even when none are.
+
+    The output layer runs on `CHUNK` places at a time, equally often on every worker with `same_calls`.
+    """
+    inner = unwrapped(model)
+    head = inner.get_output_embeddings()
+    backbone = getattr(inner, inner.base_model_prefix, None)
+    # No attention mask and restarting positions: transformers then keeps a row's examples apart, if we do not.
+    inputs: dict[str, Any] = {
+        "input_ids": tokens,
+        "position_ids": position_ids,
+        "attention_mask": None,
+        "use_cache": False,
+    }
+    if inner.config._attn_implementation == SEGMENTS:
+        inputs[ENDS] = ends
+    wanted = targets[:, 1:]
+    labels = tokens[:, 1:][wanted]
+    if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):
+        # Models whose logits are not simply head(hidden): the long way.
+        logits = model(**inputs).logits[:, :-1][wanted]
+        return _entropy(logits, labels, each)
+    hidden = backbone(**inputs).last_hidden_state
+    chosen, spare = hidden[:, :-1][wanted], hidden[:1, :1]
+    parts = max(1, -(-len(labels) // CHUNK))
+    if same_calls:
+        parts = highest(parts, hidden.device)
+    if parts == 1:
+        return _loss(head, chosen, labels, spare, each)
+    slices = [slice(number * CHUNK, (number + 1) * CHUNK) for number in range(parts)]
+    found = [checkpoint(_loss, head, chosen[part], labels[part], spare, each, use_reentrant=False) for part in slices]
+    return torch.cat(found) if each else torch.stack(found).sum()
+
+
+def _loss(head: nn.Module, hidden: Tensor, labels: Tensor, spare: Tensor, each: bool) -> Tensor:
     """Of some places; without any, `spare` goes through the output layer and weighs nothing."""
     if not len(labels):
         # A whole loss: what is saved last decides how far recomputing goes, and it must go through the layer's end.
         nothing = _entropy(head(spare)[0], torch.zeros(1, dtype=torch.int64, device=spare.device)) * 0.0
-        return nothing.new_zeros(0) if each else nothing
+        return nothing.reshape(1)[:0] if each else nothing
     logits: Tensor = head(hidden)
     return _entropy(logits, labels, each)
 

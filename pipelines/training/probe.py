@@ -168,7 +168,7 @@ def probe(
         fastest = float("inf")
         for _ in range(2):
             started = time.monotonic()
-            loss = objective.tried(engine, [row] * width)
+            loss = objective.tried(engine, row, width)
             engine.backward(loss / len(row.tokens), scale_wrt_gas=False)
             float(loss.detach())
             fastest = min(fastest, time.monotonic() - started)

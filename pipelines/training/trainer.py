@@ -1,5 +1,6 @@
 """The driver's side of training: starts the workers, shows what they do, keeps the metrics."""
 
+import math
 import os
 import threading
 import time
@@ -173,8 +174,6 @@ class _Shown:
         self._begun: tuple[float, int] | None = None
 
     def __call__(self, event: Event) -> None:
-        import math
-
         kind = event["kind"]
         if kind in ("started", "baseline"):
             # The time left is told by steps and the validations between them, not by the start.
@@ -190,8 +189,7 @@ class _Shown:
         elif kind == "damaged":
             self._progress.say(f"the checkpoint of step {event['step']} is damaged ({event['problem']}): set aside.")
         elif kind in ("baseline", "validation"):
-            loss = event["loss"]
-            self._validation = f"validation {loss:.3f}, perplexity {math.exp(min(loss, 50)):.1f}"
+            self._validation = told_validation(event)
             where = "before training" if kind == "baseline" else f"step {event['step']}"
             self._progress.say(f"{where}: {self._validation}")
         elif kind == "batch":
@@ -220,6 +218,15 @@ def never_started(error: BaseException) -> bool:
     """Whether the run ended because its workers found no place."""
     failure = getattr(error, "controller_failure", None)
     return type(failure).__name__ == "WorkerGroupStartupTimeoutError"
+
+
+def told_validation(event: Event) -> str:
+    """A validation in words: of preference pairs how many are told right, else the perplexity."""
+    loss = event["loss"]
+    if "reward_margin" in event:
+        right = f"{event['reward_accuracy']:.0%} of pairs told right"
+        return f"validation {loss:.3f}, reward margin {event['reward_margin']:+.3f}, {right}"
+    return f"validation {loss:.3f}, perplexity {math.exp(min(loss, 50)):.1f}"
 
 
 def cause_of(error: BaseException) -> str:

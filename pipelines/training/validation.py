@@ -29,7 +29,7 @@ class Validation:
         limit: int | None = None,
     ) -> None:
         """`groups`: example -> its group, for those that share one; `limit`: so many bins only, chosen by `seed`."""
-        self._side, self._objective = side, objective
+        self.side, self._objective = side, objective
         # A trial's choice is seeded: the first bins hold the longest examples.
         chosen = shuffled(len(side), seed, 0)[:limit]
         # Of like length together.
@@ -66,10 +66,10 @@ class Validation:
         numbers: list[int | None] = [*self.bins, *[None] * (-len(self.bins) % (world * width))]
         measured = torch.zeros((len(self.ids), 1 + len(self._objective.figures)), dtype=torch.float64, device=device)
         for micro in micro_batches(numbers, rank, world, width):
-            found, done = self._objective.each(engine, self._side, micro), 0
+            found, done = self._objective.each(engine, self.side, micro), 0
             for number in micro:
                 if number is not None:
-                    first, count = self._first[number], self._side.examples[number]
+                    first, count = self._first[number], self.side.examples[number]
                     measured[first : first + count] = found[done : done + count]
                     done += count
         engine.train()

@@ -6,6 +6,7 @@ from typing import Any
 from cluster.errors import UserError
 from pipelines.gates import Finding, Gate, decide
 from pipelines.training.bins import SideFigures
+from pipelines.training.job import PREFERENCE_FIGURES
 
 MAX_LOST_SHARE = 0.05
 """Of examples that are dropped or cut; more, and the model learns from another set than was audited."""
@@ -15,6 +16,13 @@ def kept_loss(outcome: dict[str, Any]) -> float:
     """Validation loss of the weights that were kept."""
     losses = {entry["step"]: entry["validation_loss"] for entry in outcome["history"]}
     return float(losses.get(outcome["kept_step"], math.nan))
+
+
+def kept_figures(outcome: dict[str, Any]) -> dict[str, float]:
+    """What was measured beside the validation loss of the weights that were kept: of preference pairs only."""
+    entries = {entry["step"]: entry for entry in outcome["history"]}
+    kept = entries.get(outcome["kept_step"], {})
+    return {name: kept[name] for name in PREFERENCE_FIGURES if name in kept}
 
 
 def supervision_gate(figures: SideFigures) -> Gate:
@@ -50,6 +58,16 @@ def check_sides(train: SideFigures, validation: SideFigures) -> None:
                 f"train.max_length and {figures.untaught} have no answer to learn.",
                 "Raise train.max_length, set train.on_overlong: truncate, or add examples.",
             )
+
+
+def check_pairs(objective: str, side: str, examples: int, without: int) -> None:
+    """Raise UserError when examples of a side that preferences are to be learnt from have no rejected answer."""
+    if without:
+        raise UserError(
+            f"train.objective {objective} learns from preference pairs, and {without} of {examples} examples of the "
+            f"{side} side have no rejected answer.",
+            "Bring rows of prompt, chosen and rejected (dataset.format: preference), or set train.objective: sft.",
+        )
 
 
 def overfit_gate(outcome: dict[str, Any], kept: float) -> Gate:
@@ -88,11 +106,19 @@ def converged_gate(outcome: dict[str, Any], kept: float) -> Gate:
     """The kept weights predict validation better than the base did."""
     baseline, gain = outcome["baseline_loss"], outcome.get("against_base") or {}
     interval = "" if gain.get("low") is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    before, after = outcome["baseline_figures"], kept_figures(outcome)
+    if after:
+        beside = (
+            f"reward margin {before['reward_margin']:+.3f} to {after['reward_margin']:+.3f}, held-out pairs told right "
+            f"{before['reward_accuracy']:.0%} to {after['reward_accuracy']:.0%}"
+        )
+    else:
+        beside = f"perplexity {math.exp(min(baseline, 50)):.1f} to {math.exp(min(kept, 50)):.1f}"
     return decide(
         "train.converged",
         math.isfinite(kept) and kept < baseline,
         f"Validation loss {baseline:.3f} before training and {kept:.3f} kept ({kept - baseline:+.3f}{interval}; "
-        f"perplexity {math.exp(min(baseline, 50)):.1f} to {math.exp(min(kept, 50)):.1f}).",
+        f"{beside}).",
     )
 
 

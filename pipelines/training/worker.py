@@ -30,11 +30,13 @@ from pipelines.training.job import Job, State
 from pipelines.training.keeping import Keeping
 from pipelines.training.losses import unwrapped
 from pipelines.training.meter import Meter
-from pipelines.training.objectives import Supervised
+from pipelines.training.objectives import Preferences, objective_of
+from pipelines.training.offload import check_offload
 from pipelines.training.overfit import overfit_at, paired_difference
 from pipelines.training.preemption import Preemption
 from pipelines.training.probe import Found, found_batch
 from pipelines.training.readings import Pass, Read, Readings
+from pipelines.training.reference import reference_place, reference_scores
 from pipelines.training.schedule import learning_rate
 from pipelines.training.stopping import Stopping
 from pipelines.training.together import gathered, highest, refuse_together, summed
@@ -102,7 +104,7 @@ class Loop:
         self.device = torch.device(f"cuda:{torch.cuda.current_device()}") if job.device == "cuda" else "cpu"
         prepare_process(job.device, job.seed)
         self.train = self.train.model_copy(update={"dtype": agreed_arithmetic(self.train.dtype, job.device)})
-        self.objective = Supervised(self.device)
+        self.objective = objective_of(self.train, self.device)
         self.workspace = Workspace()
         problem: UserError | None = None
         try:
@@ -111,6 +113,7 @@ class Loop:
             validation = BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
             self.tokenizer = checked_tokenizer(self.base_folder, job.base.get("chat_template", ""))
+            check_offload(self.train.deepspeed)
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error
@@ -135,7 +138,7 @@ class Loop:
                 model = build_model(self.train, self.base_folder, job.seed)
             self.train = self.train.model_copy(update={"per_device_train_batch_size": self.probed.sequences})
             self._say("batch", **asdict(self.probed))
-        self.meter = Meter(unwrapped(model.model), self.device, self.train.dtype, frozen=self.train.method == "lora")
+        self.meter = Meter(unwrapped(model.model), self.device, self.train.dtype, frozen=self.train.trains_adapters)
         self.engine = start_engine(model, self.train, world)
         self.keeping = Keeping(job.checkpoints, self.engine, rank, world, self._tell) if job.checkpoints else None
         self.state = State(
@@ -163,6 +166,7 @@ class Loop:
                 self.keeping.close()
 
     def _run(self) -> dict[str, Any]:
+        self._refer()
         self._resume()
         self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
@@ -333,6 +337,20 @@ class Loop:
         numbers = step_bins(order, self.bins.sizes, within, self.train.global_batch_size)
         places = accumulation(self.train, self.world) * self.train.sequences_per_pass * self.world
         return [*numbers, *[None] * (places - len(numbers))]
+
+    def _refer(self) -> None:
+        """Before anything is learnt: the base's scores of the pairs that will be seen, where the objective asks."""
+        if not isinstance(self.objective, Preferences) or self.objective.references is None:
+            return
+        learnt = set(range(len(self.bins)))
+        if self.plan.steps < self.plan.steps_per_epoch:
+            learnt = {i for step in range(self.plan.steps) for i in self._numbers(step) if i is not None}
+        sides = {"train": (self.bins, sorted(learnt)), "validation": (self.validation.side, self.validation.bins)}
+        wanted = [sorted(numbers) for _, numbers in sides.values()]
+        place = reference_place(self.job.bins, self.train.dtype, self.train.method, wanted)
+        width = self.train.sequences_per_pass
+        scores = reference_scores(self.engine, self.objective, sides, width, self.workspace, place)
+        self.objective.references = {sides[name][0]: values for name, values in scores.items()}
 
     def _gradient_norm(self) -> torch.Tensor | None:
         """Before clipping, where DeepSpeed keeps none: at stage 0, whose gradients are whole on every worker."""

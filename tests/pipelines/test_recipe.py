@@ -58,12 +58,64 @@ def test_the_learning_rate_defaults_to_the_methods_usual_one():
     assert Train().peak_learning_rate == 2e-4
     assert Train(method="full").peak_learning_rate == 2e-5
     assert Train(method="full", learning_rate=1e-5).peak_learning_rate == 1e-5
+    assert Train(method="qlora").peak_learning_rate == 2e-4
+    assert (Train(objective="dpo").peak_learning_rate, Train(objective="orpo", method="full").peak_learning_rate) == (
+        1e-5,
+        1e-6,
+    )
 
 
 def test_offloading_needs_a_zero_stage():
     with pytest.raises(ValidationError, match="needs stage 1 or above"):
         DeepSpeed(offload_optimizer="cpu")
     assert DeepSpeed(offload_optimizer="cpu", stage=2).stage == 2
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "problem"),
+    [
+        ({"stage": 2, "offload_param": "cpu"}, "offload_param needs stage 3"),
+        ({"stage": 2, "offload_optimizer": "nvme", "nvme_path": "/fast"}, "nvme needs stage 3"),
+        ({"stage": 3, "offload_optimizer": "nvme"}, "needs nvme_path"),
+        ({"stage": 3, "offload_optimizer": "cpu", "nvme_path": "/fast"}, "no use unless"),
+    ],
+)
+def test_an_offload_that_deepspeed_could_not_do_is_refused(deepspeed, problem):
+    with pytest.raises(ValidationError, match=problem):
+        DeepSpeed.model_validate(deepspeed)
+
+
+def test_everything_may_go_to_a_disk_at_stage_3():
+    assert DeepSpeed(stage=3, offload_optimizer="nvme", offload_param="nvme", nvme_path="/fast").uses_nvme
+    assert not DeepSpeed(stage=3, offload_optimizer="cpu", offload_param="cpu").uses_nvme
+
+
+@pytest.mark.parametrize(
+    ("train", "problem"),
+    [
+        ({"method": "full", "use_dora": True}, "method full has none"),
+        ({"method": "full", "use_rslora": True}, "method full has none"),
+        ({"use_dora": True, "deepspeed": {"stage": 3}}, "a weight's length cannot be taken"),
+        ({"method": "qlora", "deepspeed": {"stage": 3}}, "weights in 4 bits are not sharded"),
+        ({"torch_compile": True, "deepspeed": {"stage": 3}}, "stage 3 gathers weights inside the layers"),
+    ],
+)
+def test_methods_that_exclude_each_other_are_refused(train, problem):
+    with pytest.raises(ValidationError, match=problem):
+        Train.model_validate(train)
+
+
+def test_preferences_are_not_learnt_from_data_that_holds_none():
+    with pytest.raises(ValidationError, match=r"train.objective dpo learns from preference pairs.*is alpaca"):
+        recipe(dataset={"source": "x", "format": "alpaca"}, train={"objective": "dpo"})
+    for form in ("auto", "preference"):
+        assert recipe(dataset={"source": "x", "format": form}, train={"objective": "orpo"}).train.learns_from_pairs
+
+
+@pytest.mark.parametrize("key", ["objective", "beta"])
+def test_what_scales_the_loss_is_not_swept(key):
+    with pytest.raises(ValidationError, match="not comparable"):
+        Sweep(space={key: {"choice": [Train.model_fields[key].default]}})
 
 
 @pytest.mark.parametrize(

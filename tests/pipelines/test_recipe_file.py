@@ -40,7 +40,7 @@ def test_an_unknown_section_and_a_nested_key_are_refused_too(recipe_file):
 
 def test_all_problems_come_in_one_message(recipe_file):
     message = problem_of(
-        recipe_file(name="Not A Name", seed=-1, train={"learning_rate": 0, "method": "qlora"}, split={"train": 0.5})
+        recipe_file(name="Not A Name", seed=-1, train={"learning_rate": 0, "method": "ia3"}, split={"train": 0.5})
     )
     assert "5 problems" in message
     for place in ("name:", "seed:", "train.learning_rate:", "train.method:", "split:"):

@@ -23,6 +23,7 @@ def outcome(losses, baseline=3.0, kept=None, learnt=2.0):
         "history": history,
         "stopping": {"best_loss": best},
         "baseline_loss": baseline,
+        "baseline_figures": {},
         "last_validation_loss": losses[-1],
         "last_train_loss": learnt,
         "kept_step": kept or losses.index(best) + 1,
@@ -53,6 +54,30 @@ def test_learning_by_heart_is_overfitting():
 
 def test_learning_nothing_is_no_overfitting_but_no_convergence_either():
     assert judged(outcome([3.0, 3.1], learnt=3.2)) == (Verdict.OPEN, Verdict.CLOSED)
+
+
+def test_preferences_are_told_in_margins_and_pairs_not_in_perplexity():
+    result = outcome([0.6, 0.4], baseline=0.693)
+    result["baseline_figures"] = {"reward_margin": 0.0, "reward_accuracy": 0.5}
+    for entry in result["history"]:
+        entry |= {"reward_margin": 0.9, "reward_accuracy": 0.84}
+
+    evidence = verdicts.converged_gate(result, verdicts.kept_loss(result)).evidence
+    assert "reward margin +0.000 to +0.900, held-out pairs told right 50% to 84%" in evidence
+    assert "perplexity" not in evidence
+    event = {"kind": "validation", "loss": 0.4, "reward_margin": 0.9, "reward_accuracy": 0.84}
+    assert train.tracked(event) == {
+        "validation/loss": 0.4,
+        "validation/reward_margin": 0.9,
+        "validation/reward_accuracy": 0.84,
+    }
+
+
+def test_preferences_need_a_rejected_answer_in_every_row():
+    verdicts.check_pairs("dpo", "train", 9, 0)
+    with pytest.raises(UserError, match="3 of 9 examples of the train side have no rejected answer") as refused:
+        verdicts.check_pairs("dpo", "train", 9, 3)
+    assert "dataset.format: preference" in refused.value.remedy
 
 
 def test_no_number_passes_nothing():

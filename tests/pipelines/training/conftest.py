@@ -9,6 +9,7 @@ from pipelines.progress import Progress
 from pipelines.recipe import Train
 from pipelines.training.bins import store_bins
 from pipelines.training.schedule import plan_steps
+from tests.pipelines.training.workers import run_here
 
 WORDS = [*map(str, range(100, 120)), "list", "map", "tree", "graph", "node", "edge", "path", "file", "line", "word"]
 
@@ -25,6 +26,26 @@ def conversations(count, seed=0, low=3, high=12):
         ]
         rows.append((f"example-{number:04d}", json.dumps(messages)))
     return rows
+
+
+def preferences(count, seed=0):
+    """(id, messages, rejected) rows: of two words the one that was named first is preferred."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        first, second = draw.sample(WORDS[20:], 2)
+        messages = [
+            {"role": "user", "content": f"Take one: {first} or {second}"},
+            {"role": "assistant", "content": "the first" if number % 2 else "here, the first"},
+        ]
+        rows.append((f"pair-{number:04d}", json.dumps(messages), json.dumps("the second, I would say")))
+    return rows
+
+
+@pytest.fixture
+def run():
+    """`run(job, stop_at=None)` -> (outcome, listener): the loop in this process."""
+    return lambda job, stop_at=None: run_here(job, 0, 1, stop_at)
 
 
 @pytest.fixture
@@ -86,31 +107,25 @@ def process_group(tmp_path_factory):
     dist.destroy_process_group()
 
 
-class Remote:
-    def __init__(self, call):
-        self.remote = call
+def loss_of_export(job, folder):
+    """The validation loss of what went out, loaded as a server would."""
+    import torch
+    from peft import PeftModel
 
+    from pipelines.models.load import load_causal_lm
+    from pipelines.training.bins import BinFile
+    from pipelines.training.losses import Batch, SupervisedLoss
+    from pipelines.workspace import Workspace
 
-class Listener:
-    """A mailbox in this process."""
-
-    def __init__(self):
-        self.events = []
-        self.put = Remote(self.events.append)
-
-    def of(self, kind, value="step"):
-        return [event[value] for event in self.events if event["kind"] == kind]
-
-
-@pytest.fixture
-def run(monkeypatch):
-    from pipelines.training import worker
-
-    def go(job, stop_at=None):
-        heard = Listener()
-        monkeypatch.setattr(
-            worker.Loop, "_stop_asked", lambda loop: stop_at is not None and loop.state.step + 1 == stop_at
-        )
-        return worker.run_loop(job, rank=0, world=1, mailbox=heard), heard
-
-    return go
+    base = load_causal_lm(job.base["folder"], "float32")
+    model = (
+        PeftModel.from_pretrained(base, folder) if job.train["method"] == "lora" else load_causal_lm(folder, "float32")
+    )
+    model.eval()
+    side = BinFile(Workspace().fetch(job.bins) / "validation.arrow")
+    with torch.no_grad():
+        total = 0.0
+        for number in range(len(side)):
+            batch = Batch.of([side.read(number)])
+            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets, batch.ends))
+    return total / sum(side.taught)

@@ -47,7 +47,7 @@ def test_the_state_travels_as_plain_values():
 def test_a_loss_that_is_no_number_names_its_micro_batch_and_examples_however_rarely_it_is_read(
     make_job, run, monkeypatch, every
 ):
-    from pipelines.training import worker
+    from pipelines.training import objectives, worker
 
     settings = {"max_steps": 8, "eval_steps": 8, "global_batch_size": 4, "packing": False, "logging_steps": every}
     job = make_job(f"lost-{every}", settings)
@@ -60,13 +60,13 @@ def test_a_loss_that_is_no_number_names_its_micro_batch_and_examples_however_rar
         real_add(self, done, loss * float("nan") if len(passes) == 10 else loss, tokens)
 
     monkeypatch.setattr(worker.Readings, "add", add)
-    real_sums = worker.Supervised.sums
+    real_sums = objectives.Supervised.sums
 
     def sums(self, engine, side, numbers):
         fed.append([example for number in numbers for example in side.read(number).ids])
         return real_sums(self, engine, side, numbers)
 
-    monkeypatch.setattr(worker.Supervised, "sums", sums)
+    monkeypatch.setattr(objectives.Supervised, "sums", sums)
     outcome, heard = run(job)
 
     assert outcome["status"] == "failed"

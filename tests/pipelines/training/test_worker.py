@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.training.checkpoints import CheckpointStore
+from tests.pipelines.training.conftest import loss_of_export
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("process_group")]
 
@@ -92,30 +93,6 @@ def answered(answer):
         [{"role": "user", "content": f"Summarise: {n}"}, {"role": "assistant", "content": answer}] for n in range(8)
     ]
     return [(f"example-{n}", json.dumps(messages)) for n, messages in enumerate(turns)]
-
-
-def loss_of_export(job, folder):
-    """The validation loss of what went out, loaded as a server would."""
-    import torch
-    from peft import PeftModel
-
-    from pipelines.models.load import load_causal_lm
-    from pipelines.training.bins import BinFile
-    from pipelines.training.losses import Batch, SupervisedLoss
-    from pipelines.workspace import Workspace
-
-    base = load_causal_lm(job.base["folder"], "float32")
-    model = (
-        PeftModel.from_pretrained(base, folder) if job.train["method"] == "lora" else load_causal_lm(folder, "float32")
-    )
-    model.eval()
-    side = BinFile(Workspace().fetch(job.bins) / "validation.arrow")
-    with torch.no_grad():
-        total = 0.0
-        for number in range(len(side)):
-            batch = Batch.of([side.read(number)])
-            total += float(SupervisedLoss(model)(batch.tokens, batch.positions, batch.targets, batch.ends))
-    return total / sum(side.taught)
 
 
 @pytest.mark.parametrize(("method", "stage"), [("lora", 0), ("lora", 3), ("full", 0), ("full", 3)])
