@@ -75,7 +75,7 @@ def check(job, outcome, uninterrupted, workspace):
 
 
 def test_workers_killed_mid_epoch_cost_nothing_but_time(make, ray_cluster, uninterrupted):
-    job, killed, started, resumed = make("killed"), [], [], []
+    job, killed, started, resumed = make("workers-killed"), [], [], []
 
     def on_event(event):
         if event["kind"] == "started":
@@ -89,7 +89,7 @@ def test_workers_killed_mid_epoch_cost_nothing_but_time(make, ray_cluster, unint
             killed.append(victim)
             os.kill(victim, signal.SIGKILL)
 
-    outcome = run(job, ray_cluster, "killed", on_event)
+    outcome = run(job, ray_cluster, "workers-killed", on_event)
 
     assert len(killed) == len(resumed) == 2
     assert 15 <= resumed[0] < 150 and 60 <= resumed[1] < 150
