@@ -89,9 +89,9 @@ class Train(Section):
     """Sequences per forward pass on one worker. `auto`: the largest power of two that fits the device's memory and
     is no slower than half of it, found before the first step and remembered; what is learnt stays the same."""
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
-    """Tokens in a sequence: of a packed bin, and the most an example may have."""
+    """Tokens in a sequence: of a packed bin, and the most an example may have (source and target together)."""
     packing: bool = True
-    """Put several examples into one sequence; they never see each other."""
+    """Put several examples into one sequence; they never see each other. Encoder-decoders read each by itself."""
     on_overlong: Literal["drop", "truncate", "raise"] = "drop"
     """An example longer than max_length: left out, cut at the end, or an error; always counted."""
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"

@@ -254,6 +254,8 @@ def judge(
     from pipelines.training.bins import BinFile, padding_share
 
     file = BinFile(workspace.fetch(bins.address) / "train.arrow")
+    seq2seq = bins.train.seq2seq
+    padding = padding_share(file, train, recipe.seed, recipe.cluster.num_workers, seq2seq=seq2seq)
     kept = verdicts.kept_loss(outcome)
     model = workspace.fetch(outcome["model"])
     figures = {
@@ -278,7 +280,7 @@ def judge(
         "tokens": outcome["tokens"],
         "supervised_tokens": outcome["supervised_tokens"],
         "step_seconds": round(outcome["seconds"], 3),
-        "padding_share": round(padding_share(file, train.global_batch_size), 4),
+        "padding_share": round(padding, 4),
         "per_device_train_batch_size": outcome["per_device_train_batch_size"],
         "batch_probe": outcome["batch_probe"],
         "utilisation": round(outcome["utilisation"], 4) if outcome["utilisation_of"] else None,
@@ -293,6 +295,7 @@ def judge(
         "examples_by_loss": outcome.get("examples_by_loss", {}),
         "examples": bins.train.kept,
         "sequences": bins.train.bins,
+        "packed": train.packing and not seq2seq,
         "dropped_overlong": bins.train.dropped,
         "truncated": bins.train.truncated,
         "tokens_lost": bins.train.tokens_lost,

@@ -1,5 +1,6 @@
 """What tests share: fresh workspaces, a recipe, a tiny real model, one embedded Ray."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -125,6 +126,42 @@ def tiny_model(tmp_path_factory):
     )
     model = LlamaForCausalLM(config).to(torch.float32)
     model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory):
+    """Folder of a random two-layer T5 with a trained Unigram tokenizer and no chat template."""
+    import torch
+    from tokenizers import SentencePieceUnigramTokenizer
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-t5"
+    unigram = SentencePieceUnigramTokenizer()
+    unigram.train_from_iterator(
+        _some_english(),
+        vocab_size=500,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        initial_alphabet=list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;'"),
+    )
+    pieces = json.loads(unigram.to_str())["model"]["vocab"]
+    tokenizer = T5Tokenizer(vocab=[tuple(piece) for piece in pieces], extra_ids=4)
+    torch.manual_seed(0)
+    config = T5Config(
+        # As T5's own: more rows than the tokenizer has tokens.
+        vocab_size=len(tokenizer) + 12,
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    T5ForConditionalGeneration(config).to(torch.float32).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -37,10 +37,15 @@ class Encoded:
 def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     """Tokens and mask of a conversation; the assistant's turns and their end tokens are supervised.
 
-    Raises UserError when the tokenizer has no chat template, or one that renders a conversation's
-    beginning differently once it goes on (then no span could be trusted).
+    An encoder-decoder's tokenizer gives source and target (see `seq2seq.py`). Raises UserError when another has no chat
+    template, or one that renders a conversation's beginning differently once it goes on (then no span could be
+    trusted).
     """
-    clean, escaped = _without_special(tokenizer, messages)
+    from pipelines.data.seq2seq import encode_seq2seq, is_seq2seq
+
+    if is_seq2seq(tokenizer):
+        return encode_seq2seq(tokenizer, messages)
+    clean, escaped = without_special(tokenizer, messages)
     full = _render(tokenizer, clean)
     special = _special_ids(tokenizer)
     tokens: list[int] = []
@@ -75,8 +80,12 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
     A conversation that ends with the user is taken whole.
     """
+    from pipelines.data.seq2seq import is_seq2seq, source_tokens
+
     upto = len(messages) - (bool(messages) and messages[-1]["role"] == "assistant")
-    clean, _ = _without_special(tokenizer, messages[:upto])
+    if is_seq2seq(tokenizer):
+        return source_tokens(tokenizer, messages[:upto])
+    clean, _ = without_special(tokenizer, messages[:upto])
     prompt = _render(tokenizer, clean, answer_follows=True)
     earlier = encode(tokenizer, clean[: _last_answer(clean) + 1]) if _last_answer(clean) >= 0 else None
     if earlier is None:
@@ -107,7 +116,8 @@ def _last_answer(messages: Sequence[Message]) -> int:
     return max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
 
 
-def _without_special(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[Message], int]:
+def without_special(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[Message], int]:
+    """The messages with special tokens made plain text, and how many there were. Raises UserError for other roles."""
     clean, escaped = [], 0
     for message in messages:
         if message["role"] not in ROLES:

@@ -42,12 +42,7 @@ class Batch:
 
         None instead of a token where the model's output is not a number.
         """
-        width = max(len(row.prompt) for row in newcomers)
-        tokens = torch.full((len(newcomers), width), self._pad, device=self.base.device)
-        mask = torch.zeros_like(tokens)
-        for index, row in enumerate(newcomers):
-            tokens[index, width - len(row.prompt) :] = torch.tensor(row.prompt, device=self.base.device)
-            mask[index, width - len(row.prompt) :] = 1
+        tokens, mask = left_padded([row.prompt for row in newcomers], self._pad, self.base.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = RowsCache(self._layers)
         first = self._forward(newcomers, tokens, mask, positions, cache)
@@ -55,8 +50,8 @@ class Batch:
             self._cache, self._mask = cache, mask
         else:
             self._cache.join(cache)
-            longest = max(width, self._mask.shape[1])
-            self._mask = torch.cat([_padded(self._mask, longest), _padded(mask, longest)])
+            longest = max(mask.shape[1], self._mask.shape[1])
+            self._mask = torch.cat([padded_mask(self._mask, longest), padded_mask(mask, longest)])
         self._positions = torch.cat([self._positions, positions[:, -1] + 1])
         self._last += [token or 0 for token in first]
         self.rows += newcomers
@@ -110,5 +105,17 @@ class Batch:
             return next_tokens(output.logits[:, -1], [row.sampler for row in rows])
 
 
-def _padded(mask: torch.Tensor, width: int) -> torch.Tensor:
+def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tokens, mask) of some prompts that all end at the same column."""
+    width = max(map(len, prompts))
+    tokens = torch.full((len(prompts), width), pad, device=device)
+    mask = torch.zeros_like(tokens)
+    for index, prompt in enumerate(prompts):
+        tokens[index, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[index, width - len(prompt) :] = 1
+    return tokens, mask
+
+
+def padded_mask(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """The mask with columns of padding on the left, up to `width`."""
     return torch.nn.functional.pad(mask, (width - mask.shape[1], 0))

@@ -67,6 +67,12 @@ class AdaptedLinear(nn.Module):
         if len(down) > 1:
             self._all = torch.cat(list(down.values()), dim=1), torch.cat(list(up.values()))
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The base's: T5 looks at its type before it multiplies."""
+        found: torch.Tensor = self.base.weight
+        return found
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(rows, columns, width) in and out."""
         output: torch.Tensor = self.base(inputs)

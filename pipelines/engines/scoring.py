@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pipelines.engines.shared_base import SharedBase
+from pipelines.models.seq2seq_tensors import Seq2SeqTensors, target_logits
 
 
 def answer_losses(
@@ -27,7 +28,8 @@ def answer_losses(
     while done < len(order):
         longest = len(conversations[order[done]][0])
         chosen = order[done : done + max(1, batch_tokens // max(1, longest))]
-        found = _batch_losses(base, adapter, [conversations[index] for index in chosen])
+        losses = _seq2seq_losses if base.is_seq2seq else _batch_losses
+        found = losses(base, adapter, [conversations[index] for index in chosen])
         for index, result in zip(chosen, found, strict=True):
             results[index] = result
         done += len(chosen)
@@ -67,6 +69,22 @@ def _batch_losses(
         )
         predicted = output.logits[:, :-1][wanted[:, first:].to(device)].float()
         losses = torch.nn.functional.cross_entropy(predicted, tokens[wanted].to(device), reduction="none").tolist()
+    return _by_row(losses, wanted)
+
+
+def _seq2seq_losses(
+    base: SharedBase, adapter: str | None, conversations: Sequence[tuple[Sequence[int], Sequence[bool]]]
+) -> list[tuple[float, int]]:
+    """The same for an encoder-decoder, whose supervised tokens are the decoder's."""
+    rows = Seq2SeqTensors.of(conversations, base.device)
+    model = base.answered_by([adapter] * len(conversations))
+    with torch.inference_mode():
+        logits = target_logits(model, rows.source, rows.source_mask, rows.target)[rows.target_mask].float()
+        losses = torch.nn.functional.cross_entropy(logits, rows.target[rows.target_mask], reduction="none").tolist()
+    return _by_row(losses, rows.target_mask)
+
+
+def _by_row(losses: Sequence[float], wanted: torch.Tensor) -> list[tuple[float, int]]:
     results, place = [], 0
     for count in wanted.sum(-1).tolist():
         results.append((sum(losses[place : place + count]), int(count)))

@@ -10,7 +10,8 @@ from torch import nn
 from cluster.errors import UserError
 from pipelines.data.chat import stop_tokens
 from pipelines.engines.lora import Rows, replace_peft_layers
-from pipelines.models.load import load_causal_lm, load_tokenizer
+from pipelines.models.kind import MOST_SEQ2SEQ_TOKENS
+from pipelines.models.load import load_model, load_tokenizer
 from pipelines.models.precision import arithmetic
 
 
@@ -22,7 +23,7 @@ class SharedBase:
         self.tokenizer = load_tokenizer(folder)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = arithmetic(dtype, self.device.type)
-        self.model: nn.Module = load_causal_lm(folder, dtype).to(self.device)  # type: ignore[arg-type]
+        self.model: nn.Module = load_model(folder, dtype).to(self.device)  # type: ignore[arg-type]
         self.config: Any = self.model.config
         self.adapters = tuple(adapters or ())
         self._rows = Rows()
@@ -31,8 +32,15 @@ class SharedBase:
         self.model.requires_grad_(False)
 
     @property
+    def is_seq2seq(self) -> bool:
+        """Whether it is an encoder-decoder."""
+        return bool(self.config.is_encoder_decoder)
+
+    @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
+        if self.is_seq2seq:
+            return MOST_SEQ2SEQ_TOKENS
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 1_048_576)
 
     @property

@@ -19,6 +19,7 @@ from pipelines.engines.protocol import (
     PromptTooLong,
 )
 from pipelines.engines.sampling import Sampler
+from pipelines.engines.seq2seq_batch import Seq2SeqBatch
 from pipelines.engines.shared_base import SharedBase
 from pipelines.engines.text import TextStream
 
@@ -67,7 +68,7 @@ class TransformersEngine:
         self._end_tokens = self.base.end_tokens
         self.max_batch_size, self.max_queued_requests = max_batch_size, max_queued_requests
         self.generated_tokens = 0
-        self._batch, self._running = Batch(self.base), list[Running]()
+        self._batch, self._running = self._empty_batch(), list[Running]()
         self._waiting: deque[Running] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -132,6 +133,9 @@ class TransformersEngine:
             self._waiting.append(running)
             self._changed.notify_all()
         return running
+
+    def _empty_batch(self) -> Batch | Seq2SeqBatch:
+        return Seq2SeqBatch(self.base) if self.base.is_seq2seq else Batch(self.base)
 
     def _free_slots(self) -> int:
         return max(0, self.max_batch_size - len(self._running))
@@ -222,7 +226,7 @@ class TransformersEngine:
     def _fail(self, error: str) -> None:
         with self._changed:
             failed, self._running = self._running, []
-        self._batch = Batch(self.base)
+        self._batch = self._empty_batch()
         for running in failed:
             running.tell("", "error", error)
 

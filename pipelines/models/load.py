@@ -21,6 +21,7 @@ from cluster.settings import Settings
 from pipelines.fingerprint import fingerprint, short
 from pipelines.models.catalogue import PackagedBase, packaged_base
 from pipelines.models.files import RECORD, check_weights, read_json, remembered_fingerprint
+from pipelines.models.kind import check_kind, is_encoder_decoder
 from pipelines.recipe import BaseModelChoice
 
 if TYPE_CHECKING:
@@ -207,20 +208,38 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
             f"{folder}: the tokenizer knows {len(tokenizer)} tokens and the model embeds {embedded}.",
             "The tokenizer belongs to another model, or the embedding was not resized: use a matching pair.",
         )
+    # How conversations become tokens depends on it, and whoever encodes them has the tokenizer alone.
+    tokenizer.is_encoder_decoder = is_encoder_decoder(folder)
     return tokenizer
 
 
-def load_causal_lm(folder: str | Path, dtype: str = "bfloat16", **options: Any) -> "PreTrainedModel":
-    """The causal language model in `folder`, in eval mode; remote code is never run.
+def load_model(folder: str | Path, dtype: str = "bfloat16", **options: Any) -> "PreTrainedModel":
+    """The language model in `folder`, of the kind that its configuration says, in eval mode.
 
-    `options` go to transformers: what quantises the weights as they are read.
+    `options` go to transformers: what quantises the weights as they are read. Raises UserError for an encoder-decoder
+    outside the T5 family.
     """
-    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    if not is_encoder_decoder(folder):
+        return load_causal_lm(folder, dtype, **options)
+    check_kind(folder)
+    return _load(AutoModelForSeq2SeqLM, folder, dtype, "an encoder-decoder language model", options)
+
+
+def load_causal_lm(folder: str | Path, dtype: str = "bfloat16", **options: Any) -> "PreTrainedModel":
+    """The causal language model in `folder`, in eval mode; remote code is never run."""
     from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, folder, dtype, "a causal language model", options)
+
+
+def _load(auto: Any, folder: str | Path, dtype: str, kind: str, options: dict[str, Any]) -> "PreTrainedModel":
+    import torch
 
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: PreTrainedModel = auto.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
@@ -231,7 +250,7 @@ def load_causal_lm(folder: str | Path, dtype: str = "bfloat16", **options: Any) 
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}: the model cannot be loaded: {_first_line(error)}",
-            "It must be a causal language model that transformers knows without code of its own.",
+            f"It must be {kind} that transformers knows without code of its own.",
         ) from None
     model.eval()  # type: ignore[no-untyped-call]
     return model

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from pipelines.data.chat import ENCODING_VERSION, Encoded, encode
-from pipelines.data.packing import pack
+from pipelines.data.packing import pack, shuffled
+from pipelines.data.seq2seq import has_earlier_answers, is_seq2seq
 from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Train
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BINS_VERSION = 1
 """Part of the bins' key: raise it when their layout changes."""
+
+NOT_PACKED = " The base is an encoder-decoder: packing does not apply, examples of like length share a pass."
 
 
 @dataclass
@@ -51,6 +54,10 @@ class SideFigures:
     """Examples in whose answers the end token is not supervised (cut off, or the template has none)."""
     escaped: int = 0
     """Special tokens that stood in the text and were made plain text."""
+    earlier_answers: int = 0
+    """Examples with answers before the last, which an encoder-decoder reads and does not learn."""
+    seq2seq: bool = False
+    """Each example is a source and a target, as an encoder-decoder reads them: packing does not apply."""
     samples: dict[str, list[str]] = field(default_factory=dict)
     """Figure -> ids of a few of its examples."""
 
@@ -87,10 +94,11 @@ def encode_side(
 
     Raises UserError for an over-long example when the recipe says so.
     """
-    figures, kept = SideFigures(), []
+    figures, kept = SideFigures(seq2seq=is_seq2seq(tokenizer)), []
     for example, messages in rows:
         figures.examples += 1
-        whole = encode(tokenizer, json.loads(messages))
+        turns = json.loads(messages)
+        whole = encode(tokenizer, turns)
         fitted = fit_length(whole, train.max_length, train.on_overlong)
         if fitted is not whole:
             if fitted is not None and not any(fitted.supervised[1:]):
@@ -114,6 +122,8 @@ def encode_side(
             continue
         if not fitted.ends:
             figures.note("unended", example)
+        if figures.seq2seq and has_earlier_answers(turns):
+            figures.note("earlier_answers", example)
         figures.kept += 1
         figures.tokens += len(fitted.tokens)
         figures.supervised_tokens += sum(fitted.supervised[1:])
@@ -142,7 +152,8 @@ def build_bins(
 
     kept, figures = encode_texts(tokenizer, rows, train)
     lengths = [sum(len(encoded.tokens) for encoded in texts) for _, texts in kept]
-    packed = pack(lengths, train.max_length) if train.packing else [[i] for i in range(len(kept))]
+    alone = figures.seq2seq or not train.packing
+    packed = [[i] for i in range(len(kept))] if alone else pack(lengths, train.max_length)
     figures.bins = len(packed)
     columns: dict[str, list[Any]] = {name: [] for name in ("tokens", "supervised", "lengths", "ids", "taught")}
     for examples in packed:
@@ -231,6 +242,7 @@ def store_bins(
     progress.say(
         f"tokens: {sides['train'].kept} + {sides['validation'].kept} examples in "
         f"{sides['train'].bins} + {sides['validation'].bins} sequences of up to {train.max_length}."
+        + (NOT_PACKED if train.packing and sides["train"].seq2seq else "")
     )
     return StoredBins(address, sides["train"], sides["validation"], example)
 
@@ -304,10 +316,22 @@ def micro_batches(numbers: Sequence[int | None], rank: int, world: int, width: i
         yield list(mine[start : start + width])
 
 
-def padding_share(file: BinFile, batch: int) -> float:
-    """Share of the places in an epoch's forward passes that hold no token of an example.
+def padding_share(file: BinFile, train: Train, seed: int, workers: int, *, seq2seq: bool = False) -> float:
+    """Share of the places in the first epoch's forward passes that hold no token of an example.
 
-    The bins of a pass stand end to end: only what fills the last step up to `batch` bins is padding.
+    The bins of a pass stand end to end: only what fills the last step up to its bins is padding. An encoder-decoder's
+    sources and targets are padded, each to the longest of the pass.
     """
-    spare = (-len(file) % batch) * len(PADDING_BIN.tokens)
-    return spare / max(1, sum(file.sizes) + spare)
+    order, batch, places = shuffled(len(file), seed, 0), train.global_batch_size, 0
+    for step in range(-(-len(order) // batch)):
+        numbers = step_bins(order, file.sizes, step, batch)
+        for rank in range(workers):
+            for micro in micro_batches(numbers, rank, workers, train.sequences_per_pass):
+                sizes = [len(PADDING_BIN.tokens) if number is None else file.sizes[number] for number in micro]
+                if not seq2seq:
+                    places += sum(sizes)
+                    continue
+                targets = [0 if number is None else file.taught[number] for number in micro]
+                sources = [size - target for size, target in zip(sizes, targets, strict=True)]
+                places += (max(sources) + max(targets)) * len(micro)
+    return 1 - sum(file.sizes) / places if places else 0.0

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from pipelines.models.companions import write_companions
-from pipelines.models.load import load_causal_lm, quiet_transformers
+from pipelines.models.kind import is_encoder_decoder
+from pipelines.models.load import load_model, quiet_transformers
 from pipelines.models.quantised import quantising_options
 from pipelines.recipe import Train
 from pipelines.training.attention import attend_by_examples
@@ -17,6 +18,7 @@ from pipelines.training.losses import SupervisedLoss
 from pipelines.training.low_rank import quicken
 from pipelines.training.offload import offload_config
 from pipelines.training.preference import PreferenceLoss
+from pipelines.training.seq2seq_loss import Seq2SeqLoss
 
 
 def zero_stage(train: Train) -> int:
@@ -71,12 +73,13 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PreferenceLoss:
+def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PreferenceLoss | Seq2SeqLoss:
     """The base with adapters over it, or all of it trainable, in training mode."""
-    quantised = train.method == "qlora"
-    model: Any = load_causal_lm(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
+    quantised, seq2seq = train.method == "qlora", is_encoder_decoder(base_folder)
+    model: Any = load_model(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
     model.config.use_cache = False
-    attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size != 1)
+    if not seq2seq:
+        attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size != 1)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.trains_adapters:
@@ -94,7 +97,7 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | 
             use_rslora=train.use_rslora,
             use_dora=train.use_dora,
             target_modules=targets,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
         )
         # DeepSpeed keeps the 32-bit masters: adapters in the model's own dtype need no casts in each layer.
         model = get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -109,6 +112,8 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | 
         compile_layers(model)
     model.train()
     same_calls = zero_stage(train) == 3
+    if seq2seq:
+        return Seq2SeqLoss(model)
     if train.objective == "sft":
         return SupervisedLoss(model, same_calls=same_calls)
     return PreferenceLoss(model, train.objective, train.beta, same_calls=same_calls)

@@ -148,12 +148,14 @@ def input_findings(figures: SideFigures, side: str = "train") -> tuple[Finding, 
         ("untaught", "train.supervision.nothing", "have no answer to learn and were left out", "Remove or mend them."),
         ("unended", "train.supervision.end", "do not teach where the answer ends", "Raise train.max_length, or use a "
          "base whose chat template closes the assistant's turn with a special token."),
+        ("earlier_answers", "train.supervision.earlier", "have answers before the last, which an encoder-decoder reads "
+         "and does not learn", "To learn them all, give each answer an example of its own."),
         ("escaped", "train.supervision.special", "", "Look whether these texts are meant to be there."),
     )  # fmt: skip
     return tuple(
         Finding(
             code=code + suffix,
-            severity="info" if name == "escaped" else "warning",
+            severity="info" if name in ("escaped", "earlier_answers") else "warning",
             message=f"{count} special tokens {where}stood in the text and were made plain text."
             if name == "escaped"
             else f"{count} of {figures.examples} examples {where}{what}.",

@@ -12,7 +12,7 @@ from cluster.settings import Settings
 from pipelines.data.corpus import Corpus
 from pipelines.data.example import text_of
 from pipelines.data.similarity.edges import Edges, joined
-from pipelines.models.load import find_base, load_causal_lm, load_tokenizer
+from pipelines.models.load import find_base, load_model, load_tokenizer
 from pipelines.models.precision import native_arithmetic
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import BaseModelChoice
@@ -130,7 +130,7 @@ class _States:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
-        self._model = load_causal_lm(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
+        self._model = load_model(folder, native_arithmetic(device)).to(device)  # type: ignore[arg-type]
         self.size = int(self._model.config.get_text_config().hidden_size)
 
     def of(self, texts: list[str], bar: Bar, done: int) -> "NDArray[np.float32]":
@@ -194,6 +194,8 @@ def _pooled(model: Any, encoded: list[list[int]], bar: Bar, done: int) -> "NDArr
     import numpy as np
     import torch
 
+    # Of an encoder-decoder what the encoder makes of the text.
+    states_of = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     vectors = np.zeros((len(encoded), model.config.get_text_config().hidden_size), np.float32)
     # Texts of like length together: little padding.
     order = [place for place in np.argsort([len(ids) for ids in encoded], kind="stable").tolist() if encoded[place]]
@@ -209,7 +211,7 @@ def _pooled(model: Any, encoded: list[list[int]], bar: Bar, done: int) -> "NDArr
             mask[line, : len(encoded[place])] = 1
         ids, mask = ids.to(model.device), mask.to(model.device)
         with torch.inference_mode():
-            states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float()
+            states = states_of(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float()
         weights = mask.unsqueeze(-1)
         vectors[places] = ((states * weights).sum(dim=1) / weights.sum(dim=1)).cpu().numpy()
         tokens += int(mask.sum())

@@ -143,5 +143,8 @@ def test_the_share_of_padding_is_that_of_the_passes(workspace, tokenizer):
     )
     file = BinFile(workspace.fetch(stored.address) / "train.arrow")
 
-    assert padding_share(file, 1) == padding_share(file, len(file)) == 0.0
-    assert padding_share(file, len(file) + 3) == pytest.approx(6 / (sum(file.sizes) + 6))
+    assert len(file) == 33
+    assert padding_share(file, settings(global_batch_size=1), 0, 1) == 0.0
+    # 31 places of 64 are filled, with two tokens each.
+    share = padding_share(file, settings(global_batch_size=64), 0, 2)
+    assert share == pytest.approx(62 / (sum(file.sizes) + 62))

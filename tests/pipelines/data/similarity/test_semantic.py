@@ -32,6 +32,12 @@ def corpus(tmp_path):
     return written(tmp_path / "corpus", messages, [normalise(text) for text in TEXTS], 0.99)
 
 
+def test_of_an_encoder_decoder_the_encoder_gives_the_vectors(corpus, tiny_t5, tmp_path):
+    vectors = embed(corpus, np.arange(len(TEXTS)), tiny_t5, "", QUIET, tmp_path / "a.npy").units
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[3] > vectors[0] @ vectors[1]
+
+
 def test_a_text_has_a_unit_vector_whatever_stands_beside_it(corpus, tiny_model, tmp_path, monkeypatch):
     rows = np.arange(len(TEXTS))
     together = np.array(embed(corpus, rows, tiny_model, "", QUIET, tmp_path / "a.npy").units)
