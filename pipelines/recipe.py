@@ -146,7 +146,7 @@ class Train(Section):
     """Training ends at the next step, with a validation and the best kept, when it has taken so many hours, those
     before a resume included; a sweep's trials have sweep.max_steps instead."""
     max_cost: PositiveFloat | None = None
-    """The same for money: hours x cluster.num_workers x cluster.price_per_hour."""
+    """The same for money: the workers' hours x cluster.price_per_hour."""
     logging_steps: Annotated[int, Field(ge=1)] = 1
     """Steps between readings of the loss: in between nothing waits for the device; a stop, a budget and a loss that
     is no number are noticed then."""
@@ -333,6 +333,9 @@ class Cluster(Section):
 
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Training workers; one GPU each where there are GPUs."""
+    min_workers: Annotated[int, Field(ge=1)] | None = None
+    """Training begins, and goes on from its last checkpoint, with as few workers as these while there is no room for
+    num_workers, and takes more as they come; the global batch stays what it is. Without it: with all or none."""
     use_gpu: bool | Literal["auto"] = "auto"
     """`auto`: when the Ray cluster has GPUs, or could start them for the `accelerator_type` that is named."""
     accelerator_type: str | None = None
@@ -346,6 +349,12 @@ class Cluster(Section):
     """Trials of a sweep that run at the same time."""
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """What a worker costs per hour, in the currency of train.max_cost: a report then tells what training cost."""
+
+    @model_validator(mode="after")
+    def _fewest_are_not_most(self) -> "Cluster":
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}")
+        return self
 
 
 class Recipe(Section):

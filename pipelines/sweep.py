@@ -116,7 +116,8 @@ def share(recipe: Recipe, workspace: Workspace, progress: Progress) -> "Trials":
     return Trials(
         job=replace(job, device=place.device, checkpoints=""),
         sweep=sweep,
-        place=place,
+        # Trials are compared: each has all of its workers.
+        place=replace(place, min_workers=None),
         name=name,
         storage=workspace.uri("sweeps"),
         max_concurrent=recipe.cluster.max_concurrent_trials,

@@ -286,6 +286,7 @@ def judge(
         "utilisation": round(outcome["utilisation"], 4) if outcome["utilisation_of"] else None,
         "utilisation_of": outcome["utilisation_of"],
         **outcome["memory"],
+        "workers": outcome["workers"],
         "hours": round(outcome["spent_seconds"] / 3600, 4),
         "cost": None if outcome["cost"] is None else round(outcome["cost"], 4),
         "ended_by": outcome["ended_by"],

@@ -16,17 +16,16 @@ class Budget:
     max_cost: float | None = None
     price_per_hour: float | None = None
     """Of one worker."""
-    workers: int = 1
 
-    def cost(self, seconds: float) -> float | None:
-        """What so many seconds cost on all workers; None without a price."""
-        return None if self.price_per_hour is None else seconds / 3600 * self.workers * self.price_per_hour
+    def cost(self, worker_seconds: float) -> float | None:
+        """What so many seconds of workers cost, those of all of them summed; None without a price."""
+        return None if self.price_per_hour is None else worker_seconds / 3600 * self.price_per_hour
 
-    def ended(self, seconds: float) -> Kind:
+    def ended(self, seconds: float, worker_seconds: float) -> Kind:
         """Which budget so many seconds use up."""
         if self.max_hours is not None and seconds >= self.max_hours * 3600:
             return "max_hours"
-        cost = self.cost(seconds)
+        cost = self.cost(worker_seconds)
         return "max_cost" if self.max_cost is not None and cost is not None and cost >= self.max_cost else ""
 
     def described(self, kind: Kind) -> str:

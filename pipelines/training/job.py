@@ -68,6 +68,8 @@ class State:
     """Peaks in bytes, of the worker that has the highest."""
     spent_seconds: float = 0.0
     """Wall-clock of the loop, over all the times that the run was begun and resumed; each up to its last checkpoint."""
+    spent_worker_seconds: float = 0.0
+    """The same, summed over the workers: they may be more or fewer after a resume."""
     ended_by: Kind = ""
     """The budget that ended the run."""
     spike: Spike = field(default_factory=lambda: Spike(None, 1))

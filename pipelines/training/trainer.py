@@ -40,6 +40,7 @@ class Place:
     accelerator_type: str | None
     cpus_per_worker: float
     start_timeout_s: float = 900.0
+    min_workers: int | None = None
 
     @property
     def device(self) -> str:
@@ -48,9 +49,10 @@ class Place:
 
     @property
     def request(self) -> str:
-        """What each worker asks for, in words."""
+        """What the workers ask for, in words."""
         cpus = f"{self.cpus_per_worker:g} CPU"
-        return f"1 {self.accelerator_type or 'GPU'} and {cpus}" if self.use_gpu else cpus
+        each = f"1 {self.accelerator_type or 'GPU'} and {cpus}" if self.use_gpu else cpus
+        return f"{self.min_workers or self.num_workers} workers of {each}"
 
 
 def find_place(cluster: Cluster, workspace: Workspace) -> Place:
@@ -58,7 +60,12 @@ def find_place(cluster: Cluster, workspace: Workspace) -> Place:
     connect(workspace.settings)
     use_gpu = uses_gpu(cluster.use_gpu, cluster.accelerator_type)
     return Place(
-        cluster.num_workers, use_gpu, cluster.accelerator_type, cluster.cpus_per_worker, cluster.start_timeout_s
+        cluster.num_workers,
+        use_gpu,
+        cluster.accelerator_type,
+        cluster.cpus_per_worker,
+        cluster.start_timeout_s,
+        cluster.min_workers,
     )
 
 
@@ -84,7 +91,9 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
         train_loop_config={"job": job, "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if place.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=place.num_workers,
+            num_workers=(place.min_workers, place.num_workers)  # type: ignore[arg-type]
+            if place.min_workers
+            else place.num_workers,
             use_gpu=place.use_gpu,
             resources_per_worker=resources,
             accelerator_type=place.accelerator_type if place.use_gpu else None,
@@ -122,14 +131,18 @@ def fit(
     # In a thread: the main one shows progress, and Ctrl-C ends the stage instead of Ray's own exit with 0.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
+    # With a number of workers that may vary Ray waits for the fewest for ever.
+    deadline = time.monotonic() + place.start_timeout_s if place.min_workers else None
     with progress.bar("training", job.plan.steps) as bar:
-        follow(thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, on_event))
+        started = follow(
+            thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, place.num_workers, on_event), deadline
+        )
+    if not started or ("error" in ended and never_started(ended["error"])):
+        raise StageFailed(
+            f"No machines for {place.request} in {place.start_timeout_s:g} seconds.",
+            "Ask for less in the recipe's cluster section, add machines, or raise cluster.start_timeout_s.",
+        )
     if "error" in ended:
-        if never_started(ended["error"]):
-            raise StageFailed(
-                f"No machines for {place.num_workers} workers of {place.request} in {place.start_timeout_s:g} seconds.",
-                "Ask for less in the recipe's cluster section, add machines, or raise cluster.start_timeout_s.",
-            )
         raise StageFailed(f"Training failed: {cause_of(ended['error'])}", f"The workers' logs: {logs_folder()}")
     outcome: dict[str, Any] = ended["result"].return_value or {}
     if outcome.get("status") == "failed":
@@ -142,20 +155,33 @@ def fit(
     return outcome
 
 
-def follow(thread: threading.Thread, mailbox: Any, workspace: Workspace, show: Callable[[Event], None]) -> None:
-    """Hand on events and the wish to stop until the thread ends and the mailbox is empty."""
+def follow(
+    thread: threading.Thread,
+    mailbox: Any,
+    workspace: Workspace,
+    show: Callable[[Event], None],
+    deadline: float | None = None,
+) -> bool:
+    """Hand on events and the wish to stop until the thread ends and the mailbox is empty.
+
+    False when nothing was heard before the `deadline` (of `time.monotonic`).
+    """
     import ray
 
     polled, running = 0.0, True
     while running:
         running = thread.is_alive()
         for event in ray.get(mailbox.take.remote()):
+            deadline = None
             show(event)
+        if running and deadline is not None and time.monotonic() > deadline:
+            return False
         if running and time.monotonic() - polled > STOP_POLL_S:
             polled = time.monotonic()
             if stop_requested(workspace):
                 ray.get(mailbox.ask_stop.remote())
         thread.join(POLL_S)
+    return True
 
 
 def stop_requested(workspace: Workspace) -> bool:
@@ -168,8 +194,11 @@ def stop_requested(workspace: Workspace) -> bool:
 class _Shown:
     """Events on the terminal."""
 
-    def __init__(self, bar: Bar, progress: Progress, steps: int, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, bar: Bar, progress: Progress, steps: int, workers: int, on_event: Callable[[Event], None]
+    ) -> None:
         self._bar, self._progress, self._steps, self._on_event = bar, progress, steps, on_event
+        self._workers = workers
         self._validation = ""
         self._begun: tuple[float, int] | None = None
 
@@ -178,6 +207,8 @@ class _Shown:
         if kind in ("started", "baseline"):
             # The time left is told by steps and the validations between them, not by the start.
             self._begun = (event["time"], event["step"])
+        if kind == "joined" and event["workers"] < self._workers:
+            self._progress.say(f"training with {event['workers']} of {self._workers} workers: more had no room.")
         if kind == "resumed":
             self._progress.say(f"resumed from the checkpoint of step {event['step']}.")
         elif kind == "preempted":

@@ -103,6 +103,7 @@ class Loop:
         self.train, self.plan = Train.model_validate(job.train), job.plan
         self.device = torch.device(f"cuda:{torch.cuda.current_device()}") if job.device == "cuda" else "cpu"
         prepare_process(job.device, job.seed)
+        self._say("joined", workers=world)
         self.train = self.train.model_copy(update={"dtype": agreed_arithmetic(self.train.dtype, job.device)})
         self.objective = objective_of(self.train, self.device)
         self.workspace = Workspace()
@@ -146,11 +147,9 @@ class Loop:
             spike=divergence.Spike(self.train.divergence_factor, self.train.divergence_steps),
         )
         # A trial has its steps; cut by time it would be compared with others after fewer.
-        self.budget = (
-            Budget() if job.rungs else Budget(self.train.max_hours, self.train.max_cost, job.price_per_hour, world)
-        )
+        self.budget = Budget() if job.rungs else Budget(self.train.max_hours, self.train.max_cost, job.price_per_hour)
         self.readings = Readings()
-        self._spent_before, self._validation_s, self._polled = 0.0, 0.0, 0.0
+        self._clocked, self._validation_s, self._polled = self._began, 0.0, 0.0
 
     def _base_here(self) -> Path:
         """The base on this worker's machine, the very one that the driver saw."""
@@ -191,7 +190,7 @@ class Loop:
                 self._validated()
             leaving = self.preemption.noticed()
             if self.keeping and (validates or asked or leaving):
-                self.state.spent_seconds = self._spent()
+                self._clock()
                 self.keeping.write(self.state)
                 if leaving:
                     self._say("preempted", step=self.state.step, seconds=self.preemption.seconds_left())
@@ -230,10 +229,11 @@ class Loop:
         return {
             "status": status,
             "stopped_because": stopped,
+            "workers": self.world,
             "dtype": self.train.dtype,
             "per_device_train_batch_size": self.train.per_device_train_batch_size,
             "batch_probe": asdict(self.probed) if self.probed else None,
-            "cost": self.budget.cost(self.state.spent_seconds),
+            "cost": self.budget.cost(self.state.spent_worker_seconds),
             "utilisation": self.state.busy_seconds / max(1e-9, self.state.seconds * self.world),
             "utilisation_of": self.meter.measure,
             "kept_step": self.state.step,
@@ -244,8 +244,12 @@ class Loop:
     def _validates(self, step: int) -> bool:
         return step in self.job.rungs if self.job.rungs else self.plan.validates(step)
 
-    def _spent(self) -> float:
-        return self._spent_before + time.monotonic() - self._began
+    def _clock(self) -> None:
+        """Add what was spent since the last call."""
+        now = time.monotonic()
+        self.state.spent_seconds += now - self._clocked
+        self.state.spent_worker_seconds += (now - self._clocked) * self.world
+        self._clocked = now
 
     def _step(self) -> bool:
         """One optimiser step over the global batch; whether a stop was asked for."""
@@ -289,13 +293,15 @@ class Loop:
         """Take in the steps since the last reading, all workers together; whether a stop was asked for."""
         state, readings, count = self.state, self.readings, len(self.readings.weights)
         lost = read.lost is not None or not all(map(math.isfinite, read.norms))
-        state.spent_seconds = self._spent()
+        self._clock()
         # Ending takes a validation: it is part of the budget.
-        ended = KINDS.index(self.budget.ended(state.spent_seconds + self._validation_s)) if self.rank == 0 else 0
+        left = self._validation_s
+        ended_by = self.budget.ended(state.spent_seconds + left, state.spent_worker_seconds + left * self.world)
+        ended = KINDS.index(ended_by) if self.rank == 0 else 0
         busy = self.meter.busy(readings.tokens, readings.taught // self.world)
         own = map(float, (lost, asked, self.preemption.due(), ended, readings.tokens))
         sums = summed([*own, busy, *read.figures, *read.losses], self.device)
-        any_lost, stops, polls, ended_by, tokens, busy = sums[:6]
+        any_lost, stops, polls, spent, tokens, busy = sums[:6]
         figures, losses = sums[6 : 6 + len(read.figures)], sums[6 + len(read.figures) :]
         if any_lost:
             self._refuse_lost(read)
@@ -310,7 +316,7 @@ class Loop:
         state.since_loss += sum(losses)
         state.since_weight += sum(weights)
         state.busy_seconds += busy
-        state.ended_by = KINDS[int(ended_by)]
+        state.ended_by = KINDS[int(spent)]
         self.readings = Readings()
         self._say(
             "step",
@@ -422,7 +428,6 @@ class Loop:
         if state is None:
             return
         self.state = state
-        self._spent_before = state.spent_seconds
         self._say("resumed", step=state.step, steps=self.plan.steps)
 
     def _stop_asked(self) -> bool:

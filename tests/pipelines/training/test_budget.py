@@ -7,12 +7,12 @@ from pipelines.training.verdicts import budget_findings
 
 
 def test_a_budget_counts_all_workers_and_names_itself():
-    budget = Budget(max_hours=2, max_cost=10, price_per_hour=3, workers=4)
-    assert budget.cost(1800) == 6.0
-    assert budget.ended(1800) == ""
-    assert budget.ended(3000) == "max_cost"
-    assert Budget(max_hours=2).ended(7200) == "max_hours"
-    assert Budget().ended(1e12) == ""
+    budget = Budget(max_hours=2, max_cost=10, price_per_hour=3)
+    assert budget.cost(4 * 1800) == 6.0
+    assert budget.ended(1800, 4 * 1800) == ""
+    assert budget.ended(3000, 4 * 3000) == "max_cost"
+    assert Budget(max_hours=2).ended(7200, 7200) == "max_hours"
+    assert Budget().ended(1e12, 1e12) == ""
     assert "12 (train.max_cost) at 3 per worker-hour" in Budget(max_cost=12, price_per_hour=3).described("max_cost")
 
 

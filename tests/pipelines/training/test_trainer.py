@@ -106,14 +106,38 @@ def test_checkpoints_of_an_earlier_version_are_refused_with_both_ways_out(make_j
     assert "--fresh" in refused.value.remedy
 
 
-def test_workers_that_find_no_place_end_the_run_with_a_sentence(make_job, ray_cluster):
+def test_with_room_for_fewer_workers_those_train(make_job, ray_cluster, alone, capsys):
+    import dataclasses
+
+    import ray
+
+    from pipelines.training.trainer import fit
+
+    half = ray.cluster_resources()["CPU"] // 2
+    asked = dataclasses.replace(place(4), min_workers=1, cpus_per_worker=half)
+    outcome = fit(make_job("fewer", SHORT), asked, "fewer", ray_cluster, Progress(), lambda event: None)
+
+    assert 1 <= outcome["workers"] <= 2
+    assert f"training with {outcome['workers']} of 4 workers" in capsys.readouterr().err
+    assert outcome["last_validation_loss"] == pytest.approx(alone["last_validation_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("fewest", [None, 1])
+def test_workers_that_find_no_place_end_the_run_with_a_sentence(make_job, ray_cluster, fewest):
     import dataclasses
 
     from pipelines.training.trainer import fit
 
-    asked = dataclasses.replace(place(), cpus_per_worker=1000.0, start_timeout_s=2.0)
+    asked = dataclasses.replace(place(), cpus_per_worker=1000.0, start_timeout_s=2.0, min_workers=fewest)
     with pytest.raises(StageFailed, match="No machines for 1 workers of 1000 CPU in 2 seconds") as ended:
-        fit(make_job("nowhere"), asked, "nowhere", ray_cluster, Progress(quiet=True), lambda event: None)
+        fit(
+            make_job(f"nowhere-{fewest}"),
+            asked,
+            f"nowhere-{fewest}",
+            ray_cluster,
+            Progress(quiet=True),
+            lambda event: None,
+        )
     assert "cluster.start_timeout_s" in ended.value.remedy
 
 

@@ -55,3 +55,14 @@ def test_two_workers_at_every_stage_learn_what_one_learns_alone(outcomes):
         assert together["supervised_tokens"] == alone["supervised_tokens"]
     for like in ALONE:
         assert outcomes[like]["last_validation_loss"] < outcomes[like]["baseline_loss"]
+
+
+def test_a_number_of_workers_that_does_not_divide_the_batch_learns_the_same(make_job, run, tmp_path):
+    settings = SHORT | {"per_device_train_batch_size": 2}
+    [(outcome, _)] = run_workers(tmp_path, [(make_job("three", settings, ROWS, checkpoints=""), None)], world=3)
+    alone, _ = run(make_job("one", settings, ROWS, checkpoints=""))
+
+    assert outcome["workers"] == 3
+    assert outcome["supervised_tokens"] == alone["supervised_tokens"]
+    for one, three in zip(alone["history"], outcome["history"], strict=True):
+        assert three == pytest.approx(one, rel=0.01, abs=1e-3)
