@@ -16,7 +16,6 @@ from pipelines.training.attention import attend_by_examples
 from pipelines.training.compiling import compile_layers
 from pipelines.training.losses import SupervisedLoss
 from pipelines.training.low_rank import quicken
-from pipelines.training.offload import offload_config
 from pipelines.training.preference import PreferenceLoss
 from pipelines.training.seq2seq_loss import Seq2SeqLoss
 
@@ -42,13 +41,16 @@ def accumulation(train: Train, world: int) -> int:
 def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
+    for kind in ("offload_optimizer", "offload_param"):
+        if (device := getattr(train.deepspeed, kind)) != "none":
+            zero[kind] = {"device": device}
     width, passes = train.sequences_per_pass, accumulation(train, world)
     return {
         "train_batch_size": passes * width * world,
         "train_micro_batch_size_per_gpu": width,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": train.max_grad_norm,
-        "zero_optimization": zero | offload_config(train.deepspeed),
+        "zero_optimization": zero,
         "bf16": {"enabled": train.dtype == "bfloat16"},
         # Gradients of many micro-batches are summed: in 16 bits the small ones would be lost.
         "data_types": {"grad_accum_dtype": "fp32"},

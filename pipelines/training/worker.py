@@ -31,7 +31,6 @@ from pipelines.training.keeping import Keeping
 from pipelines.training.losses import unwrapped
 from pipelines.training.meter import Meter
 from pipelines.training.objectives import Preferences, objective_of
-from pipelines.training.offload import check_offload
 from pipelines.training.overfit import overfit_at, paired_difference
 from pipelines.training.preemption import Preemption
 from pipelines.training.probe import Found, found_batch
@@ -114,7 +113,6 @@ class Loop:
             validation = BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
             self.tokenizer = checked_tokenizer(self.base_folder, job.base.get("chat_template", ""))
-            check_offload(self.train.deepspeed)
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error

@@ -6,42 +6,20 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UserError
-from pipelines.recipe import DeepSpeed, Train
+from pipelines.recipe import Train
 from pipelines.training.compiling import compile_layers
-from pipelines.training.offload import check_offload, offload_config
+from pipelines.training.engine import deepspeed_config
 from tests.pipelines.training.conftest import loss_of_export
 
 SHORT = {"max_steps": 3, "eval_steps": 1, "learning_rate": 3e-3}
 
 
 def test_what_deepspeed_is_told_of_offload():
-    both = DeepSpeed(stage=3, offload_optimizer="nvme", offload_param="cpu", nvme_path="/fast")
+    given = {"stage": 3, "offload_optimizer": "cpu", "offload_param": "cpu"}
+    told = deepspeed_config(Train.model_validate({"deepspeed": given}), 1)["zero_optimization"]
 
-    assert offload_config(DeepSpeed()) == {}
-    assert offload_config(both) == {
-        "offload_optimizer": {"device": "nvme", "nvme_path": "/fast"},
-        "offload_param": {"device": "cpu"},
-    }
-
-
-def test_a_disk_that_is_not_there_is_refused_with_a_remedy(tmp_path):
-    check_offload(DeepSpeed(stage=2, offload_optimizer="cpu"))
-    with pytest.raises(UserError, match="is no folder") as refused:
-        check_offload(DeepSpeed(stage=3, offload_param="nvme", nvme_path=str(tmp_path / "gone")))
-    assert "offload to cpu" in refused.value.remedy
-
-
-@pytest.mark.cluster
-def test_a_machine_without_libaio_is_told_what_to_install(tmp_path, monkeypatch):
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    deepspeed = DeepSpeed(stage=3, offload_param="nvme", nvme_path=str(tmp_path))
-    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda builder, verbose: False)
-    with pytest.raises(UserError, match="needs the library libaio") as refused:
-        check_offload(deepspeed)
-    assert "libaio-dev" in refused.value.remedy
-    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda builder, verbose: True)
-    check_offload(deepspeed)
+    assert told["offload_optimizer"] == told["offload_param"] == {"device": "cpu"}
+    assert "offload_param" not in deepspeed_config(Train(), 1)["zero_optimization"]
 
 
 def test_a_base_is_read_in_4_bits_with_quantised_constants(monkeypatch):
