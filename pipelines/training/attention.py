@@ -5,6 +5,7 @@ other one. Here each example goes through the kernel by itself: the work is that
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -19,9 +20,19 @@ SEGMENTS = "sluice_segments"
 """The name under which transformers knows it."""
 
 ENDS = "example_ends"
-"""The keyword that carries the ends of the row's examples through the model."""
+"""The keyword that carries the row's `Ends` through the model."""
 SHORT = 512
 """Tokens up to which an example's attention weights are kept: 2 bytes for each pair of places and head."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where each example of a row ends.
+
+    An object, not a tuple: torch.compile would make a graph of its own for each number of examples.
+    """
+
+    places: tuple[int, ...]
 
 
 def attend_by_examples(model: Any, *, packed: bool) -> None:
@@ -44,6 +55,7 @@ def attend_by_examples(model: Any, *, packed: bool) -> None:
         )
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: Any,
     query: Tensor,
@@ -59,10 +71,10 @@ def attend(
 
     Raises ValueError for what it does not know: a model that needs it must keep transformers' own way.
     """
-    ends: Sequence[int] | None = options.get(ENDS)
+    ends: Ends | None = options.get(ENDS)
     if ends is None or attention_mask is not None or options.get("softcap") is not None or len(query) != 1:
         raise ValueError("attention by examples needs one row, its ends, and neither mask nor soft cap")
-    lengths = [end - start for start, end in pairwise((0, *ends))]
+    lengths = [end - start for start, end in pairwise((0, *ends.places))]
     if query.device.type == "cpu" and max(lengths) <= SHORT and not dropout and not sliding_window:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         output: Tensor = ShortAttention.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
@@ -181,7 +193,7 @@ def _logits(model: Any, tokens: Tensor, ends: Sequence[int]) -> Tensor:
         position_ids=positions[None].to(device),
         attention_mask=None,
         use_cache=False,
-        **({ENDS: tuple(ends)} if model.config._attn_implementation == SEGMENTS else {}),
+        **({ENDS: Ends(tuple(ends))} if model.config._attn_implementation == SEGMENTS else {}),
     )
     logits: Tensor = output.logits[0].float()
     return logits

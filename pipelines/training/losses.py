@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.data.packing import positions
-from pipelines.training.attention import ENDS, SEGMENTS
+from pipelines.training.attention import ENDS, SEGMENTS, Ends
 from pipelines.training.bins import Bin
 from pipelines.training.together import highest
 
@@ -102,7 +102,7 @@ def entropy(
         "use_cache": False,
     }
     if inner.config._attn_implementation == SEGMENTS:
-        inputs[ENDS] = ends
+        inputs[ENDS] = Ends(ends)
     wanted = targets[:, 1:]
     labels = tokens[:, 1:][wanted]
     if head is None or backbone is None or backbone is inner or _alters_logits(inner.config):

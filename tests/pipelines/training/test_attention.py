@@ -5,7 +5,7 @@ import torch
 
 from cluster.errors import UserError
 from pipelines.training import attention
-from pipelines.training.attention import ENDS, SEGMENTS, attend, attend_by_examples, keeps_apart
+from pipelines.training.attention import ENDS, SEGMENTS, Ends, attend, attend_by_examples, keeps_apart
 
 
 def small(kind="Llama", **settings):
@@ -36,7 +36,7 @@ def test_a_packed_row_gets_the_logits_and_gradients_of_the_masked_row(kind, shor
     model.zero_grad()
     attend_by_examples(model, packed=True)
     assert model.config._attn_implementation == SEGMENTS
-    apart = packed_logits(model, lengths, **{ENDS: ends})
+    apart = packed_logits(model, lengths, **{ENDS: Ends(ends)})
     apart.square().mean().backward()
 
     assert torch.allclose(apart, masked, atol=1e-5)
@@ -48,7 +48,7 @@ def test_a_sliding_window_is_kept_within_each_example():
     masked = packed_logits(model, (3, 20, 9))
     attend_by_examples(model, packed=True)
     assert model.config._attn_implementation == SEGMENTS
-    assert torch.allclose(packed_logits(model, (3, 20, 9), **{ENDS: (3, 23, 32)}), masked, atol=1e-5)
+    assert torch.allclose(packed_logits(model, (3, 20, 9), **{ENDS: Ends((3, 23, 32))}), masked, atol=1e-5)
 
 
 def test_a_model_with_a_soft_cap_keeps_its_own_way():
@@ -76,7 +76,7 @@ def test_what_it_does_not_know_is_an_error_and_never_a_guess():
     with pytest.raises(ValueError, match="its ends"):
         attend(None, states, states, states, None)
     with pytest.raises(ValueError, match="soft cap"):
-        attend(None, states, states, states, None, softcap=30.0, **{ENDS: (4,)})
+        attend(None, states, states, states, None, softcap=30.0, **{ENDS: Ends((4,))})
 
 
 def test_the_gradients_of_short_attention_are_its_own_differences():
