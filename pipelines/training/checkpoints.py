@@ -116,18 +116,6 @@ class CheckpointStore:
         fs.copy_files(self._folder(step), str(target), source_filesystem=self._files)
         return target
 
-    def newest_whole(self) -> tuple[int | None, dict[int, str]]:
-        """The newest checkpoint whose files are as they were written, and why newer ones were set aside."""
-        aside: dict[int, str] = {}
-        for step in reversed(self.complete()):
-            with tempfile.TemporaryDirectory() as scratch:
-                problem = self.verify(step, self.fetch(step, Path(scratch)))
-            if problem is None:
-                return step, aside
-            aside[step] = problem
-            self.set_aside(step)
-        return None, aside
-
     def set_aside(self, step: int) -> None:
         """Out of the way but not deleted: a person may want to see what happened."""
         target = f"{self._root}/damaged-{step:08d}"

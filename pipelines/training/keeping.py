@@ -23,13 +23,8 @@ class Keeping:
 
     def __init__(self, address: str, engine: Any, rank: int, world: int, tell: Callable[..., None]) -> None:
         """`tell(kind, **values)` hands an event to the driver, from whichever worker and thread."""
-        self._store, self._engine, self._rank, self._world, self._tell = (
-            CheckpointStore(address),
-            engine,
-            rank,
-            world,
-            tell,
-        )
+        self._store, self._engine = CheckpointStore(address), engine
+        self._rank, self._world, self._tell = rank, world, tell
         self._uploads: Uploads | None = None
         self._learnt: list[list[int]] = []
         self.timeline = Timeline()

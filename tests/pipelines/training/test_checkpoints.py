@@ -26,16 +26,16 @@ def test_a_checkpoint_counts_when_every_worker_has_written_its_manifest(store, f
     assert store.complete() == [4]
 
 
-def test_a_missing_byte_is_noticed_and_the_checkpoint_before_is_used(store, folder, tmp_path):
+def test_a_missing_byte_is_noticed_and_what_is_set_aside_counts_no_more(store, folder, tmp_path):
     store.save(4, folder, 0, 1)
     store.save(8, folder, 0, 1)
     damaged = tmp_path / "run" / "step-00000008" / "state" / "weights.pt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
 
-    newest, aside = store.newest_whole()
-
-    assert newest == 4
-    assert aside == {8: "state/weights.pt has 199 bytes instead of 200"}
+    problem = store.verify(8, store.fetch(8, tmp_path))
+    assert problem == "state/weights.pt has 199 bytes instead of 200"
+    assert store.verify(4, store.fetch(4, tmp_path)) is None
+    store.set_aside(8)
     assert (tmp_path / "run" / "damaged-00000008").is_dir()
     assert store.complete() == [4]
 
@@ -45,7 +45,7 @@ def test_a_changed_byte_is_noticed(store, folder, tmp_path):
     path = tmp_path / "run" / "step-00000004" / "state" / "weights.pt"
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
 
-    assert store.newest_whole() == (None, {4: "state/weights.pt has other content than was written"})
+    assert store.verify(4, store.fetch(4, tmp_path)) == "state/weights.pt has other content than was written"
 
 
 def test_a_manifest_that_was_cut_off_does_not_count(store, folder, tmp_path):
