@@ -1,10 +1,20 @@
 """Packing into bins."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.packing import pack, positions, shuffled
+from pipelines.data import packing
+from pipelines.data.packing import positions, shuffled
+
+
+def pack(lengths, capacity):
+    """The bins as lists."""
+    order, held = packing.pack(np.array(lengths, np.int32), capacity)
+    assert held.sum() == len(order)
+    return [part.tolist() for part in np.split(order, np.cumsum(held)[:-1])] if len(held) else []
+
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=200)
 
