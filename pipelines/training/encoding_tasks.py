@@ -53,7 +53,8 @@ def encode_in_tasks(
                 cast(Any, _Encoder),
                 batch_size=1,
                 batch_format="pyarrow",
-                fn_constructor_args=(uri, str(base), ray.put(files_of(base)), train),
+                fn_constructor_args=(uri, str(base), train),
+                fn_kwargs={"files": ray.put(files_of(base))},
                 compute=ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=AHEAD),
             )
         with closing(_packets(encoded)) as packets:
@@ -68,10 +69,10 @@ def _waiting(blocks: "Iterator[pa.RecordBatch]", workspace: "Workspace") -> Iter
     import pyarrow as pa
 
     uri = workspace.uri("waiting", f"{uuid4().hex}.arrow")
-    files, path = _place(uri)
-    files.create_dir(path.rpartition("/")[0], recursive=True)
+    storage, path = _place(uri)
+    storage.create_dir(path.rpartition("/")[0], recursive=True)
     first, count = next(blocks), 0
-    with files.open_output_stream(path) as sink:
+    with storage.open_output_stream(path) as sink:
         try:
             with pa.ipc.new_file(sink, first.schema) as writer:
                 for block in chain([first], blocks):
@@ -80,7 +81,7 @@ def _waiting(blocks: "Iterator[pa.RecordBatch]", workspace: "Workspace") -> Iter
             sink.close()
             yield uri, count
         finally:
-            files.delete_file(path)
+            storage.delete_file(path)
 
 
 def _place(uri: str) -> "tuple[fs.FileSystem, str]":
@@ -100,24 +101,24 @@ class _Encoder:
     A sentence for people travels as a note: raised here, the one that is heard would be that of the quickest process.
     """
 
-    def __init__(self, uri: str, base: str, files: "ray.ObjectRef[dict[str, bytes]]", train: Train) -> None:
-        self._uri, self._base, self._files, self._train = uri, base, files, train
+    def __init__(self, uri: str, base: str, train: Train) -> None:
+        self._uri, self._base, self._train = uri, base, train
         self._rows: Any = None
         self._tokenizer: Any = None
 
-    def __call__(self, batch: "pa.Table") -> "pa.Table":
+    def __call__(self, batch: "pa.Table", files: "ray.ObjectRef[dict[str, bytes]]") -> "pa.Table":
         import pyarrow as pa
 
         number = batch["number"][0].as_py()
-        examples, notes = self._sent(number)
+        examples, notes = self._sent(number, files)
         columns = {"number": [number], "examples": pa.array([examples], pa.binary()), "notes": [json.dumps(notes)]}
         return pa.table(columns)
 
-    def _sent(self, number: int) -> tuple[bytes, dict[str, Any]]:
+    def _sent(self, number: int, files: "ray.ObjectRef[dict[str, bytes]]") -> tuple[bytes, dict[str, Any]]:
         import pyarrow as pa
 
         try:
-            block = self._encoded(number)
+            block = self._encoded(number, files)
         except UserError as error:
             return b"", {"message": error.message, "remedy": error.remedy}
         sink = pa.BufferOutputStream()
@@ -125,15 +126,15 @@ class _Encoder:
             writer.write_batch(block.examples)
         return sink.getvalue().to_pybytes(), {"figures": asdict(block.figures), "shown": block.shown}
 
-    def _encoded(self, number: int) -> Block:
+    def _encoded(self, number: int, files: "ray.ObjectRef[dict[str, bytes]]") -> Block:
         if self._rows is None:
             import pyarrow as pa
 
             from pipelines.models.load import load_tokenizer
 
-            self._tokenizer = load_tokenizer(folder_here(self._base, self._files))
-            files, path = _place(self._uri)
-            self._rows = pa.ipc.open_file(files.open_input_file(path))
+            self._tokenizer = load_tokenizer(folder_here(self._base, files))
+            storage, path = _place(self._uri)
+            self._rows = pa.ipc.open_file(storage.open_input_file(path))
         return encode_block(self._tokenizer, self._rows.get_batch(number), self._train)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pipelines.workspace import Workspace
 
-ROWS_HERE = 20_000
+ROWS_HERE = 50_000
 """Sides of up to this many rows are encoded in this process: starting others would take longer."""
 
 BLOCK_BYTES = 256 * 2**10

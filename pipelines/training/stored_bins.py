@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.progress import Progress
     from pipelines.workspace import Workspace
 
-BINS_VERSION = 1
+BINS_VERSION = 2
 """Part of the bins' key: raise it when their layout changes."""
 
 BATCH_BINS = 1024
