@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import stage
@@ -11,9 +12,11 @@ from pipelines.stage import Outcome, Stage, require
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
+    from pipelines.data.spool import Spool
+    from pipelines.data.versioned.table import Side
     from pipelines.models.load import BaseFiles
-    from pipelines.training.bins import StoredBins
     from pipelines.training.job import Job
+    from pipelines.training.stored_bins import StoredBins
 
 TRAINING_VERSION = 1
 """Raise it when the loop learns something else from the same inputs."""
@@ -43,7 +46,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 def code_version() -> str:
     """Changes when the same inputs would train another model: a report or a checkpoint of before says nothing then."""
     from pipelines.data.chat import ENCODING_VERSION
-    from pipelines.training.bins import BINS_VERSION
+    from pipelines.training.stored_bins import BINS_VERSION
 
     return f"{TRAINING_VERSION}.{ENCODING_VERSION}.{BINS_VERSION}"
 
@@ -106,26 +109,23 @@ def prepare_bins(
 ) -> "StoredBins":
     """The encoded split for this base and these input settings, made once."""
     from pipelines.data.versioned.ledger import record_bins
-    from pipelines.data.versioned.table import read_side
-    from pipelines.models.load import load_tokenizer
+    from pipelines.data.versioned.sides_on_disk import sides_on_disk
     from pipelines.stages import load_stage
-    from pipelines.training.bins import bins_key, store_bins
+    from pipelines.training.encoding import read_columns
+    from pipelines.training.stored_bins import bins_key, store_bins
     from pipelines.training.verdicts import check_pairs, check_sides
 
     split = require(load_stage("split"), recipe, workspace)
     key = bins_key(split.produced["split"], base.fingerprint, train)
 
-    def rows() -> dict[str, list[tuple[str, ...]]]:
-        sides: dict[str, list[tuple[str, ...]]] = {}
-        for side in ("train", "validation"):
-            table = read_side(split, side)
-            if train.learns_from_pairs:
-                check_pairs(train.objective, side, len(table), table["rejected"].null_count)
-            names = ("id", "messages", *(("rejected",) if train.learns_from_pairs else ()))
-            sides[side] = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-        return sides
+    def sides(folder: Path) -> "dict[Side, Spool]":
+        found = sides_on_disk(split, ("train", "validation"), read_columns(train), folder)
+        if train.learns_from_pairs:
+            for side, rows in found.items():
+                check_pairs(train.objective, side, len(rows), rows.column("rejected").null_count)
+        return found
 
-    stored = store_bins(workspace, key, lambda: load_tokenizer(base.folder), rows, train, progress)
+    stored = store_bins(workspace, key, base.folder, sides, train, progress)
     check_sides(stored.train, stored.validation)
     record_bins(workspace, recipe.name, split, stored.address)
     return stored

@@ -62,8 +62,21 @@ class Workspace:
                 shutil.rmtree(partial)
         return target
 
-    def keep(self, folder: Path, *parts: str) -> str:
-        """Copy a local folder into storage under `parts`, complete or not at all; its address."""
+    def holds(self, uri: str) -> bool:
+        """Whether there is a file at `uri`."""
+        if "://" not in uri:
+            return Path(uri).is_file()
+        from pyarrow import fs
+
+        there, path = fs.FileSystem.from_uri(uri)
+        return bool(there.get_file_info(path).type == fs.FileType.File)
+
+    def keep(self, folder: Path, *parts: str, last: str = "") -> str:
+        """Copy a local folder into storage under `parts`, complete or not at all; its address.
+
+        Object stores have no rename: there a copy is complete when it holds the file `last`, which comes after the
+        others.
+        """
         address = self.uri(*parts)
         if self.is_local:
             target = Path(address)
@@ -80,7 +93,11 @@ class Workspace:
             there.create_dir(path, recursive=True)
             # Files of an earlier copy must not stand among the new ones.
             there.delete_dir_contents(path)
-            fs.copy_files(str(folder), address)
+            for file in sorted(folder.rglob("*"), key=lambda file: file == folder / last):
+                if file.is_file():
+                    inside = file.relative_to(folder).as_posix()
+                    there.create_dir(f"{path}/{inside}".rpartition("/")[0], recursive=True)
+                    fs.copy_files(str(file), f"{address}/{inside}")
         return address
 
     @cached_property

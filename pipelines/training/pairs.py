@@ -8,7 +8,7 @@ from typing import Any
 from cluster.errors import UserError
 from pipelines.data.chat import Encoded, encode
 from pipelines.recipe import Train
-from pipelines.training.bins import SideFigures, fit_length
+from pipelines.training.encoding import SideFigures, fit_length
 
 Pair = tuple[Encoded, Encoded]
 """Chosen and rejected."""

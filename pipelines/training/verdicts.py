@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.errors import UserError
 from pipelines.gates import Finding, Gate, decide
-from pipelines.training.bins import SideFigures
+from pipelines.training.encoding import SideFigures
 from pipelines.training.job import PREFERENCE_FIGURES
 
 MAX_LOST_SHARE = 0.05

@@ -1,29 +1,20 @@
 """Audit and split of very many rows, as a user runs them: seconds by part, memory of all processes together.
 
 `python -m tests.benchmarks.million_rows [--rows 100000] [--kind synthetic]` prints one line as JSON. The stages run in
-a process of their own; every fifth of a second the proportional set sizes (PSS) of all processes that it started are
-summed up, whoever their parent is by then: they are known by a variable of their environment. Shared memory is
-counted once, by what /dev/shm has grown (on a machine where nothing else uses it).
+a process of their own; its memory and that of all that it starts is measured as `memory.py` says.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import uuid
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.progress import Progress
-
-MARK = "SLUICE_MEASURED"
-EVERY_S = 0.2
+from tests.benchmarks.memory import watched
 
 
 def main() -> None:
@@ -95,35 +86,12 @@ class _Told(Progress):
         print(f"{self.parts[-1][0]:8.1f} s  {text}", file=sys.stderr, flush=True)
 
 
-@dataclass
-class Memory:
-    """The largest sums that were seen, in bytes."""
-
-    total: int = 0
-    """Of all processes' own memory, and of shared memory."""
-    largest: int = 0
-    """Of one process, its part of the shared memory included."""
-    shared: int = 0
-    processes: int = 0
-
-
 def measured(folder: Path, scratch: Path) -> dict[str, Any]:
     """Perform the stages in a process of their own and watch its memory."""
-    mark = uuid.uuid4().hex
     models = os.environ.get("SLUICE_MODELS") or str(Path.home() / ".sluice" / "models")
-    environment = os.environ | {MARK: mark, "SLUICE_STORAGE": str(scratch / "workspace"), "SLUICE_MODELS": models}
     command = [sys.executable, "-m", "tests.benchmarks.million_rows", "--perform", "--folder", str(folder)]
-    memory, over = Memory(), threading.Event()
-    watch = threading.Thread(target=_watch, args=(mark, memory, over), daemon=True)
-    started = time.monotonic()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        watch.start()
-        told, _ = process.communicate()
-    seconds = time.monotonic() - started
-    over.set()
-    watch.join()
-    if process.returncode:
-        raise SystemExit(f"the stages failed with {process.returncode}")
+    places = {"SLUICE_STORAGE": str(scratch / "workspace"), "SLUICE_MODELS": models}
+    told, memory, seconds = watched(command, places)
     found = json.loads(told.splitlines()[-1])
     rows = sum(found["rows"].values())
     return {
@@ -137,45 +105,6 @@ def measured(folder: Path, scratch: Path) -> dict[str, Any]:
         "processes": memory.processes,
         "parts": found["parts"],
     }
-
-
-def _watch(mark: str, memory: Memory, over: threading.Event) -> None:
-    before = _shared_memory()
-    ours: dict[str, bool] = {}
-    while not over.wait(EVERY_S):
-        own, largest, count = 0, 0, 0
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            if pid not in ours:
-                ours[pid] = _is_marked(pid, mark)
-            if ours[pid]:
-                pss, shared = _proportional(pid)
-                own, largest, count = own + pss - shared, max(largest, pss), count + (pss > 0)
-        shared = max(0, _shared_memory() - before)
-        memory.total = max(memory.total, own + shared)
-        memory.largest = max(memory.largest, largest)
-        memory.shared = max(memory.shared, shared)
-        memory.processes = max(memory.processes, count)
-
-
-def _is_marked(pid: str, mark: str) -> bool:
-    with suppress(OSError):
-        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    return False
-
-
-def _proportional(pid: str) -> tuple[int, int]:
-    """(PSS, the shared memory in it) in bytes; 0 of a process that has ended."""
-    with suppress(OSError):
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-        pss, shared = (int(fields[name].split()[0]) * 1024 for name in ("Pss", "Pss_Shmem"))
-        return pss, shared
-    return 0, 0
-
-
-def _shared_memory() -> int:
-    """Bytes in use of /dev/shm, files that nobody can see any more included."""
-    status = os.statvfs("/dev/shm")
-    return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 if __name__ == "__main__":

@@ -133,15 +133,15 @@ def task(folder: Path, examples: int) -> dict[str, Any]:
 
 def train_ours(wanted: dict[str, Any]) -> dict[str, float]:
     """Sluice's own loop with its DeepSpeed engine, as a worker runs it."""
-    from pipelines.models.load import load_tokenizer
     from pipelines.progress import Progress
     from pipelines.recipe import Train
     from pipelines.search.trials import join_group
     from pipelines.training import worker
-    from pipelines.training.bins import store_bins
     from pipelines.training.job import Job
     from pipelines.training.schedule import plan_steps
+    from pipelines.training.stored_bins import store_bins
     from pipelines.workspace import Workspace
+    from tests.pipelines.training.on_disk import on_disk
 
     train = Train(
         learning_rate=wanted["learning_rate"],
@@ -161,9 +161,7 @@ def train_ours(wanted: dict[str, Any]) -> dict[str, float]:
         "validation": [(f"v{i}", json.dumps(messages)) for i, messages in enumerate(wanted["validation_messages"])],
     }
     workspace = Workspace(replace(Workspace().settings, storage=wanted["folder"]))
-    stored = store_bins(
-        workspace, "0" * 12, lambda: load_tokenizer(wanted["base"]), lambda: rows, train, Progress(quiet=True)
-    )
+    stored = store_bins(workspace, "0" * 12, Path(wanted["base"]), on_disk(**rows), train, Progress(quiet=True))
     job = Job(
         train=train.model_dump(mode="json"),
         seed=wanted["seed"],

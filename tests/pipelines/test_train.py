@@ -10,7 +10,7 @@ from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
 from pipelines.training import verdicts
-from pipelines.training.bins import SideFigures
+from pipelines.training.encoding import SideFigures
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
 
 

@@ -113,18 +113,27 @@ def read_side(report: Report, side: Side) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    kept = [batch.filter(pc.equal(batch["split"], side)) for batch in read_verified(report)]
+    return pa.Table.from_batches(kept, schema()).sort_by("id")
+
+
+def read_verified(report: Report) -> "Iterator[pa.RecordBatch]":
+    """All rows of the split that `report` tells of, in no order.
+
+    Raises UserError when the table is gone and, after the last row, when it is not what the split left: who reads on
+    to the end has read the right rows.
+    """
     uri, version = report.produced["table"], int(report.produced["version"])
-    digest, kept = TableDigest(), [pa.RecordBatch.from_pylist([], schema())]
+    digest = TableDigest()
     for batch in read_batches(uri, version):
         digest.add(batch)
-        kept.append(batch.filter(pc.equal(batch["split"], side)))
-    found = digest.hexdigest()
-    if found != report.produced["split"] and version_1_fingerprint(uri, version) != report.produced["split"]:
+        yield batch
+    split = report.produced["split"]
+    if digest.hexdigest() != split and version_1_fingerprint(uri, version) != split:
         raise UserError(
             f"{uri}: version {version} is not what the split left.",
             "Something changed the table's files; run `sluice split RECIPE --fresh`.",
         )
-    return pa.Table.from_batches(kept).sort_by("id")
 
 
 def table_fingerprint(uri: str, version: int) -> str:

@@ -2,13 +2,19 @@
 
 import json
 import random
+import tempfile
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from pipelines.data.spool import Spool, SpoolWriter
 from pipelines.progress import Progress
 from pipelines.recipe import Train
-from pipelines.training.bins import store_bins
+from pipelines.training.encoding import encode_block, encoded_schema
 from pipelines.training.schedule import plan_steps
+from pipelines.training.stored_bins import store_bins, write_bins
+from tests.pipelines.training.on_disk import batch_of, on_disk
 from tests.pipelines.training.workers import run_here
 
 WORDS = [*map(str, range(100, 120)), "list", "map", "tree", "graph", "node", "edge", "path", "file", "line", "word"]
@@ -42,6 +48,18 @@ def preferences(count, seed=0):
     return rows
 
 
+def build_bins(tokenizer, rows, train):
+    """(bins as a table, what became of the examples, the first one shown) of rows in their order."""
+    block = encode_block(tokenizer, batch_of(rows), train)
+    with tempfile.TemporaryDirectory() as folder:
+        examples, bins = Path(folder, "examples"), Path(folder, "bins")
+        with SpoolWriter(examples, encoded_schema()) as writer:
+            writer.add(block.examples)
+        packed = train.packing and not block.figures.seq2seq
+        block.figures.bins = write_bins(Spool(examples), bins, train, packed=packed)
+        return pa.ipc.open_file(bins.read_bytes()).read_all(), block.figures, block.shown
+
+
 @pytest.fixture
 def run():
     """`run(job, stop_at=None)` -> (outcome, listener): the loop in this process."""
@@ -55,7 +73,6 @@ def make_job(workspace, tiny_model):
 
 
 def job_maker(workspace, model):
-    from pipelines.models.load import load_tokenizer
     from pipelines.training.job import Job
 
     def make(name="run", train=None, rows=None, **options):
@@ -73,9 +90,7 @@ def job_maker(workspace, model):
             | (train or {})
         )
         sides = rows or {"train": conversations(64), "validation": conversations(16, seed=1)}
-        stored = store_bins(
-            workspace, f"{name:0<12}", lambda: load_tokenizer(model), lambda: sides, settings, Progress(quiet=True)
-        )
+        stored = store_bins(workspace, f"{name:0<12}", model, on_disk(**sides), settings, Progress(quiet=True))
         values = {
             "train": settings.model_dump(mode="json"),
             "seed": 3,

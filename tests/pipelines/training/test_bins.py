@@ -7,17 +7,11 @@ import pytest
 from cluster.errors import UserError
 from pipelines.progress import Progress
 from pipelines.recipe import Train
-from pipelines.training.bins import (
-    BinFile,
-    bins_key,
-    build_bins,
-    encode_side,
-    micro_batches,
-    padding_share,
-    step_bins,
-    store_bins,
-)
-from tests.pipelines.training.conftest import conversations
+from pipelines.training.bins import BinFile, micro_batches, padding_share, step_bins
+from pipelines.training.encoding import encode_side
+from pipelines.training.stored_bins import bins_key, store_bins
+from tests.pipelines.training.conftest import build_bins, conversations
+from tests.pipelines.training.on_disk import on_disk
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +93,15 @@ def test_the_shown_example_has_its_answer_between_marks(tokenizer):
     assert shown["supervised_text"].endswith("<|im_end|>")
 
 
-def test_bins_are_encoded_once(workspace, tokenizer):
+def test_bins_are_encoded_once(workspace, tiny_model):
     asked = []
 
-    def rows():
+    def sides(folder):
         asked.append(1)
-        return {"train": conversations(9), "validation": conversations(3, seed=1)}
+        return on_disk(train=conversations(9), validation=conversations(3, seed=1))(folder)
 
     def go():
-        return store_bins(workspace, "k" * 64, lambda: tokenizer, rows, settings(), Progress(quiet=True))
+        return store_bins(workspace, "k" * 64, tiny_model, sides, settings(), Progress(quiet=True))
 
     assert go() == go()
     assert asked == [1]
@@ -136,11 +130,9 @@ def test_the_workers_of_a_step_read_each_bin_once_and_run_equally_often(world, w
     assert {len(part) for part in parts} == {8 // (world * width)}
 
 
-def test_the_share_of_padding_is_that_of_the_passes(workspace, tokenizer):
-    sides = {"train": conversations(33), "validation": conversations(3)}
-    stored = store_bins(
-        workspace, "p" * 64, lambda: tokenizer, lambda: sides, settings(packing=False), Progress(quiet=True)
-    )
+def test_the_share_of_padding_is_that_of_the_passes(workspace, tiny_model):
+    sides = on_disk(train=conversations(33), validation=conversations(3))
+    stored = store_bins(workspace, "p" * 64, tiny_model, sides, settings(packing=False), Progress(quiet=True))
     file = BinFile(workspace.fetch(stored.address) / "train.arrow")
 
     assert len(file) == 33

@@ -6,9 +6,9 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.recipe import Train
-from pipelines.training.bins import bins_key, build_bins
 from pipelines.training.pairs import encode_pairs
-from tests.pipelines.training.conftest import preferences
+from pipelines.training.stored_bins import bins_key
+from tests.pipelines.training.conftest import build_bins, preferences
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ from cluster.errors import UserError
 from pipelines.models.load import load_model, load_tokenizer
 from pipelines.progress import Progress
 from pipelines.recipe import Cluster, Train
-from pipelines.training.bins import PADDING_BIN, BinFile, build_bins, padding_share, store_bins
+from pipelines.training.bins import PADDING_BIN, BinFile, padding_share
 from pipelines.training.seq2seq_loss import Seq2SeqLoss
-from tests.pipelines.training.conftest import conversations, job_maker
+from pipelines.training.stored_bins import store_bins
+from tests.pipelines.training.conftest import build_bins, conversations, job_maker
+from tests.pipelines.training.on_disk import on_disk
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +24,10 @@ def tokenizer(tiny_t5):
 
 
 @pytest.fixture
-def bins(workspace, tokenizer):
+def bins(workspace, tiny_t5):
     """The bins of twenty conversations, stored."""
-    sides = {"train": conversations(20), "validation": conversations(4, seed=1)}
-    return store_bins(
-        workspace, "b" * 12, lambda: tokenizer, lambda: sides, Train(max_length=128), Progress(quiet=True)
-    )
+    sides = on_disk(train=conversations(20), validation=conversations(4, seed=1))
+    return store_bins(workspace, "b" * 12, tiny_t5, sides, Train(max_length=128), Progress(quiet=True))
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def file(workspace, bins):
     return BinFile(workspace.fetch(bins.address) / "train.arrow")
 
 
-def test_packing_does_not_apply_and_that_is_said(workspace, tokenizer, bins, capsys):
+def test_packing_does_not_apply_and_that_is_said(workspace, tiny_t5, bins, capsys):
     assert bins.train.seq2seq and bins.train.bins == bins.train.kept == 20
-    sides = {"train": conversations(2), "validation": conversations(2, seed=1)}
-    store_bins(workspace, "c" * 12, lambda: tokenizer, lambda: sides, Train(max_length=128), Progress())
+    sides = on_disk(train=conversations(2), validation=conversations(2, seed=1))
+    store_bins(workspace, "c" * 12, tiny_t5, sides, Train(max_length=128), Progress())
     assert "packing does not apply" in capsys.readouterr().err
 
 
