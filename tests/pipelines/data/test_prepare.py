@@ -216,14 +216,14 @@ def test_workers_that_have_no_tokenizer_get_the_drivers(dataset, ray_cluster, ti
     shutil.copytree(tiny_model, base)
     recipe = Recipe.model_validate(dataset("a.jsonl", ROWS).model_dump() | {"models": [{"base": str(base)}]})
     alone = prepare(recipe, ray_cluster, QUIET, tokens=True).column("tokens").to_pylist()
-    own = streaming._tokenizer_files
+    own = streaming.files_of
 
     def read_and_gone(folder):
         files = own(folder)
         base.rename(tmp_path / "elsewhere")
         return files
 
-    monkeypatch.setattr(streaming, "_tokenizer_files", read_and_gone)
+    monkeypatch.setattr(streaming, "files_of", read_and_gone)
     spread = prepare(recipe, ray_cluster, QUIET, tokens=True, fresh=True, small_bytes=0)
     assert spread.note.driver == "Ray Data" and spread.column("tokens").to_pylist() == alone
 
