@@ -48,6 +48,11 @@ class Place:
         return "cuda" if self.use_gpu else "cpu"
 
     @property
+    def resources(self) -> dict[str, float]:
+        """Of each worker, as Ray counts them."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
+
+    @property
     def request(self) -> str:
         """What the workers ask for, in words."""
         cpus = f"{self.cpus_per_worker:g} CPU"
@@ -85,7 +90,6 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
 
     # Ray hands it on to the controller, which otherwise asks for what nobody has for ever.
     os.environ[START_TIMEOUT] = str(place.start_timeout_s / START_ATTEMPTS)
-    resources: dict[str, float] = {"CPU": place.cpus_per_worker} | ({"GPU": 1.0} if place.use_gpu else {})
     return TorchTrainer(
         train_worker,  # type: ignore[arg-type]
         train_loop_config={"job": job, "mailbox": mailbox},
@@ -95,7 +99,7 @@ def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any,
             if place.min_workers
             else place.num_workers,
             use_gpu=place.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=place.resources,
             accelerator_type=place.accelerator_type if place.use_gpu else None,
         ),
         run_config=RunConfig(
@@ -118,6 +122,7 @@ def fit(
 
     Raises StageFailed when a worker failed beyond recovery, training diverged, or a stop was asked for.
     """
+    await_room(place)
     mailbox = open_mailbox()
     trainer = torch_trainer(job, place, name, workspace.uri("runs"), mailbox)
     ended: dict[str, Any] = {}
@@ -131,18 +136,11 @@ def fit(
     # In a thread: the main one shows progress, and Ctrl-C ends the stage instead of Ray's own exit with 0.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    # With a number of workers that may vary Ray waits for the fewest for ever.
-    deadline = time.monotonic() + place.start_timeout_s if place.min_workers else None
     with progress.bar("training", job.plan.steps) as bar:
-        started = follow(
-            thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, place.num_workers, on_event), deadline
-        )
-    if not started or ("error" in ended and never_started(ended["error"])):
-        raise StageFailed(
-            f"No machines for {place.request} in {place.start_timeout_s:g} seconds.",
-            "Ask for less in the recipe's cluster section, add machines, or raise cluster.start_timeout_s.",
-        )
+        follow(thread, mailbox, workspace, _Shown(bar, progress, job.plan.steps, place.num_workers, on_event))
     if "error" in ended:
+        if never_started(ended["error"]):
+            raise no_room(place)
         raise StageFailed(f"Training failed: {cause_of(ended['error'])}", f"The workers' logs: {logs_folder()}")
     outcome: dict[str, Any] = ended["result"].return_value or {}
     if outcome.get("status") == "failed":
@@ -155,33 +153,52 @@ def fit(
     return outcome
 
 
+def await_room(place: Place) -> None:
+    """Where the number of workers may vary, wait until there is room for the fewest: Ray would wait for ever.
+
+    Raises StageFailed when there is none in `place.start_timeout_s`.
+    """
+    if place.min_workers is None:
+        return
+    from ray.util import placement_group, remove_placement_group
+
+    each = place.resources | ({f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {})
+    # Asking reserves: an autoscaler starts machines for it.
+    group = placement_group([each] * place.min_workers)
+    try:
+        if not group.wait(place.start_timeout_s):
+            raise no_room(place)
+    finally:
+        remove_placement_group(group)
+
+
+def no_room(place: Place) -> StageFailed:
+    """That the workers found no machines."""
+    return StageFailed(
+        f"No machines for {place.request} in {place.start_timeout_s:g} seconds.",
+        "Ask for less in the recipe's cluster section, add machines, or raise cluster.start_timeout_s.",
+    )
+
+
 def follow(
     thread: threading.Thread,
     mailbox: Any,
     workspace: Workspace,
     show: Callable[[Event], None],
-    deadline: float | None = None,
-) -> bool:
-    """Hand on events and the wish to stop until the thread ends and the mailbox is empty.
-
-    False when nothing was heard before the `deadline` (of `time.monotonic`).
-    """
+) -> None:
+    """Hand on events and the wish to stop until the thread ends and the mailbox is empty."""
     import ray
 
     polled, running = 0.0, True
     while running:
         running = thread.is_alive()
         for event in ray.get(mailbox.take.remote()):
-            deadline = None
             show(event)
-        if running and deadline is not None and time.monotonic() > deadline:
-            return False
         if running and time.monotonic() - polled > STOP_POLL_S:
             polled = time.monotonic()
             if stop_requested(workspace):
                 ray.get(mailbox.ask_stop.remote())
         thread.join(POLL_S)
-    return True
 
 
 def stop_requested(workspace: Workspace) -> bool:
