@@ -255,7 +255,9 @@ def judge(
 
     file = BinFile(workspace.fetch(bins.address) / "train.arrow")
     seq2seq = bins.train.seq2seq
-    padding = padding_share(file, train, recipe.seed, recipe.cluster.num_workers, seq2seq=seq2seq)
+    # The arithmetic that was computed in and the sequences that fitted: `auto` depends on the machine.
+    resolved = train.model_copy(update={name: outcome[name] for name in ("dtype", "per_device_train_batch_size")})
+    padding = padding_share(file, resolved, recipe.seed, outcome["workers"], seq2seq=seq2seq)
     kept = verdicts.kept_loss(outcome)
     model = workspace.fetch(outcome["model"])
     figures = {
@@ -305,9 +307,7 @@ def judge(
         "history": outcome["history"],
         "stopped_because": outcome["stopped_because"],
         "winner": winner,
-        # The arithmetic that was computed in and the sequences that fitted: `auto` depends on the machine.
-        "resolved_train": train.model_dump(mode="json")
-        | {name: outcome[name] for name in ("dtype", "per_device_train_batch_size")},
+        "resolved_train": resolved.model_dump(mode="json"),
     }
     return Outcome(
         gates=(

@@ -116,6 +116,11 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
+def drawn(count: int, seed: int, most: int | None) -> list[int]:
+    """At most `most` of the numbers below `count`, chosen by the seed: the first bins hold the longest examples."""
+    return shuffled(count, seed, 0)[:most]
+
+
 def positions(lengths: Sequence[int]) -> list[int]:
     """Position ids of a bin: each example counts from 0, which is what keeps them from seeing each other."""
     return [position for length in lengths for position in range(length)]

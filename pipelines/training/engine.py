@@ -81,7 +81,8 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | 
     model: Any = load_model(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
     model.config.use_cache = False
     if not seq2seq:
-        attend_by_examples(model, packed=train.packing or train.per_device_train_batch_size != 1)
+        alone = not (train.packing or train.learns_from_pairs) and train.per_device_train_batch_size == 1
+        attend_by_examples(model, packed=not alone)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.trains_adapters:

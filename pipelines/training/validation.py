@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipelines.data.packing import shuffled
+from pipelines.data.packing import drawn
 from pipelines.training.bins import BinFile, micro_batches
 from pipelines.training.objectives import Objective
 from pipelines.training.overfit import by_loss, group_numbers, paired_difference
@@ -30,10 +30,8 @@ class Validation:
     ) -> None:
         """`groups`: example -> its group, for those that share one; `limit`: so many bins only, chosen by `seed`."""
         self.side, self._objective = side, objective
-        # A trial's choice is seeded: the first bins hold the longest examples.
-        chosen = shuffled(len(side), seed, 0)[:limit]
         # Of like length together.
-        self.bins = sorted(chosen, key=lambda i: (-side.sizes[i], i))
+        self.bins = sorted(drawn(len(side), seed, limit), key=lambda i: (-side.sizes[i], i))
         """Numbers of the side's bins that are measured."""
         self._first: dict[int, int] = {}
         self.ids: list[str] = []

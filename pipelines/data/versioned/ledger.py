@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cluster.errors import StageFailed
+from pipelines.data.packing import drawn
 from pipelines.data.sides.past import lookup
 from pipelines.data.sides.splitting import HELD_OUT, SIDES
 from pipelines.data.versioned.table import read_version
@@ -88,29 +89,31 @@ def record_bins(workspace: Workspace, recipe_name: str, split: Report, address: 
     Weights learn from the file of the training side, and the other one says when to stop (see `record_fit`).
     """
     for side, transform in (("train", WEIGHTS), ("validation", STOPPING)):
-        _record_ids(workspace, recipe_name, split, transform, side, _ids_in(workspace, address, side))
+        _record_ids(workspace, recipe_name, split, transform, side, _ids_of_bins(workspace, address, side))
 
 
-def record_choice(workspace: Workspace, recipe_name: str, split: Report, address: str, bins: int) -> None:
-    """Write down what the trials of a sweep were compared on: the first `bins` of the validation side's at `address`.
+def record_choice(workspace: Workspace, recipe_name: str, split: Report, address: str, seed: int, bins: int) -> None:
+    """Write down what the trials of a sweep were compared on: `bins` of the validation side's, drawn by the seed.
 
     Hyper-parameters that were chosen by a loss are fitted to the rows that it is of.
     """
-    ids = _ids_in(workspace, address, "validation", bins)
-    _record_ids(workspace, recipe_name, split, CHOICE, "validation", ids)
+    held = _ids_of_bins(workspace, address, "validation")
+    _record_ids(workspace, recipe_name, split, CHOICE, "validation", held.take(drawn(len(held), seed, bins)))
 
 
-def _ids_in(workspace: Workspace, address: str, side: str, bins: int | None = None) -> "pa.Array":
+def _ids_of_bins(workspace: Workspace, address: str, side: str) -> "pa.ChunkedArray":
     import pyarrow as pa
 
     file = workspace.fetch(address) / f"{side}.arrow"
-    ids = pa.ipc.open_file(pa.memory_map(str(file))).read_all()["ids"].slice(0, bins)
-    return pa.concat_arrays([pa.array([], pa.string()), *(chunk.flatten() for chunk in ids.chunks)])
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()["ids"]
 
 
 def _record_ids(
-    workspace: Workspace, recipe_name: str, split: Report, transform: str, side: str, ids: "pa.Array"
+    workspace: Workspace, recipe_name: str, split: Report, transform: str, side: str, held: "pa.ChunkedArray"
 ) -> None:
+    import pyarrow as pa
+
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(chunk.flatten() for chunk in held.chunks)])
     record_fit(workspace, recipe_name, split.produced["table"], int(split.produced["version"]), transform, side, ids)
 
 

@@ -37,6 +37,21 @@ def test_a_base_is_read_in_4_bits_with_quantised_constants(monkeypatch):
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("settings", "packed"),
+    [({}, True), ({"packing": False}, False), ({"packing": False, "objective": "orpo"}, True)],
+)
+def test_whatever_puts_several_texts_into_a_row_needs_a_base_that_keeps_them_apart(
+    tiny_model, monkeypatch, settings, packed
+):
+    from pipelines.training import engine
+
+    asked = []
+    monkeypatch.setattr(engine, "attend_by_examples", lambda model, *, packed: asked.append(packed))
+    engine.build_model(Train.model_validate({"dtype": "float32"} | settings), tiny_model, 0)
+    assert asked == [packed]
+
+
 def test_qlora_is_refused_where_no_worker_has_a_gpu():
     from pipelines.training.check import check_device
 

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import StageFailed
+from pipelines.data.packing import drawn
 from pipelines.data.versioned.ledger import (
     CHOICE,
     STOPPING,
@@ -79,7 +80,10 @@ def test_the_rows_of_a_training_are_those_in_its_bins(workspace, table, bins):
 
 def test_hyper_parameters_are_fitted_to_the_rows_that_trials_were_compared_on(workspace, table, bins):
     report = Report.model_construct(produced={"table": table, "version": "0"})
-    record_choice(workspace, "r", report, bins, 1)
-    (fit,) = check_fits(workspace, table, 0)
-    assert (fit.transform, fit.side, fit.rows, fit.problem) == (CHOICE, "validation", 1, None)
+    # Two seeds that draw different bins, as validation does.
+    seeds = [next(seed for seed in range(99) if drawn(2, seed, 1) == [number]) for number in (0, 1)]
+    for seed in seeds:
+        record_choice(workspace, "r", report, bins, seed, 1)
+    fits = check_fits(workspace, table, 0)
+    assert [(fit.transform, fit.side, fit.rows, fit.problem) for fit in fits] == [(CHOICE, "validation", 1, None)] * 2
     assert "may see validation alone" in problem_of(CHOICE, "test") and problem_of(CHOICE, "train")
