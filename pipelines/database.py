@@ -1,5 +1,7 @@
 """Opening the database: migrations, and SQLite set up for several processes."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from cluster.errors import UserError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30
+"""How long one process waits for another that writes to the same SQLite file."""
 
 
 def open_database(url: str) -> Engine:
@@ -31,10 +35,27 @@ def open_database(url: str) -> Engine:
 def _set_up_sqlite(connection: Any, _: Any) -> None:
     """Readers beside a writer (WAL), and waiting rather than failing when two write at once."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Turns the write-ahead log on, which a new file needs once.
+
+    Two processes that do so at once each hold a reader's lock and want the writer's. SQLite then refuses one
+    of them without waiting, whatever its busy timeout: it asks again.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _migrate(engine: Engine) -> None:
