@@ -98,6 +98,8 @@ class SubmissionRow(Table):
     """The stage's own exit code, once it has ended."""
     seen_at: Mapped[datetime | None]
     """When Ray was last asked."""
+    content: Mapped[dict[str, Any] | None]
+    """{"recipe": the resolved recipe, "command": the words of the command line}: enough to ask for the same again."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -41,10 +41,38 @@ def submit_stage(
     if stage not in MODULES:
         raise UserError(f"{stage!r} is no stage{nearest(stage, MODULES)}", f"The stages: {', '.join(MODULES)}.")
     recipe = load_recipe(recipe_path, overrides)
+    return _submit(stage, recipe, command_words(stage, recipe_path, overrides), workspace, fresh)
+
+
+def command_words(stage: str, recipe_path: str | Path, overrides: list[str]) -> list[str]:
+    """The words of `sluice submit`, the recipe by its full name: they hold in any folder. Quote them for a shell."""
+    return ["sluice", "submit", stage, str(Path(recipe_path).absolute()), *overrides]
+
+
+def resume(workspace: Workspace, submission_id: str) -> Submission:
+    """The same request again, without --fresh: a training goes on from its last checkpoint.
+
+    Raises UserError when what was asked for is not on record, or as `submit_stage` does.
+    """
+    from pipelines.recipe_file import resolve
+
+    row = submission_log.find(workspace, submission_id)
+    if not row.content:
+        raise UserError(
+            f"{submission_id} was submitted by an earlier version, which did not record its recipe.",
+            f"Ask for it again: `sluice submit {row.stage} RECIPE`.",
+        )
+    # As it was submitted, whatever has become of the file since.
+    recipe = resolve(row.content["recipe"], f"The recipe of {submission_id}", Path("/"))
+    return _submit(row.stage, recipe, row.content["command"], workspace, fresh=False)
+
+
+def _submit(stage: str, recipe: Recipe, command: list[str], workspace: Workspace, fresh: bool) -> Submission:
     jobs = Jobs()
     check_shared(jobs, workspace.settings)
     key = request_key(stage, recipe, jobs.address)
-    submission = submission_log.claim(workspace, jobs, Request(key, stage, recipe.name, fresh))
+    content = {"recipe": recipe.model_dump(mode="json"), "command": command}
+    submission = submission_log.claim(workspace, jobs, Request(key, stage, recipe.name, fresh, content))
     if not submission.created:
         return submission
     try:
@@ -109,6 +137,28 @@ def find_submission(workspace: Workspace, submission_id: str) -> Submission:
     return submission_log.as_submission(submission_log.find(workspace, submission_id))
 
 
+def present(workspace: Workspace, submission_id: str) -> Submission:
+    """One submission as Ray tells it now. Raises UserError when there is none, or when the cluster is away."""
+    row = submission_log.find(workspace, submission_id)
+    if submission_log.may_change(row):
+        submission_log.refresh(workspace, [row], {submission_id: Jobs(row.address).find(submission_id)})
+    return submission_log.as_submission(row)
+
+
+def job_log(submission: Submission, lines: int | None = None) -> str:
+    """The last `lines` of what the job has said so far; all of it without a number.
+
+    Raises UserError when its cluster is away or has forgotten the job.
+    """
+    return Jobs(submission.address).log(submission.submission_id, lines)
+
+
+def ask_to_stop(workspace: Workspace, submission_id: str) -> None:
+    """Ask a job to stop at its next step, after a checkpoint, however long that takes."""
+    if submission_log.is_open(submission_log.find(workspace, submission_id)):
+        submission_log.request_stop(workspace, submission_id)
+
+
 def stop(workspace: Workspace, submission_id: str, grace_s: float = 60, progress: Progress | None = None) -> Submission:
     """Ask a job to stop at its next step, wait `grace_s` seconds for it, then end it.
 
@@ -120,7 +170,7 @@ def stop(workspace: Workspace, submission_id: str, grace_s: float = 60, progress
     job = jobs.find(submission_id)
     if job is None or job.state.ended:
         return _note(workspace, submission_id, job)
-    submission_log.request_stop(workspace, submission_id)
+    ask_to_stop(workspace, submission_id)
     progress.say(f"{submission_id}: asked to stop at its next step; it has {grace_s:g} s.")
     job = jobs.wait(submission_id, grace_s)
     if job is not None and not job.state.ended:
@@ -130,12 +180,17 @@ def stop(workspace: Workspace, submission_id: str, grace_s: float = 60, progress
     return _note(workspace, submission_id, job)
 
 
+def own_submission() -> str:
+    """The submission whose job this process belongs to; empty outside of one."""
+    return os.environ.get(SUBMISSION_VARIABLE, "")
+
+
 def stop_requested(workspace: Workspace) -> bool:
     """Whether `sluice stop` was called on the job that this process belongs to; False outside of a job."""
     from sqlalchemy import select
     from sqlalchemy.exc import SQLAlchemyError
 
-    submission_id = os.environ.get(SUBMISSION_VARIABLE)
+    submission_id = own_submission()
     if not submission_id:
         return False
     query = select(SubmissionRow.stop_requested_at).where(SubmissionRow.submission_id == submission_id)

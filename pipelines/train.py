@@ -185,15 +185,18 @@ def run_tracked(
     """Train, with every step tracked; the outcome with its `run_id`."""
     from dataclasses import replace
 
+    from pipelines.submissions import own_submission
     from pipelines.tracking.live import LiveRun
     from pipelines.training.check import check_device
-    from pipelines.training.trainer import check_resumable, find_place, fit
+    from pipelines.training.trainer import Stopped, check_resumable, find_place, fit
 
     settings = workspace.settings
     place = find_place(recipe.cluster, workspace)
     check_device(train, place.use_gpu)
     check_resumable(job)
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
+    if submission_id := own_submission():
+        tags["sluice.submission"] = submission_id
     params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
     run = LiveRun(settings, name, tags, params, wandb="wandb" in train.report_to)
 
@@ -203,7 +206,7 @@ def run_tracked(
     try:
         outcome = fit(replace(job, device=place.device), place, name, workspace, progress, on_event)
     except BaseException as error:
-        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
         raise
     run.end()
     return outcome | {"run_id": run.run_id}
@@ -234,6 +237,8 @@ def tracked(event: dict[str, Any]) -> dict[str, float]:
         # Against the lowest loss before, with the interval of the paired difference.
         known = {f"validation/{name}": event.get(name) for name in ("difference", "low", "high")}
         return values | {name: value for name, value in known.items() if value is not None}
+    if event["kind"] == "overfit":
+        return {"validation/overfit_since": event["since_step"]}
     return {}
 
 

@@ -177,8 +177,13 @@ def _start_run(client: Any, name: str, tags: dict[str, str], params: dict[str, A
             max_results=1,
         )
         if found and found[0].info.status != "FINISHED":
-            client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
+            run_id = str(found[0].info.run_id)
+            client.update_run(run_id, status="RUNNING")
+            # It may go on in another job.
+            for key, value in tags.items():
+                if found[0].data.tags.get(key) != value:
+                    client.set_tag(run_id, key, value)
+            return run_id
     run = client.create_run(experiment_id, run_name=name, tags={**tags, "mlflow.source.name": "sluice"})
     from mlflow.entities import Param
 

@@ -7,6 +7,7 @@ by the unique constraint on (request, attempt) starts the job, and the other fol
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from cluster.errors import UserError
 from cluster.jobs import Job, Jobs, JobState
@@ -39,6 +40,8 @@ class Submission:
     stop_requested_at: datetime | None
     seen_at: datetime | None
     """When Ray last told the state."""
+    command: tuple[str, ...] = ()
+    """The words of the command line that asks for it; empty where an earlier version submitted it."""
     created: bool = False
     """Whether this very request started it; False when it had been submitted before."""
 
@@ -60,6 +63,8 @@ class Request:
     recipe_name: str
     fresh: bool
     """Whether a job that succeeded is repeated."""
+    content: dict[str, Any] | None = None
+    """The resolved recipe and the command line: see `SubmissionRow.content`."""
 
 
 def claim(workspace: Workspace, jobs: Jobs, request: Request) -> Submission:
@@ -87,6 +92,7 @@ def claim(workspace: Workspace, jobs: Jobs, request: Request) -> Submission:
             stage=request.stage,
             recipe_name=request.recipe_name,
             state=str(JobState.SUBMITTING),
+            content=request.content,
         )
         try:
             with workspace.session() as session:
@@ -181,6 +187,7 @@ def as_submission(row: SubmissionRow, *, created: bool = False) -> Submission:
         created_at=row.created_at,
         stop_requested_at=row.stop_requested_at,
         seen_at=row.seen_at,
+        command=tuple((row.content or {}).get("command", ())),
         created=created,
     )
 

@@ -31,6 +31,10 @@ START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 Event = dict[str, Any]
 
 
+class Stopped(StageFailed):
+    """Training was asked to stop; its checkpoint is complete."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where training runs."""
@@ -120,7 +124,7 @@ def fit(
 ) -> dict[str, Any]:
     """Run the job to its end; `on_event` gets each event as it comes. The outcome of rank 0.
 
-    Raises StageFailed when a worker failed beyond recovery, training diverged, or a stop was asked for.
+    Raises StageFailed when a worker failed beyond recovery or training diverged, Stopped when that was asked for.
     """
     await_room(place)
     mailbox = open_mailbox()
@@ -146,7 +150,7 @@ def fit(
     if outcome.get("status") == "failed":
         raise StageFailed(outcome["message"], outcome["remedy"])
     if outcome.get("status") == "stopped":
-        raise StageFailed(
+        raise Stopped(
             f"Training stopped at step {outcome['step']} of {job.plan.steps}: stop requested.",
             "Its checkpoint is kept: run the same command again to go on from there.",
         )
