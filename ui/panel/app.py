@@ -13,7 +13,9 @@ page = st.navigation(
     [
         st.Page("views/overview.py", title="Overview", default=True),
         st.Page("views/data.py", title="Data", url_path="data"),
+        st.Page("views/launch.py", title="Launch", url_path="launch"),
         st.Page("views/runs.py", title="Runs", url_path="runs"),
+        st.Page("views/jobs.py", title="Jobs", url_path="jobs"),
         st.Page("views/try_it.py", title="Try it", url_path="try"),
     ],
     position="hidden",

@@ -231,13 +231,14 @@ def deployments(recipe_name: str) -> "Known[list[DeploymentRow]]":
     return from_database(("deployments", recipe_name), read, "The deployment log")
 
 
-def submissions(recipe_name: str) -> "Known[list[Submission]]":
-    """Submitted stages of this recipe, newest first; where Ray is away, as it last told (`seen_at`)."""
+def submissions(recipe_name: str | None) -> "Known[list[Submission]]":
+    """Submitted stages of this recipe, or of all, newest first; where Ray is away, as it last told (`seen_at`)."""
 
     def read() -> "list[Submission]":
         from pipelines import submissions
 
-        return [s for s in submissions.submissions(workspace(), limit=200) if s.recipe_name == recipe_name]
+        listed = submissions.submissions(workspace(), limit=200)
+        return [s for s in listed if recipe_name is None or s.recipe_name == recipe_name]
 
     return known.read(("submissions", workspace().settings, recipe_name), "Ray", RAY_REMEDY, read)
 

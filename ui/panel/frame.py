@@ -13,7 +13,9 @@ from ui.panel.markup import age, html
 PAGES = {
     "Overview": "views/overview.py",
     "Data": "views/data.py",
+    "Launch": "views/launch.py",
     "Runs": "views/runs.py",
+    "Jobs": "views/jobs.py",
     "Try it": "views/try_it.py",
 }
 

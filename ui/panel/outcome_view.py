@@ -1,20 +1,15 @@
 """What came of it, beside the pipeline: base against tuned, what is in production, the jobs."""
 
-from datetime import UTC, datetime
-
 import streamlit as st
 from markupsafe import Markup
 
 from pipelines.gates import Report
 from pipelines.tracking.submission_log import Submission
-from ui.panel import backend, frame
+from ui.panel import backend, frame, job_view
 from ui.panel.backend import Comparison
 from ui.panel.markup import age, html, joined, number
 
 LOG_SHOWN, JOBS_SHOWN = 5, 8
-STALE_S = 60
-"""A job that Ray told nothing of for this long is shown with the age of its state."""
-JOB_LOOKS = {"succeeded": "open", "failed": "closed", "lost": "closed", "stopped": "waived", "running": "running"}
 
 
 def comparison(evaluation: Report | None) -> None:
@@ -99,25 +94,19 @@ def jobs(recipe_name: str) -> None:
     st.html(html('<div class="scroll"><table class="grid">{head}{rows}</table></div>', head=head, rows=rows))
     if len(found.value) > JOBS_SHOWN:
         more = number(len(found.value) - JOBS_SHOWN)
-        st.html(html('<span class="quiet">{n} more: <span class="mono">sluice jobs</span></span>', n=more))
+        st.html(html('<span class="quiet">{n} more</span>', n=more))
+    st.page_link(frame.PAGES["Jobs"], label="Logs, stop and resume", query_params=frame.address(recipe=recipe_name))
 
 
 def _job_row(job: Submission) -> Markup:
-    asked = ", stop asked" if job.stop_requested_at and not job.state.ended else ""
-    # Ray was not asked just now: it is away, and this is what it last said.
-    away = not job.state.ended and (job.seen_at is None or (datetime.now(UTC) - job.seen_at).total_seconds() > STALE_S)
-    seen = html('<br><span class="quiet">as of {age}</span>', age=age(job.seen_at) if job.seen_at else "its start")
+    seen = job_view.seen(job)
     return html(
         '<tr><td class="mono break">{id}</td><td>{stage}</td><td>{state}{seen}</td><td>{exit}</td>'
         '<td class="quiet">{age}</td></tr>',
         id=job.submission_id,
         stage=job.stage,
-        state=html(
-            '<span class="verdict {kind}">{word}</span>',
-            kind=JOB_LOOKS.get(job.state, "none"),
-            word=f"{job.state}{asked}",
-        ),
-        seen=seen if away else Markup(),
+        state=job_view.state(job),
+        seen=html("<br>{seen}", seen=seen) if seen else seen,
         exit="" if job.exit_code is None else str(job.exit_code),
         age=age(job.created_at),
     )

@@ -1,0 +1,130 @@
+"""Launch: a recipe's form, what it changes, the command that comes of it, and the button that submits it."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from cluster.errors import UserError
+from pipelines.fingerprint import fingerprint, short
+from pipelines.recipe_file import load_recipe
+from pipelines.stages import STAGES, load_stage
+from pipelines.submissions import command_words
+from ui.panel import frame, jobs_backend, recipe_sources
+from ui.panel.last_known import Known, problem_of
+from ui.panel.markup import html, joined, visible
+from ui.panel.recipe_changes import as_yaml, changes, overrides, shell_line
+from ui.panel.recipe_form import Form, parts
+
+STAGE_WORDS = {"run": "Go from audit to promote, gate by gate; what was done already is not done again."}
+
+
+def launch() -> None:
+    """The page."""
+    with st.container(horizontal=True, key="launch-from", vertical_alignment="bottom"):
+        stage, path = _stage(), _start()
+    if path is None:
+        return
+    try:
+        before = load_recipe(path).model_dump(mode="json")
+    except UserError as error:
+        _refused(error)
+        return
+    form = Form(before, f"launch-{short(fingerprint(str(path), before))}")
+    with st.container(key="launch"):
+        left, right = st.columns([1.65, 1], gap="large")
+    with left:
+        form.show()
+    with right, st.container(key="launch-command"):
+        _command(stage, path, changes(parts(), before, form.entered), form.problems)
+
+
+def _stage() -> str:
+    words = STAGE_WORDS | {name: load_stage(name).summary for name in STAGES}
+    return st.selectbox(
+        "Stage",
+        list(words),
+        format_func=lambda name: f"{name}: {words[name]}",
+        key="launch-stage",
+        help="Each stage starts only on the passing reports of those before it; `run` makes what is missing.",
+        width=420,
+    )
+
+
+def _start() -> Path | None:
+    """The file that the address names, chosen here."""
+    recipe_name = frame.in_address("recipe")
+    recorded = {recipe_sources.RECORDED: f"{recipe_name}, as last reported"} if recipe_name else {}
+    shipped = {name: f"shipped: {name}" for name in recipe_sources.shipped()}
+    options = recorded | shipped | {recipe_sources.FILE: "a file"}
+    source = frame.in_address("from") or next(iter(options))
+    # The key holds the value: when the address changes, the widget follows it.
+    key = f"launch-from:{recipe_name}:{source}"
+    st.selectbox(
+        "Start from",
+        list(options | {source: options.get(source, source)}),
+        list(options | {source: ""}).index(source),
+        format_func=lambda name: visible(options.get(name, name)),
+        key=key,
+        on_change=lambda: _remember(recipe_name, st.session_state[key]),
+        width=320,
+    )
+    named = frame.in_address("path") or ""
+    if source == recipe_sources.FILE:
+        named = st.text_input(
+            "Recipe file", named, placeholder="/home/jane/recipe.yaml", key=f"launch-path:{named}", width=420
+        )
+        if named != (frame.in_address("path") or ""):
+            _remember(recipe_name, source, named)
+            st.rerun()
+        if not named:
+            frame.say(html("Name a recipe file of this machine; <code>sluice init</code> writes one."))
+            return None
+    try:
+        return recipe_sources.path_of(source, recipe_name, named)
+    except UserError as error:
+        _refused(error)
+        return None
+
+
+def _remember(recipe_name: str | None, source: str, path: str | None = None) -> None:
+    st.query_params.from_dict(frame.address(recipe=recipe_name, path=path) | {"from": source})
+
+
+def _refused(error: UserError) -> None:
+    frame.notice(Known(None, None, problem_of(error, "The recipe", "Start from another one.")))
+
+
+def _command(stage: str, path: Path, changed: dict[str, Any], problems: list[str]) -> None:
+    """What differs, the command, what is wrong with it, and the button."""
+    frame.heading("What differs", f"{len(changed)} changed" if changed else "nothing: the recipe as it is")
+    if changed:
+        st.code(visible(as_yaml(changed)), language="yaml", wrap_lines=True)
+    frame.heading("Command", "the same from a terminal")
+    st.code(visible(shell_line(command_words(stage, path, overrides(changed)))), language=None, wrap_lines=True)
+    recipe_name = ""
+    try:
+        recipe_name = load_recipe(path, overrides(changed)).name
+    except UserError as error:
+        problems = problems + problems_of(error)
+    if problems:
+        listed = joined([html("<li>{problem}</li>", problem=problem) for problem in problems])
+        frame.say(html("<b>Not yet a recipe:</b><ul>{listed}</ul>", listed=listed), "error")
+    if st.button("Submit", type="primary", icon=":material/play_arrow:", key="submit", disabled=bool(problems)):
+        with st.spinner("Submitting: packing what the job needs, and handing it to Ray ..."):
+            made = jobs_backend.submit(stage, path, overrides(changed))
+        frame.notice(made)
+        if made.value:
+            st.switch_page(
+                frame.PAGES["Jobs"], query_params=frame.address(recipe=recipe_name, job=made.value.submission_id)
+            )
+    st.html('<span class="quiet">The same request twice is one job: a second click joins the first.</span>')
+
+
+def problems_of(error: UserError) -> list[str]:
+    """The recipe's sentences, one for each problem."""
+    listed = [line.removeprefix("  - ") for line in error.message.splitlines() if line.startswith("  - ")]
+    return listed or [error.message]
+
+
+launch()
