@@ -56,7 +56,7 @@ class Form:
 
     def _field(self, field: Field, *, absent: bool) -> None:
         value = field.default if absent else value_at(self._before, field.key)
-        options = {"key": f"{self._key}:{field.key}", "help": help_of(field), "width": 330 if wide(field) else 210}
+        options: Any = {"key": f"{self._key}:{field.key}", "help": help_of(field), "width": 330 if wide(field) else 210}
         match field.kind:
             case "flag":
                 entered: Any = st.checkbox(field.name, bool(value), **options)
@@ -69,13 +69,15 @@ class Form:
             case "whole" | "number":
                 entered = _number(field, value, options)
             case "text":
-                text = st.text_input(field.name, value or "", placeholder="none" if field.optional else None, **options)
+                # A line has no room for the ends of several.
+                write = st.text_area if "\n" in (value or "") else st.text_input
+                text = write(field.name, value or "", placeholder="none" if field.optional else None, **options)
                 entered = None if field.optional and not text else text
             case _:
                 entered = self._yaml(field, value, options)
         self.entered[field.key] = entered
 
-    def _yaml(self, field: Field, value: Any, options: dict[str, Any]) -> Any:
+    def _yaml(self, field: Field, value: Any, options: Any) -> Any:
         text = st.text_input(field.name, "" if field.required and value is None else flow(value), **options)
         try:
             return parse_yaml(text or "")
@@ -84,14 +86,15 @@ class Form:
             return value
 
 
-def _number(field: Field, value: Any, options: dict[str, Any]) -> int | float | None:
-    kind = int if field.kind == "whole" else float
-    low, high = (None if limit is None else kind(limit) for limit in (field.low, field.high))
-    entered = st.number_input(
+def _number(field: Field, value: Any, options: Any) -> int | float | None:
+    # Streamlit wants the value, its limits and its step to be of one type.
+    kind: Any = int if field.kind == "whole" else float
+    low, high, shown = (None if number is None else kind(number) for number in (field.low, field.high, value))
+    entered: int | float | None = st.number_input(
         field.name,
         min_value=low,
         max_value=high,
-        value=None if value is None else kind(value),
+        value=shown,
         step=1 if kind is int else None,
         format="%d" if kind is int else "%g",
         placeholder="none" if field.optional else "",
