@@ -1,40 +1,83 @@
-"""Curves of a run and histograms of data. Every label is ours, so that no data reaches plotly's own markup."""
+"""Curves of runs and histograms of data. Every label is ours, so that no data reaches plotly's own markup."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from pipelines.data.display.plots import Plot
+    from ui.panel.run_marks import Mark
 
 Points = list[tuple[int, float, float]]
 """(step, value, unix time)."""
 
-COLOURS = {"train": "#2f8fb0", "validation": "#d97a32"}
+LETTERS = "ABCDE"
+"""Names of the runs in a comparison, in their order."""
+COLOURS = {
+    "train": "#2f8fb0",
+    "process": "#2f8fb0",
+    "validation": "#d97a32",
+    "device": "#d97a32",
+    "A": "#2f8fb0",
+    "B": "#d97a32",
+    "C": "#7a9a3a",
+    "D": "#b0609f",
+    "E": "#9a7b5b",
+}
 """Legible on paper and at night alike."""
+MARKED = "#8a969d"
 POINTS_SHOWN = 2000
 """Points of a curve on the page; a longer one is thinned evenly, its last point kept."""
 
 
-def curve(title: str, series: dict[str, Points], unit: str) -> "Figure":
-    """A small chart of `series` over the steps."""
+class Series(NamedTuple):
+    """A curve of a chart."""
+
+    label: str
+    points: Points
+    colour: str
+    """A key of COLOURS."""
+    intervals: Sequence[tuple[float, float]] | None = None
+    """(low, high) of each point."""
+
+
+def curve(title: str, series: Sequence[Series], unit: str, marks: "Sequence[Mark]" = ()) -> "Figure":
+    """A small chart of `series` over the steps, with a dotted line at each mark."""
     from plotly.graph_objects import Figure, Scatter
 
     figure = Figure()
-    for name, points in series.items():
+    for label, points, colour, intervals in series:
         shown = thinned(points)
+        bounds = None if intervals is None or len(shown) < len(points) else intervals
         figure.add_trace(
             Scatter(
                 x=[step for step, _, _ in shown],
                 y=[value for _, value, _ in shown],
-                name=name,
+                error_y=None
+                if bounds is None
+                else {
+                    "array": [high - value for (_, value, _), (_, high) in zip(shown, bounds, strict=True)],
+                    "arrayminus": [value - low for (_, value, _), (low, _) in zip(shown, bounds, strict=True)],
+                    "thickness": 1.2,
+                    "width": 3,
+                },
+                name=label,
                 # Few points (validations) are worth a mark each; one point alone has no line.
                 mode="lines+markers" if len(shown) <= 40 else "lines",
                 marker={"size": 4},
-                line={"width": 1.6, "color": COLOURS[name] if name in COLOURS else COLOURS["train"]},
+                line={"width": 1.6, "color": COLOURS[colour]},
                 hovertemplate="%{y:.5g}",
             )
         )
+    for mark in marks:
+        figure.add_vline(
+            mark.step,
+            line={"width": 1, "dash": "dot", "color": MARKED},
+            annotation={"text": mark.word, "font": {"size": 11, "color": MARKED}, "yanchor": "top"},
+        )
+    if any(bounds is not None for *_, bounds in series):
+        figure.add_hline(0, line={"width": 1, "dash": "dot", "color": MARKED})
     figure.update_layout(
         title={"text": f"{title}, {unit}" if unit else title, "font": {"size": 13}, "x": 0, "y": 0.97},
         height=230,

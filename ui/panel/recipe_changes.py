@@ -1,13 +1,17 @@
 """What a form changes of a recipe: the keys that differ, as overrides, as YAML and as a command line. Pure."""
 
 import json
+import re
 import shlex
 from typing import Any
 
 import yaml
 
+from pipelines.recipe_file import parse_yaml
 from ui.panel.recipe_fields import Field, Part
 
+BREAKS = re.compile("[\\x7f-\\x9f\\u2028\\u2029\\ufeff]")
+"""What YAML ends a line at, or refuses, and JSON leaves as it is."""
 Changes = dict[str, Any]
 """Dotted key -> new value."""
 
@@ -55,8 +59,10 @@ def flow(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
     text = text.strip().removesuffix("...").strip()
-    # A text of several lines: YAML reads JSON's as it stands.
-    return json.dumps(value) if "\n" in text else text
+    # A break within a key or a text may span lines, or become a space.
+    if "\n" not in text and parse_yaml(text) == value:
+        return text
+    return BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def as_yaml(changed: Changes) -> str:

@@ -32,7 +32,7 @@ def test_sections_come_in_the_recipes_order_each_before_those_in_it(parts):
 @pytest.mark.parametrize(
     ("key", "kind", "choices"),
     [
-        ("train.method", "choice", ("lora", "full")),
+        ("train.method", "choice", ("lora", "qlora", "full")),
         ("train.deepspeed.stage", "choice", (0, 1, 2, 3)),
         ("audit.private.action", "choice", (None, "mask", "drop", "allow")),
         ("cluster.use_gpu", "choice", (True, False, "auto")),

@@ -31,8 +31,7 @@ def launch() -> None:
         _refused(error)
         return
     form = Form(before, f"launch-{short(fingerprint(str(path), before))}")
-    with st.container(key="launch"):
-        left, right = st.columns([1.65, 1], gap="large")
+    left, right = st.columns([1.65, 1], gap="large")
     with left:
         form.show()
     with right, st.container(key="launch-command"):

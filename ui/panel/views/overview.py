@@ -39,8 +39,7 @@ def _pipeline(recipe_name: str) -> None:
     selected = _selected(pipeline)
     _summary(pipeline, found.read_at)
     _cards(pipeline, selected, running)
-    with st.container(key="body"):
-        left, right = st.columns([1.65, 1], gap="large")
+    left, right = st.columns([1.65, 1], gap="large")
     with left, st.container(gap="xsmall"):
         _stage(selected, pipeline)
     with right, st.container(gap="xsmall"):
