@@ -160,8 +160,8 @@ def better_gate(compared: dict[str, "Interval"], values: dict[str, dict[str, flo
     from pipelines.evaluation.compare import decide_better
     from pipelines.evaluation.report import METRICS
 
-    primary, margin = recipe.evaluate.primary, recipe.evaluate.non_inferiority_margin
-    decision = decide_better({metric: compared[metric] for metric in METRICS}, primary, margin)
+    primary = recipe.evaluate.primary
+    decision = decide_better({metric: compared[metric] for metric in METRICS}, primary, recipe.evaluate.margins)
     first = compared[primary]
     evidence = (
         f"{'; '.join(decision.reasons)} (tuned - base, 95 %). {primary}: base {values['base'][primary]:.3f}, tuned "

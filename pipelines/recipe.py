@@ -6,7 +6,7 @@ each field is the one description of it:
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -115,6 +115,9 @@ class Train(Section):
     """Module names that get adapters."""
     deepspeed: DeepSpeed = DeepSpeed()
     """ZeRO stage and offload."""
+    fold: Annotated[int, Field(ge=0)] | None = None
+    """Cross-validation: which of split.folds validates, while the others are learnt from; the validation side waits.
+    Without it the whole training side is learnt from, and the validation side validates."""
     eval_steps: PositiveFloat = 0.1
     """Steps between validations (and checkpoints); below 1: a share of all steps."""
     early_stopping_patience: Annotated[int, Field(ge=1)] = 3
@@ -197,6 +200,7 @@ NOT_SWEPT = {
     "torch_compile": "it does not change what is learnt",
     "max_steps": "trials run for sweep.max_steps",
     "max_hours": "trials run for sweep.max_steps",
+    "fold": "losses on other examples are not comparable",
     "max_cost": "trials run for sweep.max_steps",
     "logging_steps": "it does not change what is learnt",
     "report_to": "it does not change what is learnt",
@@ -288,6 +292,22 @@ class Evaluate(Section):
     """Bootstrap resamples."""
     non_inferiority_margin: Fraction = 0.02
     """How much worse a score other than the primary may be (score points, 0 to 1; nats for loss)."""
+    guardrails: dict[Metric, Fraction] | None = None
+    """The scores that may not be worse, each with its own margin, chosen before one has looked: {bleu: 0.01}. Without
+    it all but the primary, by non_inferiority_margin."""
+
+    @model_validator(mode="after")
+    def _primary_guards_nothing(self) -> "Evaluate":
+        if self.primary in (self.guardrails or {}):
+            raise ValueError(f"guardrails names the primary metric {self.primary}, which must be better")
+        return self
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """Score -> how much worse it may be; scores that are not in it are reported and decide nothing."""
+        if self.guardrails is not None:
+            return {str(metric): margin for metric, margin in self.guardrails.items()}
+        return {metric: self.non_inferiority_margin for metric in get_args(Metric) if metric != self.primary}
 
 
 class Serve(Section):
@@ -374,6 +394,17 @@ class Recipe(Section):
     def _cost_has_a_price(self) -> "Recipe":
         if self.train.max_cost is not None and self.cluster.price_per_hour is None:
             raise ValueError("train.max_cost needs cluster.price_per_hour")
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_there(self) -> "Recipe":
+        fold, folds = self.train.fold, self.split.folds
+        if fold is not None and fold >= (folds or 0):
+            raise ValueError(
+                f"train.fold {fold} is not there: split.folds {folds} has 0 to {folds - 1}"
+                if folds
+                else "train.fold needs split.folds"
+            )
         return self
 
     @model_validator(mode="after")

@@ -145,7 +145,7 @@ class Split(Section):
     freeze_test: bool = False
     """What was once on the test side never returns to training, not even after --fresh or under another policy."""
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """Folds of the training side, by cluster and group, for cross-validated training: column `fold`."""
+    """Folds of the training side, by cluster and group, for cross-validated training: train.fold names one."""
     min_validation: Annotated[int, Field(ge=1)] = 20
     """Fewest examples on the validation side with which `split.size` is open."""
     min_test: Annotated[int, Field(ge=1)] = 20

@@ -72,7 +72,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
             "Mend the cause, or narrow sweep.space; rates that are too high make training diverge.",
         )
     split = require(load_stage("split"), recipe, workspace)
-    record_choice(workspace, recipe.name, split, shared.job.bins, recipe.seed, VALIDATION_BINS)
+    compared_on = shared.job.bins, recipe.seed, VALIDATION_BINS
+    record_choice(workspace, recipe.name, split, *compared_on, recipe.train.fold)
     shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                       for key, value in winner.values.items())  # fmt: skip
     progress.say(f"sweep: {winner.trial} wins with {shown}: validation loss {winner.validation_loss:.3f}.")

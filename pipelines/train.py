@@ -119,7 +119,7 @@ def prepare_bins(
     key = bins_key(split.produced["split"], base.fingerprint, train)
 
     def sides(folder: Path) -> "dict[Side, Spool]":
-        found = sides_on_disk(split, ("train", "validation"), read_columns(train), folder)
+        found = sides_on_disk(split, ("train", "validation"), read_columns(train), folder, train.fold)
         if train.learns_from_pairs:
             for side, rows in found.items():
                 check_pairs(train.objective, side, len(rows), rows.column("rejected").null_count)
@@ -127,18 +127,18 @@ def prepare_bins(
 
     stored = store_bins(workspace, key, base.folder, sides, train, progress)
     check_sides(stored.train, stored.validation)
-    record_bins(workspace, recipe.name, split, stored.address)
+    record_bins(workspace, recipe.name, split, stored.address, train.fold)
     return stored
 
 
 def validation_groups(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """Validation example -> its group, or its cluster of near-duplicates, for those that share one."""
+    """Example that validates -> its group, or its cluster of near-duplicates, for those that share one."""
     from collections import Counter
 
     from pipelines.data.versioned.table import read_side
     from pipelines.stages import load_stage
 
-    table = read_side(require(load_stage("split"), recipe, workspace), "validation")
+    table = read_side(require(load_stage("split"), recipe, workspace), "validation", recipe.train.fold)
     rows = zip(*(table[name].to_pylist() for name in ("id", "group", "cluster")), strict=True)
     groups = {example: group or cluster or example for example, group, cluster in rows}
     sizes = Counter(groups.values())

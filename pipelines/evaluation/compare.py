@@ -3,7 +3,7 @@
 Examples that share a group (a customer, a document, a module) are not independent: whole groups are drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,11 +100,11 @@ class Decision:
     """A sentence each: what holds, and what does not."""
 
 
-def decide_better(comparisons: dict[str, Interval], primary: str, margin: float) -> Decision:
-    """Better: the primary metric's interval lies on the good side of zero, and no other may be worse by `margin`.
+def decide_better(comparisons: dict[str, Interval], primary: str, margins: Mapping[str, float]) -> Decision:
+    """Better: the primary metric's interval lies on the good side of zero, and no guardrail may be worse.
 
-    Comparisons are tuned minus base; a lower `loss` is better, of all others the higher value. Every metric but the
-    primary is a guardrail: the bad end of its interval stays within the margin.
+    Comparisons are tuned minus base; a lower `loss` is better, of all others the higher value. `margins`: guardrail ->
+    how far the bad end of its interval may lie beyond zero.
     """
     reasons, better = [], True
     first = comparisons[primary]
@@ -120,15 +120,14 @@ def decide_better(comparisons: dict[str, Interval], primary: str, margin: float)
     else:
         better = False
         reasons.append(f"{primary} {shown(first)}: the interval holds zero, no difference is shown")
-    for name, interval in comparisons.items():
-        if name == primary:
-            continue
-        worst, _ = _good(name, interval)
+    for name, margin in margins.items():
+        worst, _ = _good(name, comparisons[name])
         if worst < -margin:
             better = False
-            reasons.append(f"{name} {shown(interval)}: may be worse by more than {margin:g}")
-    if better and len(comparisons) > 1:
-        reasons.append(f"no other metric is worse by more than {margin:g}")
+            reasons.append(f"{name} {shown(comparisons[name])}: may be worse by more than {margin:g}")
+    if better and margins:
+        held = ", ".join(f"{name} {margin:g}" for name, margin in margins.items())
+        reasons.append(f"no guardrail is worse by more than its margin ({held})")
     return Decision(better, tuple(reasons))
 
 

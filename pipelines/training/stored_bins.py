@@ -54,6 +54,7 @@ def bins_key(split: str, base: str, train: Train) -> str:
     settings: list[Any] = [train.max_length, train.packing, train.on_overlong]
     # Of a preference pair both answers are encoded.
     settings += ["pairs"] if train.learns_from_pairs else []
+    settings += [] if train.fold is None else ["fold", train.fold]
     return fingerprint(BINS_VERSION, ENCODING_VERSION, split, base, settings)
 
 

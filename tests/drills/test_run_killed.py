@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 
 from pipelines.progress import Progress
 from pipelines.training.bins import BinFile
-from pipelines.training.checkpoints import CheckpointStore
+from pipelines.training.checkpoints import UNFINISHED, CheckpointStore
 from pipelines.training.timeline import Timeline
 from tests.pipelines.training.conftest import conversations, job_maker
 
@@ -93,6 +96,62 @@ def test_workers_killed_mid_epoch_cost_nothing_but_time(make, ray_cluster, unint
 
     assert len(killed) == len(resumed) == 2
     assert 15 <= resumed[0] < 150 and 60 <= resumed[1] < 150
+    check(job, outcome, uninterrupted, ray_cluster)
+
+
+class SaveKiller(threading.Thread):
+    """kill -9 of one of two workers at a random point of its part of a checkpoint, so many times."""
+
+    def __init__(self, store, times):
+        super().__init__(daemon=True)
+        self._store, self._times, self._draw = store, times, random.Random(7)
+        self.started, self.cut_off, self.over = [], [], threading.Event()
+
+    def run(self):
+        used = 0
+        while len(self.cut_off) < self._times and not self.over.wait(0.0005):
+            rank = len(self.cut_off) % 2
+            step = self._writing(rank)
+            # Each pair of workers loses one, and has a checkpoint to go on from.
+            if step and len(self.started) > used and self._store.complete():
+                time.sleep(self._draw.uniform(0, 0.01))
+                first = self.started[-1]
+                victim = other_worker(first) if rank else first
+                # Stopped first: where it has finished meanwhile, it goes on, and the next save is tried.
+                os.kill(victim, signal.SIGSTOP)
+                if self._writing(rank) == step:
+                    used = len(self.started)
+                    self.cut_off.append(step)
+                    os.kill(victim, signal.SIGKILL)
+                else:
+                    os.kill(victim, signal.SIGCONT)
+
+    def _writing(self, rank):
+        """The step whose files this worker is about to keep: begun, and without its manifest; 0 when there is none."""
+        root = Path(self._store.address)
+        begun = [path.name.rpartition("-")[0] for path in root.glob(f"{UNFINISHED}/step-*-{rank}")]
+        missing = [name for name in begun if not (root / name / f"manifest-{rank}.json").exists()]
+        return int(missing[0].removeprefix("step-")) if missing else 0
+
+
+def test_workers_killed_three_times_inside_a_save_cost_nothing_but_time(make, ray_cluster, uninterrupted):
+    job, resumed = make("killed-in-save"), []
+    killer = SaveKiller(CheckpointStore(job.checkpoints), times=3)
+    killer.start()
+
+    def on_event(event):
+        if event["kind"] == "started":
+            killer.started.append(event["pid"])
+        if event["kind"] == "resumed":
+            resumed.append(event["step"])
+
+    outcome = run(job, ray_cluster, "killed-in-save", on_event)
+    killer.over.set()
+    killer.join()
+
+    # Each time the run goes on from before what was cut off.
+    assert len(killer.cut_off) == len(resumed) == 3
+    assert all(0 < step < lost for step, lost in zip(resumed, killer.cut_off, strict=True))
     check(job, outcome, uninterrupted, ray_cluster)
 
 

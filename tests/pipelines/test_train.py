@@ -187,3 +187,40 @@ def test_what_the_bins_are_made_of_stands_in_the_ledger(workspace, recipe_file, 
     train.prepare_bins(recipe, recipe.train, base, workspace, Progress(quiet=True))
     fits = [(fit.transform, fit.side, fit.rows) for fit in check_fits(workspace, written.uri, 0)]
     assert fits == [(WEIGHTS, "train", 3), (STOPPING, "validation", 2)]
+
+
+def test_of_a_fold_the_ledger_says_that_it_watched_within_the_training_side(
+    workspace, recipe_file, tiny_model, tmp_path, monkeypatch
+):
+    from pipelines.data.versioned.ledger import IN_FOLD, STOPPING, WEIGHTS, check_fits
+    from pipelines.models.load import BaseFiles
+    from tests.pipelines.data.small_table import write_rows
+
+    rows = [{"id": f"i{n}", "split": "train", "fold": n % 2} for n in range(5)] + [{"id": "v", "split": "validation"}]
+    written = write_rows(tmp_path / "table", *rows)
+    produced = {"table": written.uri, "version": "0", "split": written.fingerprint}
+    monkeypatch.setattr(train, "require", lambda *_: Report.model_construct(produced=produced))
+    recipe = load_recipe(recipe_file(split={"folds": 2}, train={"fold": 1}))
+    base = BaseFiles("tiny", tiny_model, "f", "local", "")
+    train.prepare_bins(recipe, recipe.train, base, workspace, Progress(quiet=True))
+    fits = check_fits(workspace, written.uri, 0)
+    assert [(fit.transform, fit.side, fit.rows) for fit in fits] == [
+        (WEIGHTS, "train", 3),
+        (STOPPING + IN_FOLD, "train", 2),
+    ]
+    assert [fit.problem for fit in fits] == [None, None]
+    other = load_recipe(recipe_file(split={"folds": 2}, train={"fold": 0}))
+    assert recipe.train.learnt_from() != other.train.learnt_from()
+
+
+@pytest.mark.parametrize(
+    ("split", "fold", "told"),
+    [
+        ({}, 0, "train.fold needs split.folds"),
+        ({"folds": 3}, 3, "split.folds 3 has 0 to 2"),
+        ({"folds": 3}, -1, "fold"),
+    ],
+)
+def test_a_fold_that_there_is_not_is_refused_before_anything_runs(recipe_file, split, fold, told):
+    with pytest.raises(UserError, match=told):
+        load_recipe(recipe_file(split=split, train={"fold": fold}))

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WEIGHTS, STOPPING, CHOICE = "model weights", "early stopping", "choice of hyper-parameters"
-ALLOWED = {WEIGHTS: ("train",), STOPPING: ("validation",), CHOICE: ("validation",)}
+IN_FOLD = " within the training side"
+"""Of what watches one of its folds, while the others are learnt from."""
+ALLOWED = {
+    WEIGHTS: ("train",),
+    STOPPING: ("validation",),
+    STOPPING + IN_FOLD: ("train",),
+    CHOICE: ("validation",),
+    CHOICE + IN_FOLD: ("train",),
+}
 """Transform -> the sides that it may see; any other may see all but the test side."""
 NOWHERE = "not in the split"
 
@@ -83,22 +91,38 @@ def record_fit(
         )
 
 
-def record_bins(workspace: Workspace, recipe_name: str, split: Report, address: str) -> None:
+def record_bins(workspace: Workspace, recipe_name: str, split: Report, address: str, fold: int | None = None) -> None:
     """Write down what a training reads: of the bins at `address`, made from `split`, whose rows are in them.
 
-    Weights learn from the file of the training side, and the other one says when to stop (see `record_fit`).
+    Weights learn from the file of the training side, and the other one says when to stop (see `record_fit`). With
+    `fold` that one holds a fold of the training side, which the first then has nothing of.
     """
-    for side, transform in (("train", WEIGHTS), ("validation", STOPPING)):
-        _record_ids(workspace, recipe_name, split, transform, side, _ids_of_bins(workspace, address, side))
+    learnt, watched = (_ids_of_bins(workspace, address, side) for side in ("train", "validation"))
+    _record_ids(workspace, recipe_name, split, WEIGHTS, "train", learnt)
+    _record_ids(workspace, recipe_name, split, *_watching(STOPPING, fold), watched)
 
 
-def record_choice(workspace: Workspace, recipe_name: str, split: Report, address: str, seed: int, bins: int) -> None:
+def record_choice(
+    workspace: Workspace,
+    recipe_name: str,
+    split: Report,
+    address: str,
+    seed: int,
+    bins: int,
+    fold: int | None = None,
+) -> None:
     """Write down what the trials of a sweep were compared on: `bins` of the validation side's, drawn by the seed.
 
     Hyper-parameters that were chosen by a loss are fitted to the rows that it is of.
     """
     held = _ids_of_bins(workspace, address, "validation")
-    _record_ids(workspace, recipe_name, split, CHOICE, "validation", held.take(drawn(len(held), seed, bins)))
+    chosen = held.take(drawn(len(held), seed, bins))
+    _record_ids(workspace, recipe_name, split, *_watching(CHOICE, fold), chosen)
+
+
+def _watching(transform: str, fold: int | None) -> tuple[str, str]:
+    """(transform, side) of what watches the examples that validate."""
+    return (transform, "validation") if fold is None else (transform + IN_FOLD, "train")
 
 
 def _ids_of_bins(workspace: Workspace, address: str, side: str) -> "pa.ChunkedArray":

@@ -104,16 +104,28 @@ def write_table(
     return Written(uri, version, digest.hexdigest())
 
 
-def read_side(report: Report, side: Side) -> "pa.Table":
-    """The examples of one side of the split that `report` tells of, ordered by id.
+def on_side(batch: "pa.RecordBatch", side: Side, fold: int | None = None) -> "pa.BooleanArray":
+    """Which rows of a batch of the table stand on this side.
+
+    With `fold`, its rows of the training side are the validation side, and the other rows of it the training side.
+    """
+    import pyarrow.compute as pc
+
+    if fold is None or side == "test":
+        return pc.equal(batch["split"], side)
+    in_fold = pc.fill_null(pc.equal(batch["fold"], fold), False)
+    return pc.and_(pc.equal(batch["split"], "train"), in_fold if side == "validation" else pc.invert(in_fold))
+
+
+def read_side(report: Report, side: Side, fold: int | None = None) -> "pa.Table":
+    """The examples of one side of the split that `report` tells of (with `fold` as in `on_side`), ordered by id.
 
     The whole version is read, but no more than the side is held. Raises UserError when the table is gone or is not
     what the split left.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    kept = [batch.filter(pc.equal(batch["split"], side)) for batch in read_verified(report)]
+    kept = [batch.filter(on_side(batch, side, fold)) for batch in read_verified(report)]
     return pa.Table.from_batches(kept, schema()).sort_by("id")
 
 

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from cluster.errors import UserError
 from pipelines.evaluation.compare import Interval, bootstrap, decide_better, difference, mean
+from pipelines.recipe_file import load_recipe
 
 
 def with_weights(values):
@@ -93,11 +95,11 @@ def test_a_mean_of_scores_has_its_interval_among_the_scores(values, seed):
 
 
 def test_better_needs_an_interval_beyond_zero_in_the_good_direction():
-    assert decide_better({"rougeL": interval(0.01, 0.05)}, "rougeL", 0.02).better
-    assert not decide_better({"rougeL": interval(-0.01, 0.05)}, "rougeL", 0.02).better
-    assert not decide_better({"rougeL": interval(-0.05, -0.01)}, "rougeL", 0.02).better
-    assert decide_better({"loss": interval(-0.5, -0.1)}, "loss", 0.02).better
-    assert not decide_better({"loss": interval(0.1, 0.5)}, "loss", 0.02).better
+    assert decide_better({"rougeL": interval(0.01, 0.05)}, "rougeL", {}).better
+    assert not decide_better({"rougeL": interval(-0.01, 0.05)}, "rougeL", {}).better
+    assert not decide_better({"rougeL": interval(-0.05, -0.01)}, "rougeL", {}).better
+    assert decide_better({"loss": interval(-0.5, -0.1)}, "loss", {}).better
+    assert not decide_better({"loss": interval(0.1, 0.5)}, "loss", {}).better
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,34 @@ def test_better_needs_an_interval_beyond_zero_in_the_good_direction():
 )
 def test_no_other_metric_may_be_worse_by_more_than_the_margin(other, better):
     name, low, high = other
-    decision = decide_better({"rougeL": interval(0.1, 0.2), name: interval(low, high)}, "rougeL", 0.02)
+    decision = decide_better({"rougeL": interval(0.1, 0.2), name: interval(low, high)}, "rougeL", {name: 0.02})
     assert decision.better is better
-    assert any(name in reason for reason in decision.reasons) is not better
+    assert any(reason.startswith(name) for reason in decision.reasons) is not better
+
+
+def test_each_guardrail_has_its_own_margin_and_what_is_none_decides_nothing():
+    found = {"rougeL": interval(0.1, 0.2), "bleu": interval(-0.03, 0.1), "meteor": interval(-0.5, -0.4)}
+    assert decide_better(found, "rougeL", {"bleu": 0.04}).better
+    assert not decide_better(found, "rougeL", {"bleu": 0.02}).better
+    assert not decide_better(found, "rougeL", {"bleu": 0.04, "meteor": 0.04}).better
+
+
+def test_without_guardrails_of_its_own_a_recipe_guards_every_score_but_the_primary(recipe_file):
+    plain = load_recipe(recipe_file(evaluate={"non_inferiority_margin": 0.01})).evaluate
+    assert plain.margins == dict.fromkeys(("loss", "rouge1", "rouge2", "bleu", "meteor"), 0.01)
+    assert load_recipe(recipe_file(evaluate={"guardrails": {"bleu": 0.1}})).evaluate.margins == {"bleu": 0.1}
+    assert load_recipe(recipe_file(evaluate={"guardrails": {}})).evaluate.margins == {}
+
+
+@pytest.mark.parametrize(
+    ("guardrails", "told"),
+    [({"rougeL": 0.1}, "names the primary metric rougeL"), ({"blue": 0.1}, "blue"), ({"bleu": -1}, "bleu")],
+)
+def test_a_guardrail_that_cannot_be_is_refused(recipe_file, guardrails, told):
+    with pytest.raises(UserError, match=told):
+        load_recipe(recipe_file(evaluate={"guardrails": guardrails}))
 
 
 def test_a_handful_of_groups_decides_nothing():
-    decision = decide_better({"rougeL": interval(0.1, 0.2, groups=4)}, "rougeL", 0.02)
+    decision = decide_better({"rougeL": interval(0.1, 0.2, groups=4)}, "rougeL", {})
     assert not decision.better and "4 independent groups" in decision.reasons[0]

@@ -223,13 +223,30 @@ def deploy(workspace, version="1", by="jane"):
     )
 
 
-def track(workspace, *, name="docstrings-4f3ac21b", stage="train", steps=40, ended="FINISHED", recipe="docstrings"):
-    """A tracked run with the curves of a training; its id."""
+def submit(workspace, stage, address="http://127.0.0.1:9"):
+    """A stage on record as submitted to a cluster at `address`."""
+    from pipelines.tracking import submission_log
+    from pipelines.tracking.submission_log import Request
+
+    class Cluster:
+        """What a claim asks for its address; of a request that is new it asks nothing more."""
+
+        def __init__(self):
+            self.address = address
+
+    words = ["sluice", "submit", stage, "/home/jane/my recipes/r.yaml"]
+    content = {"recipe": resolved_recipe(), "command": words}
+    return submission_log.claim(workspace, Cluster(), Request("7" * 64, stage, "docstrings", False, content))
+
+
+def track(workspace, *, name="docstrings-4f3ac21b", stage="train", steps=40, ended="FINISHED", **settings_of_it):
+    """A tracked run with the curves of a training, asked for with these settings; its id."""
     from pipelines.tracking import runs
 
     settings = workspace.settings
-    tags = {"sluice.recipe": recipe, "sluice.stage": stage, "sluice.key": name}
+    tags = {"sluice.recipe": "docstrings", "sluice.stage": stage, "sluice.key": name}
     params = {"method": "lora", "learning_rate": 5e-4, "lora_r": 16, "global_batch_size": 8, "seed": 17}
+    params |= settings_of_it
     run_id = runs.start_run(settings, name, tags, params)
     for step in range(1, steps + 1):
         log_step(workspace, run_id, step, steps)

@@ -1,4 +1,4 @@
-"""The panel beside a real Ray head: a submitted stage appears, runs, and ends before the reader's eyes."""
+"""The panel beside a real Ray head: a stage is launched, watched, stopped and resumed in it."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from pipelines import submissions
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import load_stage
+from tests.ui.panel import seed
 from tests.ui.panel.browser import settled, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.cluster]
@@ -52,3 +53,82 @@ def test_a_submitted_stage_is_shown_from_its_submission_to_its_stop(at_head, wor
     submissions.stop(workspace, made.submission_id, grace_s=120)
     job_row(page, made).get_by_text("stopped").wait_for(timeout=60_000)
     until(lambda: job_row(page, made).inner_text().split()[3] == "1", "the stage's own exit code")
+
+
+def lines_of_log(page):
+    return page.locator("pre.log").inner_text().splitlines()
+
+
+def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
+    at_head, workspace, long_training, panel, page, tmp_path
+):
+    page.goto(f"{panel}/launch?from=file&path={long_training}")
+    settled(page)
+    page.get_by_label("Stage").click()
+    page.get_by_role("option", name="train:").click()
+    page.get_by_role("button", name="Submit").click()
+
+    # The job's page: its log grows, and leads to the curves.
+    page.wait_for_url("**/jobs?**job=sluice-train-*", timeout=120_000)
+    submission_id = page.url.rpartition("job=")[2]
+    page.locator("pre.log", has_text="training: ").wait_for(timeout=180_000)
+    assert page.locator("[data-testid=stCode]").inner_text().startswith("sluice submit train ")
+    before = len(lines_of_log(page))
+    until(lambda: len(lines_of_log(page)) != before or "training: " in lines_of_log(page)[-1], "a longer log")
+
+    page.get_by_label("Find in the log").fill("data.")
+    page.locator("pre.log mark").first.wait_for()
+    assert all("data." in line.lower() for line in lines_of_log(page) if line)
+    page.get_by_label("Find in the log").fill("")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "whole.log")
+    assert "training" in (tmp_path / "whole.log").read_text(encoding="utf-8")
+
+    page.get_by_role("link", name="Curves of its training").click()
+    page.wait_for_url("**/runs?**run=*")
+    page.wait_for_selector(".js-plotly-plot")
+
+    # Asked for on the run's page, the stop comes after a checkpoint.
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop this job").click()
+    page.locator(".st-key-run-job .verdict.waived", has_text="stopped").wait_for(timeout=120_000)
+    page.locator(".stMain .line .verdict.waived", has_text="stopped").first.wait_for(timeout=60_000)
+    reached = int(page.locator(".facts dd").first.inner_text().replace(",", ""))
+
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_url("**/jobs?**job=sluice-train-*", timeout=120_000)
+    resumed = page.url.rpartition("job=")[2]
+    assert resumed != submission_id
+    page.locator("pre.log", has_text=f"resumed from the checkpoint of step {reached}.").wait_for(timeout=180_000)
+
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop this job").click()
+    page.locator(".line .verdict.waived", has_text="stopped").wait_for(timeout=120_000)
+    assert page.locator(".stException").count() == 0
+
+
+def test_jobs_of_a_cluster_that_is_away_are_shown_with_their_age(workspace, panel, page):
+    made = seed.submit(workspace, "train")
+    page.goto(f"{panel}/jobs?recipe=docstrings")
+    page.get_by_role("button", name=made.submission_id).click()
+    page.wait_for_url(f"**job={made.submission_id}*")
+    page.locator(".notice", has_text="127.0.0.1:9").first.wait_for(timeout=60_000)
+    settled(page)
+    assert "as of its start" in page.inner_text(".stMain")
+    assert page.locator("[data-testid=stCode]").inner_text() == "sluice submit train '/home/jane/my recipes/r.yaml'"
+    assert page.locator(".stException").count() == 0
+
+
+def test_an_unknown_job_is_a_page_that_says_so(workspace, panel, page):
+    page.goto(f"{panel}/jobs?job=%3Cb%3Enone%27--")
+    page.wait_for_selector("text=No such job")
+    assert "<b>none'--" in page.inner_text(".empty")
+
+
+def test_nothing_submitted_leads_to_the_form(workspace, panel, page):
+    workspace.save_report(seed.audit_report())
+    page.goto(f"{panel}/jobs?recipe=docstrings")
+    page.get_by_role("link", name="Launch a stage").click()
+    page.wait_for_url("**/launch?recipe=docstrings")
+    page.get_by_role("button", name="Submit").wait_for()

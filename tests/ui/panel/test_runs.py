@@ -10,12 +10,14 @@ def test_a_run_shows_its_curves_its_example_and_why_it_stopped(workspace, panel,
     run_id = seed.track(workspace)
     seed.fill_pipeline(workspace, run_id=run_id)
     page.goto(f"{panel}/runs?recipe=docstrings&run={run_id}")
-    page.wait_for_selector(".js-plotly-plot >> nth=3")
+    page.wait_for_selector(".js-plotly-plot >> nth=4")
     settled(page)
     text = page.inner_text(".stMain")
     assert "All 116 steps were done." in text
     titles = page.locator(".js-plotly-plot .gtitle").all_text_contents()
-    assert [title.split(",")[0] for title in titles] == ["Loss", "Learning rate", "Throughput", "Gradient norm"]
+    shown = ["Loss", "Perplexity", "Learning rate", "Gradient norm", "Throughput"]
+    assert [title.split(",")[0] for title in titles] == shown
+    assert page.locator(".js-plotly-plot >> nth=0").locator(".annotation-text").all_text_contents() == ["best"]
     assert page.locator(".example mark").all_inner_texts() == ["Return the nearest common ancestor.<|im_end|>"]
     assert seed.HOSTILE in page.inner_text(".example")
     assert page.evaluate("window.broken") is None
@@ -37,6 +39,50 @@ def test_a_running_run_grows_before_ones_eyes_and_settles_at_its_end(workspace, 
     until(lambda: step.inner_text() == "9", "the ninth step")
     runs.end_run(workspace.settings, run_id)
     page.wait_for_selector(".verdict.open >> text=finished")
+
+
+def test_runs_are_compared_by_what_differs_and_over_each_other(workspace, panel, page):
+    first = seed.track(workspace, lora_r=8)
+    second = seed.track(workspace, name="docstrings-77aa0f21", steps=24, ended="KILLED", learning_rate=1e-3)
+    page.goto(f"{panel}/runs?recipe=docstrings&run={first}")
+    page.get_by_label("Compare with").click()
+    page.get_by_role("option", name="docstrings-77aa0f21").click()
+    page.wait_for_url(f"**with={second}")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("text=Settings that differ")
+    table = page.locator("table.compared", has_text="setting")
+    assert [row.split() for row in table.locator("tr").all_inner_texts()[1:]] == [
+        ["learning_rate", "0.0005", "0.001"],
+        ["lora_r", "8", "16"],
+    ]
+    figures = page.locator("table.compared", has_text="best validation loss")
+    assert "lowest" in figures.locator("tr", has_text="best validation loss").inner_text()
+    assert figures.locator("tr", has_text="steps").inner_text().split() == ["steps", "40", "24"]
+    page.wait_for_selector(".js-plotly-plot >> nth=3")
+    legend = page.locator(".js-plotly-plot >> nth=0").locator(".legendtext").all_text_contents()
+    assert legend == ["A", "B"]
+    # Back to the one run, as the address was before.
+    page.go_back()
+    page.wait_for_selector("text=Settings that differ", state="detached")
+    assert "with=" not in page.url
+
+
+def test_a_comparison_with_what_there_is_not_says_so(workspace, panel, page):
+    run_id = seed.track(workspace, steps=2)
+    page.goto(f"{panel}/runs?recipe=docstrings&run={run_id}&with=%3Cb%3Enone,{run_id}")
+    page.wait_for_selector("text=No such run")
+    settled(page)
+    assert page.locator(".stException").count() == 0
+
+
+def test_a_comparison_fits_a_narrow_window(workspace, panel, chromium):
+    ids = [seed.track(workspace, name=f"docstrings-{'x' * 200}-{n}", steps=8, lora_r=2**n) for n in range(5)]
+    page = chromium.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{panel}/runs?recipe=docstrings&run={ids[0]}&with={','.join(ids[1:])}")
+    page.wait_for_selector("text=How they came out")
+    settled(page)
+    assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 390
+    page.close()
 
 
 def test_an_unknown_run_is_a_page_that_says_so(workspace, panel, page):
