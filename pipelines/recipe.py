@@ -35,10 +35,12 @@ class DeepSpeed(Section):
 
     stage: Literal[0, 1, 2, 3] = 0
     """ZeRO stage: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters."""
-    offload_optimizer: Literal["none", "cpu"] = "none"
-    """Where the optimiser state lives; `cpu` needs stage 1 or above."""
-    offload_param: Literal["none", "cpu"] = "none"
-    """Where parameters wait that no layer uses just now; `cpu` needs stage 3."""
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    """Where the optimiser state lives: `cpu` needs stage 1 or above, `nvme` stage 3 and nvme_path."""
+    offload_param: Literal["none", "cpu", "nvme"] = "none"
+    """Where parameters wait that no layer uses just now; `cpu` and `nvme` need stage 3."""
+    nvme_path: Annotated[str, Field(min_length=1)] | None = None
+    """Folder on a fast local disk of every worker, for what is offloaded to `nvme`; needs libaio there."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "DeepSpeed":
@@ -46,6 +48,13 @@ class DeepSpeed(Section):
             raise ValueError("offload_optimizer needs stage 1 or above")
         if self.offload_param != "none" and self.stage != 3:
             raise ValueError("offload_param needs stage 3: below it every worker holds all parameters")
+        if self.offload_optimizer == "nvme" and self.stage != 3:
+            raise ValueError("offload_optimizer: nvme needs stage 3; below it DeepSpeed offloads to cpu only")
+        uses_disk = "nvme" in (self.offload_optimizer, self.offload_param)
+        if uses_disk and self.nvme_path is None:
+            raise ValueError("offloading to nvme needs nvme_path, a folder on a fast local disk")
+        if self.nvme_path is not None and not uses_disk:
+            raise ValueError("nvme_path has no use unless something is offloaded to nvme")
         return self
 
 

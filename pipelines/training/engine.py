@@ -16,6 +16,7 @@ from pipelines.training.attention import attend_by_examples
 from pipelines.training.compiling import compile_layers
 from pipelines.training.losses import SupervisedLoss
 from pipelines.training.low_rank import quicken
+from pipelines.training.offload import offload_sections
 from pipelines.training.preference import PreferenceLoss
 from pipelines.training.seq2seq_loss import Seq2SeqLoss
 
@@ -38,19 +39,19 @@ def accumulation(train: Train, world: int) -> int:
     return -(-train.global_batch_size // (train.sequences_per_pass * world))
 
 
-def deepspeed_config(train: Train, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for the recipe: accumulation follows from the global batch."""
+def deepspeed_config(train: Train, world: int, disk: Path | None = None) -> dict[str, Any]:
+    """DeepSpeed's configuration for the recipe: accumulation follows from the global batch.
+
+    `disk`: this worker's folder, see `offload.open_folder`.
+    """
     zero: dict[str, Any] = {"stage": zero_stage(train), "overlap_comm": False, "contiguous_gradients": True}
-    for kind in ("offload_optimizer", "offload_param"):
-        if (device := getattr(train.deepspeed, kind)) != "none":
-            zero[kind] = {"device": device}
     width, passes = train.sequences_per_pass, accumulation(train, world)
     return {
         "train_batch_size": passes * width * world,
         "train_micro_batch_size_per_gpu": width,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": train.max_grad_norm,
-        "zero_optimization": zero,
+        "zero_optimization": zero | offload_sections(train.deepspeed, disk),
         "bf16": {"enabled": train.dtype == "bfloat16"},
         # Gradients of many micro-batches are summed: in 16 bits the small ones would be lost.
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -122,8 +123,11 @@ def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | 
     return PreferenceLoss(model, train.objective, train.beta, same_calls=same_calls)
 
 
-def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:
-    """DeepSpeed's engine around the module and torch's AdamW; the process group exists already."""
+def start_engine(module: torch.nn.Module, train: Train, world: int, disk: Path | None = None) -> Any:
+    """DeepSpeed's engine around the module and torch's AdamW; the process group exists already.
+
+    `disk`: this worker's folder where the recipe offloads to one.
+    """
     import deepspeed
 
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -135,7 +139,7 @@ def start_engine(module: torch.nn.Module, train: Train, world: int) -> Any:
         weight_decay=train.weight_decay,
     )
     engine, *_ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=deepspeed_config(train, world), dist_init_required=False
+        model=module, optimizer=optimizer, config=deepspeed_config(train, world, disk), dist_init_required=False
     )
     return engine
 

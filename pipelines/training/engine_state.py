@@ -6,6 +6,7 @@ parameter is, whichever the stage, so that saving and loading are the same for a
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Piece:
     """The tensor that the optimiser steps, and under which it keeps its state."""
     offset: int
     """First element in the owner."""
+    group: int = 0
+    """The optimiser's group that it is in, at stage 3."""
 
     def of(self, tensor: Tensor) -> Tensor:
         """Its part of a tensor that is laid out like the owner; a view."""
@@ -49,7 +52,7 @@ def pieces(engine: Any) -> Iterator[Piece]:
             start = length * optimizer._get_param_partition_rank(parameter)
             # The last partition is padded.
             length = max(0, min(length, parameter.ds_numel - start))
-            yield Piece(name, start, length, optimizer.fp32_partitioned_groups_flat[group], offset)
+            yield Piece(name, start, length, optimizer.fp32_partitioned_groups_flat[group], offset, group)
         elif hasattr(parameter, "_hp_mapping"):
             mapping = parameter._hp_mapping
             if mapping is not None:
@@ -60,28 +63,55 @@ def pieces(engine: Any) -> Iterator[Piece]:
             yield Piece(name, 0, parameter.numel(), parameter, 0)
 
 
+def by_group(engine: Any) -> Iterator[tuple[int, list[Piece]]]:
+    """This worker's pieces, of each of the optimiser's groups that may wait on a disk by itself."""
+    found: dict[int, list[Piece]] = {}
+    for piece in pieces(engine):
+        found.setdefault(piece.group, []).append(piece)
+    yield from sorted(found.items())
+
+
+@contextmanager
+def in_memory(engine: Any, group: int, *, changed: bool) -> Iterator[None]:
+    """Within it a group's masters and moments are in memory, wherever they wait; they go back, `changed` or not."""
+    optimizer = engine.optimizer
+    if not (hasattr(optimizer, "_swappable_optimizer_subgroup") and optimizer._swappable_optimizer_subgroup(group)):
+        yield
+        return
+    optimizer._optimizer_states_and_gradient_swap_in(group)
+    try:
+        yield
+    finally:
+        if changed:
+            optimizer._optimizer_states_and_gradient_swap_out(group)
+        else:
+            optimizer._release_swap_buffers(group)
+
+
 def stepping_optimizer(engine: Any) -> Any:
     """Torch's optimiser inside whatever DeepSpeed put around it."""
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
-def save_engine(engine: Any, path: Path, rank: int, world: int) -> None:
-    """Write this worker's share of weights and moments."""
+def save_engine(engine: Any, folder: Path, rank: int, world: int) -> None:
+    """Write this worker's share of weights and moments, a file for each group: what waits on a disk never all comes."""
     inner = stepping_optimizer(engine)
     state, not_sharded = inner.state, inner is engine.optimizer
-    fragments = []
-    for number, piece in enumerate(pieces(engine)):
-        # Where nothing is sharded every worker holds everything: they take turns.
-        if not piece.length or (not_sharded and number % world != rank):
-            continue
-        fragments.append(Fragment(WEIGHT, piece.name, piece.start, piece.of(piece.owner)))
-        for kind, value in state.get(piece.owner, {}).items():
-            if kind == STEP:
-                step = torch.as_tensor(value, dtype=torch.float32).reshape(1)
-                fragments.append(Fragment(STEP, piece.name, piece.start, step))
-            elif torch.is_tensor(value) and value.shape == piece.owner.shape:
-                fragments.append(Fragment(kind, piece.name, piece.start, piece.of(value)))
-    write_fragments(path, fragments)
+    for group, held in by_group(engine):
+        with in_memory(engine, group, changed=False):
+            fragments = []
+            for number, piece in enumerate(held):
+                # Where nothing is sharded every worker holds everything: they take turns.
+                if not piece.length or (not_sharded and number % world != rank):
+                    continue
+                fragments.append(Fragment(WEIGHT, piece.name, piece.start, piece.of(piece.owner)))
+                for kind, value in state.get(piece.owner, {}).items():
+                    if kind == STEP:
+                        step = torch.as_tensor(value, dtype=torch.float32).reshape(1)
+                        fragments.append(Fragment(STEP, piece.name, piece.start, step))
+                    elif torch.is_tensor(value) and value.shape == piece.owner.shape:
+                        fragments.append(Fragment(kind, piece.name, piece.start, piece.of(value)))
+            write_fragments(folder / f"state-{rank:05d}-{group:03d}.safetensors", fragments)
 
 
 def load_engine(engine: Any, paths: list[Path], *, moments: bool = True) -> None:
@@ -95,11 +125,13 @@ def load_engine(engine: Any, paths: list[Path], *, moments: bool = True) -> None
     if hasattr(engine.optimizer, "checkpoint_event_prologue"):
         engine.optimizer.checkpoint_event_prologue()
     with torch.no_grad():
-        for piece in pieces(engine):
-            if not files.read(WEIGHT, piece.name, piece.start, piece.of(piece.owner)):
-                missing.append(piece.name)
-            if moments:
-                missing += _load_moments(inner, files, piece)
+        for group, held in by_group(engine):
+            with in_memory(engine, group, changed=True):
+                for piece in held:
+                    if not files.read(WEIGHT, piece.name, piece.start, piece.of(piece.owner)):
+                        missing.append(piece.name)
+                    if moments:
+                        missing += _load_moments(inner, files, piece)
         # Together: what comes next waits for every worker.
         told: list[list[str]] = [[]] * dist.get_world_size()
         dist.all_gather_object(told, missing)
@@ -135,7 +167,8 @@ def _publish(engine: Any) -> None:
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):
         for group in range(len(optimizer.fp32_partitioned_groups_flat)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+            with in_memory(engine, group, changed=False):
+                optimizer._reassign_or_swap_out_partitioned_parameters(group)
         # Small parameters are kept whole everywhere: they are gathered anew.
         optimizer.checkpoint_event_epilogue()
     elif hasattr(optimizer, "update_lp_params"):

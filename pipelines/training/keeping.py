@@ -64,7 +64,7 @@ class Keeping:
         self._learnt = []
 
         def files(folder: Path) -> None:
-            save_engine(self._engine, folder / f"state-{self._rank:05d}.safetensors", self._rank, self._world)
+            save_engine(self._engine, folder, self._rank, self._world)
             if self._rank == 0:
                 (folder / "state.json").write_text(json.dumps(state.as_json()), encoding="utf-8")
                 self.timeline.write(folder)

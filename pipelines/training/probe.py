@@ -123,17 +123,19 @@ def found_batch(
     base: str,
     device: "torch.device | str",
     available: int | None,
+    disk: Path | None = None,
 ) -> Found:
     """How many sequences of a side fit into a pass of each worker: known from before, or found by `probe`.
 
-    All workers call it together. `base`: the base's fingerprint. `module` is used up unless the answer was remembered.
+    All workers call it together. `base`: the base's fingerprint; `disk`: see `start_engine`. `module` is used up
+    unless the answer was remembered.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     key = probe_key(base, train, side, world, device)
     known = shared(recall(workspace, key) if rank == 0 else None)
     if known is not None:
         return known
-    found = probe(module, train, objective, side, device, available)
+    found = probe(module, train, objective, side, device, available, disk)
     if rank == 0:
         remember(workspace, key, found)
     return found
@@ -146,6 +148,7 @@ def probe(
     side: BinFile,
     device: "torch.device | str",
     available: int | None,
+    disk: Path | None = None,
 ) -> Found:
     """Try on the device; all workers together, and they agree. `module` is used up: train another.
 
@@ -155,9 +158,8 @@ def probe(
     of them from it.
     """
     row, world = heaviest(side), dist.get_world_size()
-    engine = start_engine(
-        module, train.model_copy(update={"global_batch_size": 2 * world, "per_device_train_batch_size": 1}), world
-    )
+    narrow = train.model_copy(update={"global_batch_size": 2 * world, "per_device_train_batch_size": 1})
+    engine = start_engine(module, narrow, world, disk)
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
     free = free_bytes(device) if available is None else available

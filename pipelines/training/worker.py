@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 
 from cluster.errors import UserError
 from pipelines.data.packing import shuffled
-from pipelines.fingerprint import folder_fingerprint, short
+from pipelines.fingerprint import fingerprint, folder_fingerprint, short
 from pipelines.models.companions import checked_tokenizer
 from pipelines.models.load import base_here
 from pipelines.models.precision import Arithmetic, arithmetic
@@ -31,6 +31,7 @@ from pipelines.training.keeping import Keeping
 from pipelines.training.losses import unwrapped
 from pipelines.training.meter import Meter
 from pipelines.training.objectives import Preferences, objective_of
+from pipelines.training.offload import close_folder, open_folder
 from pipelines.training.overfit import overfit_at, paired_difference
 from pipelines.training.preemption import Preemption
 from pipelines.training.probe import Found, found_batch
@@ -113,6 +114,7 @@ class Loop:
             validation = BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
             self.tokenizer = checked_tokenizer(self.base_folder, job.base.get("chat_template", ""))
+            self.disk = open_folder(self.train.deepspeed, short(fingerprint(job.train, job.seed, job.bins)), rank)
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error
@@ -129,6 +131,7 @@ class Loop:
                 base=job.base["fingerprint"],
                 device=self.device,
                 available=job.memory_bytes,
+                disk=self.disk,
             )
             if not self.probed.remembered:
                 # The probe has used it up; what it held goes before another is built.
@@ -138,7 +141,7 @@ class Loop:
             self.train = self.train.model_copy(update={"per_device_train_batch_size": self.probed.sequences})
             self._say("batch", **asdict(self.probed))
         self.meter = Meter(unwrapped(model.model), self.device, self.train.dtype, frozen=self.train.trains_adapters)
-        self.engine = start_engine(model, self.train, world)
+        self.engine = start_engine(model, self.train, world, self.disk)
         self.keeping = Keeping(job.checkpoints, self.engine, rank, world, self._tell) if job.checkpoints else None
         self.state = State(
             stopping=Stopping(self.train.early_stopping_patience, self.train.early_stopping_threshold),
@@ -161,6 +164,7 @@ class Loop:
         finally:
             if self.keeping:
                 self.keeping.close()
+            close_folder(self.disk)
 
     def _run(self) -> dict[str, Any]:
         self._refer()

@@ -71,10 +71,23 @@ def test_offloading_needs_a_zero_stage():
     assert DeepSpeed(offload_optimizer="cpu", stage=2).stage == 2
 
 
-def test_only_stage_3_shards_parameters_that_could_wait_elsewhere():
-    with pytest.raises(ValidationError, match="offload_param needs stage 3"):
-        DeepSpeed(stage=2, offload_param="cpu")
-    assert DeepSpeed(stage=3, offload_param="cpu").offload_optimizer == "none"
+@pytest.mark.parametrize(
+    ("deepspeed", "problem"),
+    [
+        ({"stage": 2, "offload_param": "cpu"}, "offload_param needs stage 3"),
+        ({"stage": 2, "offload_optimizer": "nvme", "nvme_path": "/fast"}, "nvme needs stage 3"),
+        ({"stage": 3, "offload_optimizer": "nvme"}, "needs nvme_path"),
+        ({"stage": 3, "offload_optimizer": "cpu", "nvme_path": "/fast"}, "no use unless"),
+    ],
+)
+def test_an_offload_that_deepspeed_could_not_do_is_refused(deepspeed, problem):
+    with pytest.raises(ValidationError, match=problem):
+        DeepSpeed.model_validate(deepspeed)
+
+
+def test_everything_may_wait_elsewhere_at_stage_3():
+    assert DeepSpeed(stage=3, offload_optimizer="nvme", offload_param="nvme", nvme_path="/fast").nvme_path == "/fast"
+    assert DeepSpeed(stage=3, offload_optimizer="cpu", offload_param="cpu").nvme_path is None
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ def test_what_deepspeed_is_told_of_offload():
 
     assert told["offload_optimizer"] == told["offload_param"] == {"device": "cpu"}
     assert "offload_param" not in deepspeed_config(Train(), 1)["zero_optimization"]
+    disk = {"stage": 3, "offload_optimizer": "nvme", "offload_param": "cpu", "nvme_path": "/fast"}
+    told = deepspeed_config(Train.model_validate({"deepspeed": disk}), 1, Path("/fast/one"))["zero_optimization"]
+    assert told["offload_optimizer"] == {"device": "nvme", "nvme_path": "/fast/one"}
+    assert told["offload_param"] == {"device": "cpu"}
 
 
 def test_a_base_is_read_in_4_bits_with_quantised_constants(monkeypatch):

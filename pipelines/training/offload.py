@@ -1,0 +1,54 @@
+"""ZeRO's offload: what DeepSpeed is told, and the folder of a worker whose state waits on a disk."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import UserError
+from pipelines.recipe import DeepSpeed
+
+
+def offload_sections(deepspeed: DeepSpeed, folder: Path | None) -> dict[str, Any]:
+    """The offload sections of DeepSpeed's `zero_optimization`; `folder`: where what goes to `nvme` waits."""
+    sections: dict[str, Any] = {}
+    for kind in ("offload_optimizer", "offload_param"):
+        if (device := getattr(deepspeed, kind)) != "none":
+            sections[kind] = {"device": device} | ({"nvme_path": str(folder)} if device == "nvme" else {})
+    return sections
+
+
+def open_folder(deepspeed: DeepSpeed, run: str, rank: int) -> Path | None:
+    """An empty folder for what this worker offloads to its disk; None when nothing is.
+
+    It is named by run and worker, so that what a killed worker left is cleared by the next. Raises UserError when this
+    machine cannot offload to a disk.
+    """
+    if deepspeed.nvme_path is None:
+        return None
+    root = Path(deepspeed.nvme_path)
+    if not (root.is_dir() and os.access(root, os.W_OK)):
+        raise UserError(
+            f"train.deepspeed.nvme_path: {root} is no folder of this worker's machine that can be written.",
+            "Mount a fast local disk there on every node, or offload to cpu.",
+        )
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise UserError(
+            "train.deepspeed: offloading to nvme needs the library libaio, which this worker's machine lacks.",
+            "Install it with its headers on every node (Debian, Ubuntu: libaio-dev), or offload to cpu.",
+        )
+    folder = root / f"sluice-{run}" / f"worker-{rank}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def close_folder(folder: Path | None) -> None:
+    """Delete a worker's folder, and the run's after the last of its workers."""
+    if folder is None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if not any(folder.parent.iterdir()):
+        shutil.rmtree(folder.parent, ignore_errors=True)
