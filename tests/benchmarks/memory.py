@@ -1,6 +1,6 @@
 """The memory of a command and of all processes that it starts.
 
-Every fifth of a second the proportional set sizes (PSS) of the processes are summed up, whoever their parent is by
+Every fifth of a second, or as often as a fiftieth of a core allows, the proportional set sizes (PSS) of the processes are summed up, whoever their parent is by
 then: they are known by a variable of their environment. Shared memory is counted once, by what /dev/shm has grown (on
 a machine where nothing else uses it).
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 
 MARK = "SLUICE_MEASURED"
 EVERY_S = 0.2
+REST = 50
+"""A look at large processes takes tenths of a second, and holds them up: it is followed by so many times its length."""
 
 
 @dataclass
@@ -53,7 +55,9 @@ def watched(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str
 def _watch(mark: str, memory: Memory, over: threading.Event) -> None:
     before = _shared_memory()
     ours: dict[str, bool] = {}
-    while not over.wait(EVERY_S):
+    pause = EVERY_S
+    while not over.wait(pause):
+        began = time.monotonic()
         own, largest, count = 0, 0, 0
         for pid in filter(str.isdigit, os.listdir("/proc")):
             if pid not in ours:
@@ -66,6 +70,7 @@ def _watch(mark: str, memory: Memory, over: threading.Event) -> None:
         memory.largest = max(memory.largest, largest)
         memory.shared = max(memory.shared, shared)
         memory.processes = max(memory.processes, count)
+        pause = max(EVERY_S, REST * (time.monotonic() - began))
 
 
 def _is_marked(pid: str, mark: str) -> bool:
