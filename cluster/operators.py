@@ -1,6 +1,6 @@
-"""DeepSpeed's CPU communication operator, compiled ahead so that no training worker waits for a compiler.
+"""DeepSpeed's compiled operators: communication on the CPU, built ahead, and I/O for what is offloaded to a disk.
 
-`python -m cluster.operators` builds it and says what it did.
+`python -m cluster.operators` builds the first, so that no training worker waits for a compiler, and says what it did.
 """
 
 import os
@@ -14,12 +14,15 @@ from cluster.errors import UserError
 OPERATOR = "deepspeed_shm_comm"
 """What `deepspeed.comm` loads in every CPU worker; without it the first worker compiles for a minute."""
 
+DISK_OPERATORS = ("pin_memory", "async_io")
+"""What ZeRO's offload to a disk loads, in this order."""
+
 STALE_LOCK_S = 600
 """Age (seconds) from which a lock is left over from a build that died: torch itself waits for it for ever."""
 
 
-def operator_folder() -> Path:
-    """Where torch keeps the compiled operator."""
+def extensions_folder() -> Path:
+    """Where torch keeps compiled operators, a folder each."""
     import torch
 
     root = os.environ.get("TORCH_EXTENSIONS_DIR")
@@ -28,7 +31,12 @@ def operator_folder() -> Path:
 
         kind = f"cu{torch.version.cuda.replace('.', '')}" if torch.version.cuda else "cpu"
         root = f"{get_default_build_root()}/py{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}_{kind}"
-    return Path(root) / OPERATOR
+    return Path(root)
+
+
+def operator_folder() -> Path:
+    """The compiled operator for communication on the CPU."""
+    return extensions_folder() / OPERATOR
 
 
 def built() -> bool:
@@ -73,6 +81,35 @@ def build() -> float:
             f"DeepSpeed's CPU operator cannot be built: {reason}", "Install a C++ compiler (g++) and ninja."
         ) from error
     return time.monotonic() - started
+
+
+def load_disk_operators() -> None:
+    """Load what offloading to a disk needs, compiled where it is missing (a minute), by one process at a time.
+
+    Raises UserError where libaio or a compiler is missing.
+    """
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+    from filelock import FileLock
+
+    builder, folder = AsyncIOBuilder(), extensions_folder()
+    if not builder.is_compatible(verbose=False):
+        raise UserError(
+            "train.deepspeed: offloading to nvme needs the library libaio, which this worker's machine lacks.",
+            "Install it with its headers on every node (Debian, Ubuntu: libaio-dev), or offload to cpu.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "disk-operators.lock"):
+        for name in DISK_OPERATORS:
+            # Left over from a build that died, as ours is held: torch would wait for it for ever.
+            (folder / name / "lock").unlink(missing_ok=True)
+        try:
+            builder.load(verbose=False)
+        except Exception as error:
+            # Builders raise RuntimeError, CalledProcessError and ImportError alike.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"DeepSpeed's operators for a disk cannot be built: {reason}", "Install a C++ compiler (g++) and ninja."
+            ) from error
 
 
 def main() -> int:

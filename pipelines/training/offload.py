@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.operators import load_disk_operators
 from pipelines.recipe import DeepSpeed
 
 
@@ -32,13 +33,7 @@ def open_folder(deepspeed: DeepSpeed, run: str, rank: int) -> Path | None:
             f"train.deepspeed.nvme_path: {root} is no folder of this worker's machine that can be written.",
             "Mount a fast local disk there on every node, or offload to cpu.",
         )
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    if not AsyncIOBuilder().is_compatible(verbose=False):
-        raise UserError(
-            "train.deepspeed: offloading to nvme needs the library libaio, which this worker's machine lacks.",
-            "Install it with its headers on every node (Debian, Ubuntu: libaio-dev), or offload to cpu.",
-        )
+    load_disk_operators()
     folder = root / f"sluice-{run}" / f"worker-{rank}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,8 +1,8 @@
 """The memory of a command and of all processes that it starts.
 
-Every fifth of a second, or as often as a fiftieth of a core allows, the proportional set sizes (PSS) of the processes are summed up, whoever their parent is by
-then: they are known by a variable of their environment. Shared memory is counted once, by what /dev/shm has grown (on
-a machine where nothing else uses it).
+Every fifth of a second, or as often as a fiftieth of a core allows, the proportional set sizes (PSS) of the processes
+are summed up, whoever their parent is by then: they are known by a variable of their environment. Shared memory is
+counted once, by what /dev/shm has grown (on a machine where nothing else uses it).
 """
 
 import os

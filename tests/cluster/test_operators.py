@@ -1,11 +1,15 @@
-"""DeepSpeed's compiled operator: found, not found, and a build that died."""
+"""DeepSpeed's compiled operators: found, not found, and a build that died."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from cluster import operators
+from cluster.errors import UserError
 
 
 @pytest.fixture
@@ -40,3 +44,25 @@ def test_a_lock_is_cleared_only_when_its_build_has_surely_died(empty_folder):
 def test_the_operator_of_this_environment_is_built_and_loads():
     operators.build()
     assert operators.built()
+
+
+@pytest.mark.cluster
+def test_a_machine_without_libaio_is_told_what_to_install(monkeypatch):
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda builder, verbose: False)
+    with pytest.raises(UserError, match="needs the library libaio") as refused:
+        operators.load_disk_operators()
+    assert "libaio-dev" in refused.value.remedy
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not Path("/usr/include/libaio.h").exists(), reason="needs libaio's headers (libaio-dev)")
+def test_the_operators_for_a_disk_load_though_a_build_has_died():
+    for name in operators.DISK_OPERATORS:
+        folder = operators.extensions_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lock").touch()
+    # A process of its own: what is loaded once is not looked for again.
+    code = "from cluster import connect, operators; connect.prepare_environment(); operators.load_disk_operators()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=400)
