@@ -13,15 +13,14 @@ from ui.panel.run_differences import differing, final, lowest
 def show(views: list[RunView]) -> None:
     """The whole comparison, the runs by letters in their order."""
     runs = [view.run for view in views]
-    frame.heading("Runs", "each by its letter")
-    _table("", [[html("{state}", state=run_view.state(run)) for run in runs]], [""], views)
     apart = differing(runs)
     frame.heading("Settings that differ", f"{len(apart)}" if apart else "")
     if apart:
         rows = [
             [html('<span class="mono break">{value}</span>', value=v or "not set") for v in vs] for vs in apart.values()
         ]
-        _table("setting", rows, list(apart), views)
+        names = [html('<span class="mono">{name}</span>', name=name) for name in apart]
+        _table("setting", rows, names, views)
     else:
         st.html('<span class="quiet">None: the runs were asked for the same.</span>')
     _finals(views)
@@ -46,6 +45,7 @@ def _finals(views: list[RunView]) -> None:
         )
 
     rows = {
+        "state": [run_view.state(view.run) for view in views],
         "best validation loss": [winner(place) for place in range(len(ends))],
         "last validation loss": [figure(end.validation_loss) for end in ends],
         "last training loss": [figure(end.train_loss) for end in ends],
@@ -55,10 +55,10 @@ def _finals(views: list[RunView]) -> None:
         "took": [html("{time}", time="" if end.seconds is None else duration(end.seconds)) for end in ends],
     }
     known = {name: cells for name, cells in rows.items() if any(cells)}
-    _table("figure", list(known.values()), list(known), views)
+    _table("figure", list(known.values()), [html("{name}", name=name) for name in known], views)
 
 
-def _table(corner: str, rows: list[list[Markup]], names: list[str], views: list[RunView]) -> None:
+def _table(corner: str, rows: list[list[Markup]], names: list[Markup], views: list[RunView]) -> None:
     heads = [
         html(
             '<th><span class="letter" style="color:{colour}">{letter}</span> <span class="clip" title="{name}">{name}'
@@ -71,7 +71,7 @@ def _table(corner: str, rows: list[list[Markup]], names: list[str], views: list[
     ]
     body = [
         html(
-            '<tr><td class="key">{name}</td>{cells}</tr>',
+            "<tr><td>{name}</td>{cells}</tr>",
             name=name,
             cells=joined([html("<td>{cell}</td>", cell=cell) for cell in cells]),
         )

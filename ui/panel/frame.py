@@ -35,7 +35,9 @@ def go(label: str, key: str, **parameters: str | None) -> None:
 
     `st.page_link` to the page one is on runs it with new parameters, but leaves the old address standing.
     """
-    st.button(label, key=key, type="tertiary", on_click=st.query_params.from_dict, args=(address(**parameters),))
+    if st.button(label, key=key, type="tertiary", on_click=st.query_params.from_dict, args=(address(**parameters),)):
+        # Within a fragment a click runs that alone.
+        st.rerun()
 
 
 def header(active: str) -> None:

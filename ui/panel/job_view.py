@@ -37,14 +37,14 @@ def seen(job: Submission) -> Markup:
     return html('<span class="quiet">as of {age}</span>', age=age(told) if told else "its start")
 
 
-def show(job: Submission) -> None:
-    """The whole job."""
+def show(job: Submission, *, away: bool) -> None:
+    """The whole job; `away`: its cluster does not answer, and the page has said so."""
     head(job)
     controls(job)
     if job.command:
         frame.heading("Command")
         st.code(visible(shell_line(job.command)), language=None, wrap_lines=True)
-    log_view.show(job)
+    log_view.show(job, away=away)
 
 
 def head(job: Submission) -> None:

@@ -12,8 +12,8 @@ LONGEST = 2000
 """Characters of a line on the page; the download has all."""
 
 
-def show(job: Submission) -> None:
-    """The log with its search."""
+def show(job: Submission, *, away: bool) -> None:
+    """The log with its search; `away`: the page says already that the cluster does not answer."""
     found = jobs_backend.log(job)
     text = found.value or ""
     lines = lines_of(text)
@@ -40,7 +40,8 @@ def show(job: Submission) -> None:
             disabled=not text,
             key=f"log-download-{job.submission_id}",
         )
-    frame.notice(found)
+    if not away:
+        frame.notice(found)
     if not lines:
         if not found.problem:
             st.html('<span class="quiet">It has said nothing yet.</span>')

@@ -64,7 +64,7 @@ def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
 ):
     page.goto(f"{panel}/launch?from=file&path={long_training}")
     settled(page)
-    page.get_by_label("Stage").click()
+    page.get_by_role("combobox", name="Stage", exact=True).click()
     page.get_by_role("option", name="train:").click()
     page.get_by_role("button", name="Submit").click()
 

@@ -71,7 +71,7 @@ def test_a_stage_can_be_chosen_and_a_report_is_where_to_start(workspace, panel, 
     words = command(page)
     assert words[:3] == ["sluice", "submit", "run"]
     assert words[3].startswith(workspace.uri("recipes")) and words[3].endswith(".yaml")
-    page.get_by_label("Stage").click()
+    page.get_by_role("combobox", name="Stage", exact=True).click()
     page.get_by_role("option", name="train:").click()
     page.wait_for_function(
         "() => [...document.querySelectorAll('.st-key-launch-command [data-testid=stCode]')].at(-1)"

@@ -81,7 +81,7 @@ def _job(submission_id: str, live: bool) -> None:
     if live and not found.problem and job.state.ended:
         # It has ended: nothing grows any more.
         st.rerun()
-    job_view.show(job)
+    job_view.show(job, away=found.problem is not None)
 
 
 jobs()
