@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from cluster.connect import prepare_environment
 from cluster.errors import UserError
@@ -29,6 +29,9 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 POLL_S = 0.5
 """Seconds between two looks at a job."""
+
+COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""What colours a terminal, and moves its cursor (ECMA-48, control sequences)."""
 
 
 class JobState(StrEnum):
@@ -168,21 +171,21 @@ class Jobs:
     def log(self, submission_id: str, lines: int | None = None) -> str:
         """The last `lines` of what the job has said so far, without colours; all of it without a number.
 
-        Raises UserError when the cluster does not know the job, or no longer has its log.
+        The whole log travels whatever `lines` is: of Ray's two ways to it, the one that would send its end alone
+        answers 500 where jobs need a token. Raises UserError when the cluster does not know the job, or no longer has
+        its log.
         """
-        query = urlencode({"submission_id": submission_id, "lines": -1 if lines is None else lines})
         with self._errors():
-            answer = self._client._do_request("GET", f"/api/v0/logs/file?{query}&filter_ansi_code=true")
-        if answer.ok:
-            return str(answer.content.decode("utf-8", "replace"))
-        job = self.find(submission_id)
-        if job is not None and not job.state.ended:
-            # It has not started, or has said nothing.
-            return ""
-        raise UserError(
-            f"The cluster at {self.address} has no log of {submission_id} any more.",
-            "A log lives as long as the head node's session; what the stage found is in its report.",
-        )
+            try:
+                said = COLOURS.sub("", self._client.get_job_logs(submission_id))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    raise UserError(
+                        f"The cluster at {self.address} has no log of {submission_id} any more.",
+                        "A log lives as long as the head node's session; what the stage found is in its report.",
+                    ) from None
+                raise
+        return said if lines is None else "".join(said.splitlines(keepends=True)[-lines:])
 
     def wait(self, submission_id: str, timeout_s: float) -> Job | None:
         """The job once it has ended, or as it stands after `timeout_s` seconds."""

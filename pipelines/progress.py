@@ -1,11 +1,15 @@
 """Progress for people: on standard error, so that `--json` leaves standard output to the report."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+LINE_S = 30
+"""Where there is no terminal, what goes on tells so at least this often (seconds), if it is heard of."""
 
 
 class Progress:
@@ -52,7 +56,8 @@ class Bar:
 
     def __init__(self, rich_bar: Any, task: Any, progress: Progress, description: str, total: float | None) -> None:
         self._rich_bar, self._task, self._progress = rich_bar, task, progress
-        self._description, self._total, self._tenth = description, total, -1
+        self._description, self._total = description, total
+        self._tenth, self._told_at = -1, time.monotonic()
 
     def update(self, completed: float, note: str = "", total: float | None = None) -> None:
         """Set how much is done, with a short note (loss, tokens/s)."""
@@ -60,9 +65,10 @@ class Bar:
         if self._rich_bar is not None:
             self._rich_bar.update(self._task, completed=completed, note=note, total=self._total)
             return
-        # Without a terminal (a job's log) a line at each tenth is enough.
+        # Without a terminal (a job's log) a line at each tenth, and at times in between, is enough.
         tenth = int(10 * completed / self._total) if self._total else int(completed)
-        if tenth > self._tenth:
-            self._tenth = tenth
+        now = time.monotonic()
+        if tenth > self._tenth or now - self._told_at > LINE_S:
+            self._tenth, self._told_at = tenth, now
             of = f"/{self._total:g}" if self._total else ""
             self._progress.say(f"{self._description}: {completed:g}{of} {note}".rstrip())
