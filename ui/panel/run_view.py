@@ -35,6 +35,15 @@ def seconds(run: RunSummary) -> float:
     return (ended - run.started_at).total_seconds()
 
 
+def moves(view: RunView) -> bool:
+    """Whether more is to come: the run goes on, or its job has not ended yet."""
+    if view.run.status == "RUNNING":
+        return True
+    submission_id = view.run.tags.get("sluice.submission")
+    found = jobs_backend.job(submission_id) if submission_id else None
+    return bool(found and found.value and not found.problem and not found.value.state.ended)
+
+
 def show(view: RunView) -> None:
     """The whole run."""
     figures = view.report.figures if view.report else {}

@@ -20,7 +20,7 @@ def runs() -> None:
         st.fragment(_comparison, run_every=LIVE_S)([run_id, *others])
     elif run_id:
         found = backend.run(run_id)
-        live = found.value is not None and found.value.run.status == "RUNNING"
+        live = found.value is not None and run_view.moves(found.value)
         st.fragment(_run, run_every=LIVE_S if live or found.problem else None)(run_id, live)
 
 
@@ -143,7 +143,7 @@ def _run(run_id: str, live: bool) -> None:
         if not found.problem:
             frame.not_found("run", run_id)
         return
-    if live != (view.run.status == "RUNNING"):
+    if live != run_view.moves(view):
         # It ended (or was resumed): the page follows at the other pace.
         st.rerun()
     run_view.show(view)
