@@ -64,7 +64,9 @@ def main() -> None:
     prepare_process("cpu", 0)
     print(f"{options.model}, LoRA r 16, bfloat16, {torch.get_num_threads()} threads; tokens/s (seconds a step)")
     for length, width, passes in ((512, 1, 4), (512, 4, 1), (256, 4, 2)):
-        train = Train(per_device_train_batch_size=width, global_batch_size=width * passes, max_length=length)
+        train = Train(
+            per_device_train_batch_size=width, global_batch_size=width * passes, max_length=length, dtype="bfloat16"
+        )
         module = build_model(train, Path(folder), 0)
         rows = make_bins(length, width, module.model.config.vocab_size)
         batch = Batch.of(rows)
