@@ -28,3 +28,7 @@ class StageFailed(UserError):
     """The request was right and the work failed, or was stopped, for a reason that a person can act on: exit code 1."""
 
     exit_code = 1
+
+
+class Stopped(StageFailed):
+    """The work ended because it was asked to."""

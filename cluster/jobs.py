@@ -185,7 +185,8 @@ class Jobs:
                         "A log lives as long as the head node's session; what the stage found is in its report.",
                     ) from None
                 raise
-        return said if lines is None else "".join(said.splitlines(keepends=True)[-lines:])
+        # A line ends where it ends for a file: a progress bar's carriage returns are within one.
+        return said if lines is None else "\n".join(said.removesuffix("\n").split("\n")[-lines:])
 
     def wait(self, submission_id: str, timeout_s: float) -> Job | None:
         """The job once it has ended, or as it stands after `timeout_s` seconds."""

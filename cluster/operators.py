@@ -94,8 +94,9 @@ def load_disk_operators() -> None:
     builder, folder = AsyncIOBuilder(), extensions_folder()
     if not builder.is_compatible(verbose=False):
         raise UserError(
-            "train.deepspeed: offloading to nvme needs the library libaio, which this worker's machine lacks.",
-            "Install it with its headers on every node (Debian, Ubuntu: libaio-dev), or offload to cpu.",
+            "train.deepspeed: offloading to nvme needs the library libaio and a C compiler, and this worker's machine "
+            "lacks one of them.",
+            "Install both on every node (Debian, Ubuntu: libaio-dev and g++), or offload to cpu.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "disk-operators.lock"):

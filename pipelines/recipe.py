@@ -198,7 +198,13 @@ class Train(Section):
 
     def learnt_from(self) -> dict[str, Any]:
         """What of the section changes what is learnt: what fingerprints cover."""
-        return self.model_dump(mode="json", exclude={"logging_steps", "report_to"})
+        content = self.model_dump(
+            mode="json", exclude={"logging_steps": True, "report_to": True, "deepspeed": {"nvme_path": True}}
+        )
+        if self.fold is None:
+            # As before there were folds: reports of then still say what they said.
+            del content["fold"]
+        return content
 
 
 NOT_SWEPT = {
@@ -207,9 +213,9 @@ NOT_SWEPT = {
     "objective": "losses of other objectives are not comparable",
     "beta": "it scales the loss, and so losses under other values are not comparable",
     "torch_compile": "it does not change what is learnt",
+    "fold": "losses on other examples are not comparable",
     "max_steps": "trials run for sweep.max_steps",
     "max_hours": "trials run for sweep.max_steps",
-    "fold": "losses on other examples are not comparable",
     "max_cost": "trials run for sweep.max_steps",
     "logging_steps": "it does not change what is learnt",
     "report_to": "it does not change what is learnt",

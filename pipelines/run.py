@@ -5,6 +5,7 @@ import json
 import sys
 
 from cluster.connect import prepare_environment
+from cluster.errors import Stopped
 from pipelines.commands import EXIT_DONE, EXIT_GATE_CLOSED, in_order, own_standard_output, user_errors
 from pipelines.dry_run import dry_run_of_all
 from pipelines.gates import Report, Verdict
@@ -15,10 +16,20 @@ from pipelines.workspace import Workspace
 
 
 def run_pipeline(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool = False) -> list[Report]:
-    """The reports of the stages in their order; the last one is closed where a gate kept the rest from starting."""
+    """The reports of the stages in their order; the last one is closed where a gate kept the rest from starting.
+
+    Raises Stopped before the next stage when that was asked for.
+    """
+    from pipelines.submissions import stop_requested
+
     names = stages_of(recipe)
     reports: list[Report] = []
     for number, name in enumerate(names, start=1):
+        if stop_requested(workspace):
+            raise Stopped(
+                f"Stopped before {name}: stop requested.",
+                "Run the same command again: what was done is not done again.",
+            )
         stage = load_stage(name)
         progress.say(f"\n== {number}/{len(names)} {name} == {stage.summary}")
         report = stage.perform(recipe, workspace, progress, fresh=fresh)

@@ -24,8 +24,8 @@ from pipelines.workspace import Workspace
 MODULES = STAGES | {"run": "pipelines.run"}
 """What can be submitted: a stage, or the whole pipeline."""
 
-STOPS_AT_STEPS = ("sweep", "train", "run")
-"""What looks for a stop between its steps; other stages end when they are ended."""
+STOPS_BY_ITSELF = ("sweep", "train", "run")
+"""What looks for a stop: between its steps, or its stages; other stages end when they are ended."""
 
 SUBMISSION_VARIABLE = "SLUICE_SUBMISSION_ID"
 """Names the submission inside its job."""

@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import StageFailed, UserError
+from cluster.errors import StageFailed, Stopped, UserError
 from pipelines import stage
 from pipelines.gates import Finding
 from pipelines.progress import Bar, Progress
@@ -61,7 +61,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
         try:
             results = run_trials(shared, recipe.seed, workspace, watch)
         except BaseException as error:
-            watch.abandon("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            watch.abandon("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
             raise
     watch.end(results)
     winner = find_winner(results)
@@ -140,7 +140,10 @@ class Watch:
         """MLflow run of the sweep as a whole."""
 
     def _tags(self, kind: str) -> dict[str, str]:
-        return {"sluice.recipe": self._recipe.name, "sluice.stage": kind, "sluice.key": self._key}
+        from pipelines.submissions import own_submission
+
+        job = {"sluice.submission": own_submission()} if own_submission() else {}
+        return {"sluice.recipe": self._recipe.name, "sluice.stage": kind, "sluice.key": self._key} | job
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show and keep an event of a trial."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import Stopped
 from pipelines import stage
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, Train
@@ -185,10 +186,12 @@ def run_tracked(
     """Train, with every step tracked; the outcome with its `run_id`."""
     from dataclasses import replace
 
+    from pipelines.fingerprint import short
+    from pipelines.stages import load_stage
     from pipelines.submissions import own_submission
     from pipelines.tracking.live import LiveRun
     from pipelines.training.check import check_device
-    from pipelines.training.trainer import Stopped, check_resumable, find_place, fit
+    from pipelines.training.trainer import check_resumable, find_place, fit
 
     settings = workspace.settings
     place = find_place(recipe.cluster, workspace)
@@ -197,7 +200,9 @@ def run_tracked(
     tags = {"sluice.recipe": recipe.name, "sluice.stage": "train", "sluice.key": name.removeprefix(f"{recipe.name}-")}
     if submission_id := own_submission():
         tags["sluice.submission"] = submission_id
-    params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed} | winner.get("origin", {})
+    split = require(load_stage("split"), recipe, workspace).produced["split"]
+    params = train.model_dump(mode="json") | {"base": job.base["name"], "seed": recipe.seed, "split": short(split)}
+    params |= winner.get("origin", {})
     run = LiveRun(settings, name, tags, params, wandb="wandb" in train.report_to)
 
     def on_event(event: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.errors import StageFailed
+from cluster.errors import StageFailed, Stopped
 from pipelines.recipe import Sweep, Train
 from pipelines.search.schedulers import make_scheduler, rungs
 from pipelines.search.space import tune_space, with_values
@@ -176,7 +176,7 @@ def run_trials(shared: Trials, seed: int, workspace: Workspace, on_event: Callab
     started = time.time()
     follow(thread, mailbox, workspace, note)
     if stop_requested(workspace):
-        raise StageFailed("Sweep stopped: stop requested.", "Run the same command again to start its trials anew.")
+        raise Stopped("Sweep stopped: stop requested.", "Run the same command again to start its trials anew.")
     if "error" in ended:
         raise StageFailed(f"Sweep failed: {cause_of(ended['error'])}", f"The trials' logs: {logs_folder()}")
     results = []

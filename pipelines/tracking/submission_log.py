@@ -111,12 +111,17 @@ def newest(workspace: Workspace, limit: int) -> list[SubmissionRow]:
         return list(session.scalars(select(SubmissionRow).order_by(SubmissionRow.id.desc()).limit(limit)))
 
 
-def find(workspace: Workspace, submission_id: str) -> SubmissionRow:
-    """One row. Raises UserError that suggests the nearest id."""
+def look_up(workspace: Workspace, submission_id: str) -> SubmissionRow | None:
+    """One row, or None."""
     from sqlalchemy import select
 
     with workspace.session() as session:
-        row = session.scalar(select(SubmissionRow).where(SubmissionRow.submission_id == submission_id))
+        return session.scalar(select(SubmissionRow).where(SubmissionRow.submission_id == submission_id))
+
+
+def find(workspace: Workspace, submission_id: str) -> SubmissionRow:
+    """One row. Raises UserError that suggests the nearest id."""
+    row = look_up(workspace, submission_id)
     if row is None:
         known = [each.submission_id for each in newest(workspace, 1000)]
         raise UserError(

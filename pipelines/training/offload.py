@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ def offload_sections(deepspeed: DeepSpeed, folder: Path | None) -> dict[str, Any
     sections: dict[str, Any] = {}
     for kind in ("offload_optimizer", "offload_param"):
         if (device := getattr(deepspeed, kind)) != "none":
+            assert folder is not None or device != "nvme"
             sections[kind] = {"device": device} | ({"nvme_path": str(folder)} if device == "nvme" else {})
     return sections
 
@@ -35,8 +37,15 @@ def open_folder(deepspeed: DeepSpeed, run: str, rank: int) -> Path | None:
         )
     load_disk_operators()
     folder = root / f"sluice-{run}" / f"worker-{rank}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"train.deepspeed.nvme_path: {folder} cannot be made anew: {error.strerror}.",
+            "See to the rights and the space of that disk on every node, or offload to cpu.",
+        ) from error
     return folder
 
 
@@ -45,5 +54,6 @@ def close_folder(folder: Path | None) -> None:
     if folder is None:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    if not any(folder.parent.iterdir()):
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    # Other workers' folders may still be there, or be going at this moment.
+    with suppress(OSError):
+        folder.parent.rmdir()

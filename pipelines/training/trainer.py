@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.connect import connect, uses_gpu
-from cluster.errors import StageFailed, UserError
+from cluster.errors import StageFailed, Stopped, UserError
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Cluster
 from pipelines.training.channel import open_mailbox
@@ -29,10 +29,6 @@ START_ATTEMPTS = 2
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 Event = dict[str, Any]
-
-
-class Stopped(StageFailed):
-    """Training was asked to stop; its checkpoint is complete."""
 
 
 @dataclass(frozen=True)

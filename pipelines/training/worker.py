@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def run_loop(
     What a person can mend comes back as {"status": "failed", ...}; Ray would restart on an exception.
     """
     try:
-        return Loop(job, rank, world, mailbox, report, preemption).run()
+        with ExitStack() as closing:
+            return Loop(job, rank, world, closing, mailbox, report, preemption).run()
     except UserError as error:
         return {"status": "failed", "message": error.message, "remedy": error.remedy}
 
@@ -93,10 +95,12 @@ class Loop:
         job: Job,
         rank: int,
         world: int,
+        closing: ExitStack,
         mailbox: Any,
         report: Callable[[dict[str, Any]], None] | None,
         preemption: Callable[[], Any] | None = None,
     ) -> None:
+        """`closing`: what to do at the end of the run, or where it does not begin."""
         self._began = time.monotonic()
         self.job, self.rank, self.world, self.mailbox, self.report = job, rank, world, mailbox, report
         self.preemption = Preemption(preemption, rank)
@@ -114,7 +118,9 @@ class Loop:
             validation = BinFile(folder / "validation.arrow")
             self.base_folder = self._base_here()
             self.tokenizer = checked_tokenizer(self.base_folder, job.base.get("chat_template", ""))
-            self.disk = open_folder(self.train.deepspeed, short(fingerprint(job.train, job.seed, job.bins)), rank)
+            run = short(fingerprint(job.label, job.train, job.seed, job.bins))
+            self.disk = open_folder(self.train.deepspeed, run, rank)
+            closing.callback(close_folder, self.disk)
             model = build_model(self.train, self.base_folder, job.seed)
         except UserError as error:
             problem = error
@@ -164,7 +170,6 @@ class Loop:
         finally:
             if self.keeping:
                 self.keeping.close()
-            close_folder(self.disk)
 
     def _run(self) -> dict[str, Any]:
         self._refer()

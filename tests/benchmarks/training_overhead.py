@@ -61,17 +61,13 @@ def bare(model: Path, bins: Path, steps: int) -> None:
 
 def run(model: Path, steps: int, name: str) -> tuple[float, Path]:
     """(median seconds of a step of a training under Ray Train, its bins)."""
-    import random
-
     from pipelines.progress import Progress
     from pipelines.training.trainer import Place, fit
     from pipelines.workspace import Workspace
     from tests.pipelines.training import conftest
 
     workspace = Workspace()
-    draw = random.Random(0)
     rows = {"train": conftest.conversations(240, low=60, high=140), "validation": conftest.conversations(4, seed=1)}
-    draw.shuffle(rows["train"])
     make = conftest.job_maker(workspace, model)
     job = make(name, SETTINGS | {"max_steps": steps, "eval_steps": steps}, rows)
     ends = []

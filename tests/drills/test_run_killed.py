@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +39,7 @@ SETTINGS = {
 def make(ray_cluster, tiny_model):
     """`make(name) -> Job`: an epoch of 150 steps over the same examples."""
     rows = {"train": conversations(EXAMPLES), "validation": conversations(8, seed=1)}
-    return lambda name: job_maker(ray_cluster, tiny_model)(name, SETTINGS, rows)
+    return lambda name, **settings: job_maker(ray_cluster, tiny_model)(name, SETTINGS | settings, rows)
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +116,22 @@ class SaveKiller(threading.Thread):
             # Each pair of workers loses one, and has a checkpoint to go on from.
             if step and len(self.started) > used and self._store.complete():
                 time.sleep(self._draw.uniform(0, 0.01))
-                first = self.started[-1]
-                victim = other_worker(first) if rank else first
-                # Stopped first: where it has finished meanwhile, it goes on, and the next save is tried.
-                os.kill(victim, signal.SIGSTOP)
-                if self._writing(rank) == step:
-                    used = len(self.started)
-                    self.cut_off.append(step)
-                    os.kill(victim, signal.SIGKILL)
-                else:
-                    os.kill(victim, signal.SIGCONT)
+                # It may have ended by itself: then the next save is tried.
+                with suppress(ProcessLookupError, StopIteration, psutil.NoSuchProcess):
+                    used = self._cut_off(rank, step, used)
+
+    def _cut_off(self, rank, step, used):
+        """Kill the worker that writes the step's files; of how many starts the workers are dealt with then."""
+        first = self.started[-1]
+        victim = other_worker(first) if rank else first
+        # Stopped first: where it has finished meanwhile, it goes on.
+        os.kill(victim, signal.SIGSTOP)
+        if self._writing(rank) != step:
+            os.kill(victim, signal.SIGCONT)
+            return used
+        self.cut_off.append(step)
+        os.kill(victim, signal.SIGKILL)
+        return len(self.started)
 
     def _writing(self, rank):
         """The step whose files this worker is about to keep: begun, and without its manifest; 0 when there is none."""
@@ -135,7 +142,8 @@ class SaveKiller(threading.Thread):
 
 
 def test_workers_killed_three_times_inside_a_save_cost_nothing_but_time(make, ray_cluster, uninterrupted):
-    job, resumed = make("killed-in-save"), []
+    # Thirty saves, to hit three of them.
+    job, resumed = make("killed-in-save", eval_steps=5), []
     killer = SaveKiller(CheckpointStore(job.checkpoints), times=3)
     killer.start()
 

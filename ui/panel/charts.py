@@ -1,7 +1,7 @@
 """Curves of runs and histograms of data. Every label is ours, so that no data reaches plotly's own markup."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pipelines.data.display.plots import Plot
     from ui.panel.run_marks import Mark
 
+T = TypeVar("T")
 Points = list[tuple[int, float, float]]
 """(step, value, unix time)."""
 
@@ -48,8 +49,7 @@ def curve(title: str, series: Sequence[Series], unit: str, marks: "Sequence[Mark
 
     figure = Figure()
     for label, points, colour, intervals in series:
-        shown = thinned(points)
-        bounds = None if intervals is None or len(shown) < len(points) else intervals
+        shown, bounds = thinned(points), None if intervals is None else thinned(intervals)
         figure.add_trace(
             Scatter(
                 x=[step for step, _, _ in shown],
@@ -93,13 +93,13 @@ def curve(title: str, series: Sequence[Series], unit: str, marks: "Sequence[Mark
     return figure
 
 
-def thinned(points: Points) -> Points:
-    """At most POINTS_SHOWN of `points` (and the last one), evenly taken; never a changed value."""
-    if len(points) <= POINTS_SHOWN:
-        return points
-    stride = -(-len(points) // POINTS_SHOWN)
-    kept = points[::stride]
-    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+def thinned(values: Sequence[T]) -> Sequence[T]:
+    """At most POINTS_SHOWN of `values` (and the last one), evenly taken; never a changed value."""
+    if len(values) <= POINTS_SHOWN:
+        return values
+    stride = -(-len(values) // POINTS_SHOWN)
+    kept = values[::stride]
+    return kept if (len(values) - 1) % stride == 0 else [*kept, values[-1]]
 
 
 def bars(plot: "Plot") -> "Figure":

@@ -7,7 +7,7 @@ from ui.panel import frame, run_curves, run_view
 from ui.panel.backend import RunView
 from ui.panel.charts import COLOURS, LETTERS
 from ui.panel.markup import duration, html, joined, number
-from ui.panel.run_differences import differing, final, lowest
+from ui.panel.run_differences import differing, final, lowest, same_examples
 
 
 def show(views: list[RunView]) -> None:
@@ -29,8 +29,14 @@ def show(views: list[RunView]) -> None:
 
 def _finals(views: list[RunView]) -> None:
     ends = [final(view.run, view.curves) for view in views]
-    best = lowest([end.best_validation_loss for end in ends])
-    frame.heading("How they came out", "nats per token; memory is the peak of a worker's process")
+    same = same_examples([view.run for view in views])
+    best = lowest([end.best_validation_loss for end in ends]) if same else set()
+    frame.heading(
+        "How they came out",
+        "nats per token; memory is the peak of a worker's process"
+        if same
+        else "nats per token, of other validation examples each: the losses are not comparable",
+    )
 
     def figure(value: float | None) -> Markup:
         return html("{value}", value="" if value is None else number(value))

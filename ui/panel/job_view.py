@@ -1,30 +1,42 @@
 """One job: its state, its command, stop and resume, and its log."""
 
+import shlex
 from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
 from markupsafe import Markup
 
-from pipelines.submissions import STOPS_AT_STEPS
+from pipelines.submissions import STOPS_BY_ITSELF
 from pipelines.tracking.submission_log import Submission
 from ui.panel import frame, jobs_backend, log_view
 from ui.panel.last_known import Known
 from ui.panel.markup import age, duration, html, visible
-from ui.panel.recipe_changes import shell_line
 
 LOOKS = {"succeeded": "open", "failed": "closed", "lost": "closed", "stopped": "waived", "running": "running"}
 STALE_S = 60
 """A job that Ray told nothing of for this long is shown with the age of its state."""
 PATIENCE_S = 60
 """After this long without an end, a stop that was asked for can be forced."""
+ENDS = {"train": "after the checkpoint", "sweep": "after this step", "run": "after this stage, or a checkpoint"}
+ON_STOP = {
+    "train": "It ends at its next step, after a checkpoint that is complete. The same command goes on from there.",
+    "sweep": "It ends at its next step. Trials keep nothing: the same command starts them anew.",
+    "run": "It ends after the stage that it is at; a training ends at its next step, after a checkpoint. The same "
+    "command does not do again what was done.",
+}
+ON_RESUME = {
+    "train": "goes on from the last checkpoint",
+    "sweep": "starts its trials anew",
+    "run": "goes on where it ended",
+}
 EXITS = {0: "done", 1: "failed", 2: "the request was wrong", 3: "a required gate is closed, or its evidence is missing"}
 
 
 def state(job: Submission) -> Markup:
     """The state as a shape and a word."""
     if job.stop_requested_at and not job.state.ended:
-        word = "stopping: after the checkpoint" if job.stage in STOPS_AT_STEPS else "stopping"
+        word = f"stopping: {ENDS[job.stage]}" if job.stage in ENDS else "stopping"
         return html('<span class="verdict running">{word}</span>', word=word)
     return html('<span class="verdict {kind}">{word}</span>', kind=LOOKS.get(job.state, "none"), word=job.state)
 
@@ -43,7 +55,7 @@ def show(job: Submission, *, away: bool) -> None:
     controls(job)
     if job.command:
         frame.heading("Command")
-        st.code(visible(shell_line(job.command)), language=None, wrap_lines=True)
+        st.code(visible(shlex.join(job.command)), language=None, wrap_lines=True)
     log_view.show(job, away=away)
 
 
@@ -87,29 +99,24 @@ def controls(job: Submission) -> None:
 
 
 def _stop(job: Submission) -> None:
-    at_steps = job.stage in STOPS_AT_STEPS
     if job.stop_requested_at is None:
         with st.popover("Stop", icon=":material/stop:", key=f"stop-{job.submission_id}"):
-            st.html(
-                "It ends at its next step, after a checkpoint that is complete. The same command goes on from there."
-                if at_steps
-                else "This stage has no steps to stop between: it is ended at once, and starts anew next time."
-            )
+            st.html(ON_STOP.get(job.stage, "This stage has nothing to stop between: it is ended at once."))
             if st.button("Stop this job", type="primary", key=f"stop-now-{job.submission_id}"):
-                act = jobs_backend.ask_to_stop if at_steps else jobs_backend.end_now
+                act = jobs_backend.ask_to_stop if job.stage in STOPS_BY_ITSELF else jobs_backend.end_now
                 _acted(act(job.submission_id))
         return
     waited = (datetime.now(UTC) - job.stop_requested_at).total_seconds()
     st.html(html('<span class="quiet">Stop asked for {time} ago.</span>', time=duration(waited)))
     if waited > PATIENCE_S:
         with st.popover("End it now", icon=":material/dangerous:", key=f"end-{job.submission_id}"):
-            st.html("What came after the last complete checkpoint is lost, and done again on resume.")
-            if st.button("End without a checkpoint", type="primary", key=f"end-now-{job.submission_id}"):
+            st.html("What it has not kept by now is lost, and done again on resume.")
+            if st.button("End it at once", type="primary", key=f"end-now-{job.submission_id}"):
                 _acted(jobs_backend.end_now(job.submission_id))
 
 
 def _resume(job: Submission) -> None:
-    told = "goes on from the last checkpoint" if job.stage in STOPS_AT_STEPS else "starts this stage again"
+    told = ON_RESUME.get(job.stage, "starts this stage again")
     with st.container(horizontal=True, vertical_alignment="center"):
         asked = st.button("Resume", icon=":material/play_arrow:", type="primary", key=f"resume-{job.submission_id}")
         st.html(html('<span class="quiet">The same command again: it {told}.</span>', told=told))

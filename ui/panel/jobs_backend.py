@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster.errors import UserError
+from cluster.jobs import JobState
 from pipelines import submissions
+from pipelines.tracking import submission_log
 from ui.panel import backend
 from ui.panel.last_known import Known, problem_of
 
@@ -14,18 +16,14 @@ if TYPE_CHECKING:
     from pipelines.tracking.submission_log import Submission
 
 T = TypeVar("T")
-LINES = 2000
-"""Of a log, on the page."""
 
 
 def job(submission_id: str) -> "Known[Submission | None]":
     """A job as Ray tells it, or as it last told; the value is None when it was never submitted here."""
 
     def stored() -> "Submission | None":
-        try:
-            return submissions.find_submission(backend.workspace(), submission_id)
-        except UserError:
-            return None
+        row = submission_log.look_up(backend.workspace(), submission_id)
+        return submission_log.as_submission(row) if row else None
 
     recorded = backend.from_database(("submission", submission_id), stored)
     if recorded.value is None or recorded.problem:
@@ -40,8 +38,10 @@ def job(submission_id: str) -> "Known[Submission | None]":
     return Known(recorded.value, recorded.value.seen_at, seen.problem) if seen.problem else Known(seen.value, None)
 
 
-def log(job: "Submission", lines: int | None = LINES) -> Known[str]:
-    """The end of the job's log, or all of it."""
+def log(job: "Submission", lines: int | None = None) -> Known[str]:
+    """The end of the job's log, or all of it; nothing while the job is on its way to Ray."""
+    if job.state is JobState.SUBMITTING:
+        return Known("", None)
     key = ("log", backend.workspace().settings, job.submission_id, lines)
     return backend.known.read(key, "The log", backend.RAY_REMEDY, lambda: submissions.job_log(job, lines))
 
@@ -55,7 +55,7 @@ def whole_log(job: "Submission") -> str:
 
 
 def run_of(job: "Submission") -> "RunSummary | None":
-    """The tracked training that the job is at, or was."""
+    """The tracked run that the job is at, or was at last: one that was resumed belongs to the later job."""
     listed = backend.runs(job.recipe_name, deadline_s=1).value or []
     return next((run for run in listed if run.tags.get("sluice.submission") == job.submission_id), None)
 

@@ -8,16 +8,21 @@ from ui.panel import frame, jobs_backend
 from ui.panel.markup import html, joined, number, visible
 
 HEIGHT = 440
+LINES = 2000
+"""The newest, on the page; the download has all."""
 LONGEST = 2000
 """Characters of a line on the page; the download has all."""
 
 
 def show(job: Submission, *, away: bool) -> None:
     """The log with its search; `away`: the page says already that the cluster does not answer."""
-    found = jobs_backend.log(job)
+    # One more than is shown: then it is known that there are more.
+    found = jobs_backend.log(job, LINES + 1)
     text = found.value or ""
     lines = lines_of(text)
-    frame.heading("Log", f"the last {number(len(lines))} lines" if len(lines) >= jobs_backend.LINES else "")
+    cut = len(lines) > LINES
+    lines = lines[-LINES:]
+    frame.heading("Log", f"the last {number(LINES)} lines" if cut else "")
     with st.container(horizontal=True, vertical_alignment="bottom", key="log-search"):
         wanted = st.text_input(
             "Find in the log",
@@ -53,12 +58,16 @@ def show(job: Submission, *, away: bool) -> None:
 def lines_of(text: str) -> list[str]:
     """The lines of a log; of a line that was written over again and again (a progress bar) its last state."""
     ended = text.removesuffix("\n").split("\n") if text else []
-    return [visible(line.rstrip("\r").rpartition("\r")[2])[:LONGEST] for line in ended]
+    return [_shortened(visible(line.rstrip("\r").rpartition("\r")[2])) for line in ended]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def matching(lines: list[str], wanted: str) -> list[str]:
     """The lines that hold `wanted`, whatever the case."""
-    return [line for line in lines if wanted.casefold() in line.casefold()] if wanted else lines
+    return [line for line in lines if wanted.lower() in line.lower()] if wanted else lines
 
 
 def marked(line: str, wanted: str) -> Markup:

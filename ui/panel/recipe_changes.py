@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from typing import Any
 
 import yaml
@@ -75,8 +74,3 @@ def as_yaml(changed: Changes) -> str:
             place = place.setdefault(parent, {})
         place[last] = value
     return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) if nested else ""
-
-
-def shell_line(words: list[str] | tuple[str, ...]) -> str:
-    """The words of a command, quoted so that a shell reads each as it is."""
-    return shlex.join(words)

@@ -62,10 +62,10 @@ class Form:
                 entered: Any = st.checkbox(field.name, bool(value), **options)
             case "choice":
                 entered = st.selectbox(
-                    field.name, field.choices, field.choices.index(value), format_func=word, **options
+                    field.name, field.choices, field.choices.index(value), format_func=flow, **options
                 )
             case "choices":
-                entered = st.multiselect(field.name, field.choices, value, format_func=word, **options)
+                entered = st.multiselect(field.name, field.choices, value, format_func=flow, **options)
             case "whole" | "number":
                 entered = _number(field, value, options)
             case "text":
@@ -109,11 +109,6 @@ def wide(field: Field) -> bool:
     return field.kind in WIDE
 
 
-def word(value: Any) -> str:
-    """A choice as the recipe's file has it."""
-    return flow(value)
-
-
 def example(field: Field) -> str:
     """How a value is written."""
     return flow(field.default) if field.default else "{lora_r: {choice: [8, 16]}} or [a, b]"
@@ -124,6 +119,8 @@ def help_of(field: Field) -> str:
     told = [field.help]
     if not field.required:
         told.append(f"Default: `{flow(field.default)}`.")
-    if field.low is not None and field.high is not None:
-        told.append(f"From {field.low:g} to {field.high:g}.")
+    if field.low is not None:
+        told.append(f"Not below {field.low:g}.")
+    if field.high is not None:
+        told.append(f"Not above {field.high:g}.")
     return "  \n".join(told)

@@ -1,6 +1,7 @@
 """The recipes that a launch starts from: the one of the newest report, a shipped one, or a file."""
 
 from pathlib import Path
+from uuid import uuid4
 
 from cluster.connect import ROOT
 from cluster.errors import UserError
@@ -49,9 +50,12 @@ def recorded(recipe_name: str) -> Path:
     workspace = backend.workspace()
     folder = Path(workspace.uri("recipes")) if workspace.is_local else Path.home() / ".sluice" / "recipes"
     path = folder / f"{recipe.name}-{short(fingerprint(text))}.yaml"
+    if path.exists():
+        return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        # Two tabs may write it at once.
+        partial = path.with_suffix(f".{uuid4().hex}.partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:

@@ -54,6 +54,11 @@ def final(run: RunSummary, curves: dict[str, Points]) -> Final:
     )
 
 
+def same_examples(runs: Sequence[RunSummary]) -> bool:
+    """Whether they were validated on the same examples, as far as is on record: of one split, and of one fold."""
+    return len({(run.params.get("split"), run.params.get("fold", "None")) for run in runs}) == 1
+
+
 def lowest(values: Sequence[float | None]) -> set[int]:
     """The places of the lowest value, all of them when several are equal; none where nothing is known."""
     known = [value for value in values if value is not None]

@@ -101,14 +101,15 @@ def _job(view: RunView) -> None:
                 st.html(job_view.state(found.value), width="content")
                 job_view.controls(found.value)
         return
-    command = f"sluice {'sweep' if run.stage == 'trial' else run.stage} RECIPE"
+    stage = "sweep" if run.stage == "trial" else run.stage
+    command = f"sluice {stage} RECIPE"
     silent = _silence(view)
     if run.status == "RUNNING" and silent and silent > SILENT_S:
         text = html(
-            "No new point for {time}. When its process has ended, <code>{command}</code> goes on from the last "
-            "checkpoint.",
+            "No new point for {time}. When its process has ended, <code>{command}</code> {told}.",
             time=duration(silent),
             command=command,
+            told=job_view.ON_RESUME.get(stage, "starts it again"),
         )
         frame.say(text, "warning")
     elif run.status in ("FAILED", "KILLED") and run.stage == "train":
@@ -139,9 +140,10 @@ def _figures(view: RunView) -> None:
         "learning rate": "train/learning_rate",
         "gradient norm": "train/grad_norm",
         "utilisation": "train/utilisation",
-        "peak memory, bytes": "train/memory_bytes",
     }
     values |= {label: number(metrics[name]) for label, name in shown.items() if name in metrics}
+    if "train/memory_bytes" in metrics:
+        values["peak memory, GiB"] = number(metrics["train/memory_bytes"] / run_curves.GIB)
     st.html(report_view.facts(values, large=True))
 
 

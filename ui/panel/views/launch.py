@@ -1,5 +1,6 @@
 """Launch: a recipe's form, what it changes, the command that comes of it, and the button that submits it."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipelines.submissions import command_words
 from ui.panel import frame, jobs_backend, recipe_sources
 from ui.panel.last_known import Known, problem_of
 from ui.panel.markup import html, joined, visible
-from ui.panel.recipe_changes import as_yaml, changes, overrides, shell_line
+from ui.panel.recipe_changes import as_yaml, changes, overrides
 from ui.panel.recipe_form import Form, parts
 
 STAGE_WORDS = {"run": "Go from audit to promote, gate by gate; what was done already is not done again."}
@@ -100,7 +101,7 @@ def _command(stage: str, path: Path, changed: dict[str, Any], problems: list[str
     if changed:
         st.code(visible(as_yaml(changed)), language="yaml", wrap_lines=True)
     frame.heading("Command", "the same from a terminal")
-    st.code(visible(shell_line(command_words(stage, path, overrides(changed)))), language=None, wrap_lines=True)
+    st.code(visible(shlex.join(command_words(stage, path, overrides(changed)))), language=None, wrap_lines=True)
     recipe_name = ""
     try:
         recipe_name = load_recipe(path, overrides(changed)).name

@@ -5,7 +5,9 @@ import streamlit as st
 from pipelines.fingerprint import fingerprint, short
 from pipelines.tracking.runs import RunSummary
 from ui.panel import backend, comparison_view, frame, run_view
+from ui.panel.backend import RunView
 from ui.panel.charts import LETTERS
+from ui.panel.last_known import Known
 from ui.panel.markup import age, duration, number, visible
 
 LIVE_S, LIST_S = 2, 10
@@ -17,7 +19,8 @@ def runs() -> None:
     _list(recipe_name)
     run_id, others = frame.in_address("run"), others_in_address()
     if run_id and others:
-        st.fragment(_comparison, run_every=LIVE_S)([run_id, *others])
+        live = _any_moves([backend.run(each) for each in (run_id, *others)])
+        st.fragment(_comparison, run_every=LIVE_S if live else None)([run_id, *others], live)
     elif run_id:
         found = backend.run(run_id)
         live = found.value is not None and run_view.moves(found.value)
@@ -112,7 +115,7 @@ def _compare_choice(listed: list[RunSummary]) -> None:
     picked = st.multiselect(
         "Compare with",
         options,
-        [each for each in others if each in options],
+        others,
         format_func=lambda run_id: visible(labels.get(run_id, run_id)),
         # When the address changes (back, a link), the widget follows it.
         key=f"compare-{short(fingerprint(chosen, others))}",
@@ -122,7 +125,7 @@ def _compare_choice(listed: list[RunSummary]) -> None:
         select_all=False,
         width=640,
     )
-    if picked != [each for each in others if each in options]:
+    if picked != others:
         parameters = frame.address(recipe=frame.in_address("recipe"), run=chosen)
         parameters |= {"with": ",".join(picked)} if picked else {}
         st.query_params.from_dict(parameters)
@@ -149,8 +152,15 @@ def _run(run_id: str, live: bool) -> None:
     run_view.show(view)
 
 
-def _comparison(run_ids: list[str]) -> None:
+def _any_moves(found: list[Known[RunView | None]]) -> bool:
+    return any(known.problem or (known.value and run_view.moves(known.value)) for known in found)
+
+
+def _comparison(run_ids: list[str], live: bool) -> None:
     found = [backend.run(run_id) for run_id in run_ids]
+    if live != _any_moves(found):
+        # All of them have ended: nothing grows any more.
+        st.rerun()
     for known in found:
         if known.problem:
             frame.notice(known)
