@@ -17,7 +17,11 @@ def show(views: list[RunView]) -> None:
     frame.heading("Settings that differ", f"{len(apart)}" if apart else "")
     if apart:
         rows = [
-            [html('<span class="mono break">{value}</span>', value=v or "not set") for v in vs] for vs in apart.values()
+            [
+                html('<span class="mono break" title="{whole}">{value}</span>', whole=v or "", value=_short(v))
+                for v in vs
+            ]
+            for vs in apart.values()
         ]
         names = [html('<span class="mono">{name}</span>', name=name) for name in apart]
         _table("setting", rows, names, views)
@@ -25,6 +29,16 @@ def show(views: list[RunView]) -> None:
         st.html('<span class="quiet">None: the runs were asked for the same.</span>')
     _finals(views)
     run_curves.of_several("-".join(run.run_id for run in runs), [view.curves for view in views])
+
+
+def _short(value: str | None) -> str:
+    """A setting to look at: of a number that was drawn, with its sixteen digits, the first."""
+    if value is None:
+        return "not set"
+    try:
+        return number(float(value)) if len(value) > 10 else value
+    except ValueError:
+        return value
 
 
 def _finals(views: list[RunView]) -> None:

@@ -1,5 +1,5 @@
 from tests.ui.panel import seed
-from ui.panel.charts import POINTS_SHOWN, curve, thinned
+from ui.panel.charts import POINTS_SHOWN, Series, curve, thinned
 from ui.panel.report_view import masked, sample_text
 
 
@@ -45,6 +45,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_last_point():
 
 
 def test_a_curve_has_a_trace_for_each_series():
-    figure = curve("Loss", {"train": [(1, 2.0, 0.0)], "validation": [(1, 2.1, 0.0)]}, "nats per token")
+    series = [Series("train", [(1, 2.0, 0.0)], "train"), Series("validation", [(1, 2.1, 0.0)], "validation")]
+    figure = curve("Loss", series, "nats per token")
     assert [trace.name for trace in figure.data] == ["train", "validation"]
     assert figure.layout.title.text == "Loss, nats per token"
