@@ -1,5 +1,7 @@
 """Runs beside each other: only the settings that differ, how each came out, their curves over each other."""
 
+from contextlib import suppress
+
 import streamlit as st
 from markupsafe import Markup
 
@@ -16,13 +18,7 @@ def show(views: list[RunView]) -> None:
     apart = differing(runs)
     frame.heading("Settings that differ", f"{len(apart)}" if apart else "")
     if apart:
-        rows = [
-            [
-                html('<span class="mono break" title="{whole}">{value}</span>', whole=v or "", value=_short(v))
-                for v in vs
-            ]
-            for vs in apart.values()
-        ]
+        rows = [[_setting(value) for value in values] for values in apart.values()]
         names = [html('<span class="mono">{name}</span>', name=name) for name in apart]
         _table("setting", rows, names, views)
     else:
@@ -31,14 +27,12 @@ def show(views: list[RunView]) -> None:
     run_curves.of_several("-".join(run.run_id for run in runs), [view.curves for view in views])
 
 
-def _short(value: str | None) -> str:
-    """A setting to look at: of a number that was drawn, with its sixteen digits, the first."""
-    if value is None:
-        return "not set"
-    try:
-        return number(float(value)) if len(value) > 10 else value
-    except ValueError:
-        return value
+def _setting(value: str | None) -> Markup:
+    """A setting to look at: of a number that was drawn, with its sixteen digits, the first; all of them on hovering."""
+    shown = value or "not set"
+    with suppress(ValueError):
+        shown = number(float(shown)) if len(shown) > 10 else shown
+    return html('<span class="mono break" title="{whole}">{shown}</span>', whole=value or "", shown=shown)
 
 
 def _finals(views: list[RunView]) -> None:
