@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from cluster.errors import Stopped
 from pipelines import run
 from pipelines.gates import Verdict
 from pipelines.progress import Progress
@@ -36,6 +37,17 @@ def test_a_second_run_does_no_work_twice(chain, recipe_file):
     assert chain.performed == worked
     run.run_pipeline(recipe, chain.workspace, Progress(quiet=True), fresh=True)
     assert chain.performed == worked * 2
+
+
+def test_a_stop_that_was_asked_for_ends_the_run_before_the_next_stage(chain, recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file())
+    monkeypatch.setattr("pipelines.submissions.stop_requested", lambda workspace: "evaluate" in chain.performed)
+    with pytest.raises(Stopped, match="Stopped before promote"):
+        run.run_pipeline(recipe, chain.workspace, Progress(quiet=True))
+    # Nothing went into production after a person had said stop.
+    assert deployments.current(chain.workspace, "small") is None
+    monkeypatch.setattr("pipelines.submissions.stop_requested", lambda workspace: False)
+    assert run.run_pipeline(recipe, chain.workspace, Progress(quiet=True))[-1].stage == "promote"
 
 
 def test_the_first_closed_gate_ends_the_run(chain, recipe_file):

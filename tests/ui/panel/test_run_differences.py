@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from pipelines.tracking.runs import RunSummary
-from ui.panel.run_differences import differing, final, lowest
+from ui.panel.run_differences import differing, final, lowest, same_examples
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -36,6 +36,13 @@ def test_the_final_figures_are_those_of_the_curves():
 def test_a_run_without_a_point_has_no_figure():
     found = final(run({}, seconds=None), {})
     assert set(vars(found).values()) == {None}
+
+
+def test_losses_over_other_examples_are_not_compared():
+    one, other = run({"split": "aa", "fold": "None"}), run({"split": "bb", "fold": "None"})
+    assert same_examples([one, run({"split": "aa"})])
+    assert not same_examples([one, other])
+    assert not same_examples([one, run({"split": "aa", "fold": "1"})])
 
 
 def test_the_lowest_values_are_found_whatever_is_unknown():
