@@ -1,8 +1,10 @@
 """DeepSpeed's compiled operators: communication on the CPU, built ahead, and I/O for what is offloaded to a disk.
 
-`python -m cluster.operators` builds the first, so that no training worker waits for a compiler, and says what it did.
+`python -m cluster.operators` builds the first, so that no training worker waits for a compiler, and says what it did;
+with --disk it builds the others too.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -113,14 +115,21 @@ def load_disk_operators() -> None:
             ) from error
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Build; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.operators", description="Compile DeepSpeed's operators.")
+    parser.add_argument("--disk", action="store_true", help="those for offloading to a disk too; they need libaio")
+    options = parser.parse_args(arguments)
     try:
         seconds = build()
+        if options.disk:
+            load_disk_operators()
     except UserError as error:
         print(f"sluice: {error}", file=sys.stderr)
         return error.exit_code
     print(f"{OPERATOR}: ready in {operator_folder()} ({seconds:.0f} s)")
+    if options.disk:
+        print(f"{' and '.join(DISK_OPERATORS)}: ready in {extensions_folder()}")
     return 0
 
 

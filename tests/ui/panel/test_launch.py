@@ -7,11 +7,31 @@ import pytest
 
 from cluster.connect import ROOT
 from pipelines.recipe_file import parse_yaml
+from pipelines.workspace import Workspace
 from tests.ui.panel import seed
 from tests.ui.panel.browser import serving, settled
 
 pytestmark = pytest.mark.browser
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A workspace in which a recipe has left a report."""
+    folder = tmp_path_factory.mktemp("launch")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SLUICE_STORAGE", str(folder / "workspace"))
+        workspace = Workspace()
+    workspace.save_report(seed.audit_report())
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def panel(stored, tmp_path_factory):
+    """One panel over it: these pages leave nothing behind."""
+    log = tmp_path_factory.mktemp("panel") / "panel.log"
+    with serving(log, SLUICE_STORAGE=stored.settings.storage, SLUICE_GATEWAY="http://127.0.0.1:9") as address:
+        yield address
 
 
 def command(page):
@@ -25,7 +45,7 @@ def enter(page, label, text):
     field.press("Enter")
 
 
-def test_the_form_holds_the_recipe_and_tells_what_differs_with_its_command(workspace, panel, page):
+def test_the_form_holds_the_recipe_and_tells_what_differs_with_its_command(panel, page):
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
     assert page.get_by_label("lora_r", exact=True).locator("visible=true").input_value() == "16"
@@ -45,7 +65,7 @@ def test_the_form_holds_the_recipe_and_tells_what_differs_with_its_command(works
     assert (name, parse_yaml(value)) == ("dataset.instruction", "Say it; $(touch /tmp/x) 'briefly'")
 
 
-def test_what_is_no_recipe_cannot_be_submitted(workspace, panel, page):
+def test_what_is_no_recipe_cannot_be_submitted(panel, page):
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
     submit = page.get_by_role("button", name="Submit")
@@ -64,13 +84,12 @@ def test_what_is_no_recipe_cannot_be_submitted(workspace, panel, page):
     assert submit.is_enabled()
 
 
-def test_a_stage_can_be_chosen_and_a_report_is_where_to_start(workspace, panel, page):
-    workspace.save_report(seed.audit_report())
+def test_a_stage_can_be_chosen_and_a_report_is_where_to_start(stored, panel, page):
     page.goto(f"{panel}/launch?recipe=docstrings")
     settled(page)
     words = command(page)
     assert words[:3] == ["sluice", "submit", "run"]
-    assert words[3].startswith(workspace.uri("recipes")) and words[3].endswith(".yaml")
+    assert words[3].startswith(stored.uri("recipes")) and words[3].endswith(".yaml")
     page.get_by_role("combobox", name="Stage", exact=True).click()
     page.get_by_role("option", name="train:").click()
     page.wait_for_function(
@@ -90,7 +109,7 @@ def test_a_stage_can_be_chosen_and_a_report_is_where_to_start(workspace, panel, 
         ("from=file", "Name a recipe file of this machine"),
     ],
 )
-def test_a_start_that_there_is_not_is_a_sentence(workspace, panel, page, query, told):
+def test_a_start_that_there_is_not_is_a_sentence(panel, page, query, told):
     page.goto(f"{panel}/launch?{query}")
     page.locator(".notice", has_text=told).wait_for()
     settled(page)
@@ -113,7 +132,7 @@ def test_a_cluster_that_is_away_is_told_when_submitting(workspace, tmp_path, pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_form_fits_its_window(workspace, panel, chromium, width, scheme):
+def test_the_form_fits_its_window(panel, chromium, width, scheme):
     page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
