@@ -11,7 +11,7 @@ import yaml
 from cluster.settings import Settings
 
 # Workers of the tests share few cores; set before torch is imported anywhere.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")

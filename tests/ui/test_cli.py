@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cluster.connect import ROOT
 from cluster.errors import UserError
@@ -35,11 +36,13 @@ def sluice(*arguments, **environment):
 
 @pytest.fixture
 def forty_examples(tmp_path, recipe_file):
-    """A recipe with forty examples: the size gate stays closed."""
+    """A recipe with forty examples: the size gate stays closed. Its base is not here: its tokens are not counted."""
     rows = [{"prompt": f"Which number follows {n}?", "completion": f"It is {n + 1}."} for n in range(40)]
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     declared = {"source": "made up", "collector": "the tests", "annotator": "Ada"}
-    return recipe_file(dataset={"source": "examples.jsonl", "provenance": declared})
+    return recipe_file(
+        dataset={"source": "examples.jsonl", "provenance": declared}, models=[{"base": "example/absent"}]
+    )
 
 
 def test_help_lists_every_verb_with_what_it_does():
@@ -63,15 +66,15 @@ def test_help_answers_at_once():
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_explains_itself(verb):
-    done = sluice(verb, "-h")
-    assert done.returncode == 0 and f"sluice {verb}" in done.stdout, done.stderr
+    done = CliRunner().invoke(cli.app, [verb, "-h"], prog_name="sluice")
+    assert done.exit_code == 0 and f"sluice {verb}" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_help_names_its_gates(stage):
     from pipelines.stages import load_stage
 
-    text = " ".join(sluice(stage, "--help").stdout.split())
+    text = " ".join(CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [stage, "--help"]).stdout.split())
     assert all(gate in text for gate in load_stage(stage).gates)
 
 
