@@ -229,64 +229,111 @@ NOT_SWEPT = {
 }
 """Keys of train that a search space may not hold, and why."""
 
-SearchSpace = dict[str, dict[Literal["choice", "loguniform", "uniform", "randint"], list[Any]]]
+SearchSpace = dict[str, dict[Literal["choice", "loguniform", "uniform", "randint", "when"], Any]]
+
+LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
+"""Keys of train that only adapters have."""
 
 
 class Sweep(Section):
     """A search over hyper-parameters; `sluice train` then trains the winner."""
 
     num_samples: Annotated[int, Field(ge=1, le=512)] = 8
-    """Trials."""
-    scheduler: Literal["asha", "fifo"] = "asha"
-    """`asha` stops the worse half early; `fifo` runs each to its end."""
+    """Trials of the search, the recipe's own values among them; a grid has as many as it has points."""
+    search: Literal["random", "grid", "tpe"] = "random"
+    """`tpe` draws where earlier trials did well (Optuna's tree-structured Parzen estimator); `grid` tries all."""
+    objectives: tuple[Literal["loss", "cost"], ...] = ("loss",)
+    """`[loss, cost]`: the cheapest per step among the trials within 1 % of the lowest loss wins."""
+    scheduler: Literal["asha", "median", "fifo"] = "asha"
+    """`asha` halves at each rung; `median` stops what is worse than the middle; `fifo` runs each to its end."""
     max_steps: Annotated[int, Field(ge=2)] = 32
     """Optimiser steps of a trial that is never stopped."""
     grace_steps: Annotated[int, Field(ge=1)] = 8
-    """Steps before a trial may be stopped."""
+    """Steps before a trial may be stopped; trials take turns after so many."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """One in this many trials goes on past each rung."""
-    space: SearchSpace
-    """Key of `train` -> {choice: [...]}, or {loguniform: ...}, {uniform: ...} or {randint: ...} of [low, high]."""
+    max_hours: PositiveFloat | None = None
+    """Wall-clock after which no trial learns any more, the time before a resume included."""
+    max_cost: PositiveFloat | None = None
+    """The same in cluster.price_per_hour's currency, over all workers."""
+    prior: Annotated[int, Field(ge=0, le=16)] = 0
+    """Winners of earlier sweeps over the same base that are tried first."""
+    default_trial: bool = True
+    """Try the recipe's own train section too, first: what the search gains over it is then known."""
+    confirm_seeds: Annotated[int, Field(ge=0, le=8)] = 0
+    """Further seeds under which the best three are run to their end; the lowest mean wins, with its interval."""
+    space: SearchSpace | None = None
+    """Key of `train` -> {choice: [...]}, or {loguniform: ...}, {uniform: ...} or {randint: ...} of [low, high]; with
+    {when: {KEY: [VALUES]}} only where another key has one of these values. Without it: the usual ranges."""
 
     @model_validator(mode="after")
     def _space_names_train_keys(self) -> "Sweep":
-        if not self.space:
-            raise ValueError("space is empty: name at least one key of train")
-        for key, domain in self.space.items():
-            if key not in Train.model_fields:
-                raise ValueError(f"space.{key} is no key of train{nearest(key, Train.model_fields)}")
-            if key in NOT_SWEPT:
-                raise ValueError(f"space.{key} cannot be swept: {NOT_SWEPT[key]}")
-            if len(domain) != 1:
+        if self.space is not None and not self.space:
+            raise ValueError("space is empty: name at least one key of train, or leave it out for the usual ranges")
+        for key, domain in (self.space or {}).items():
+            self._check_key(key)
+            kinds = [kind for kind in domain if kind != "when"]
+            if len(kinds) != 1:
                 raise ValueError(f"space.{key} needs exactly one of choice, loguniform, uniform, randint")
-            ((kind, values),) = domain.items()
-            self._check_domain(key, kind, values)
+            self._check_domain(key, kinds[0], domain[kinds[0]])
+            self._check_condition(key, domain.get("when", {}))
+            if self.search == "grid" and kinds[0] in ("loguniform", "uniform"):
+                raise ValueError(f"space.{key}: a grid needs choice or randint, {kinds[0]} has no end of points")
         if self.grace_steps > self.max_steps:
             raise ValueError(f"grace_steps {self.grace_steps} is above max_steps {self.max_steps}")
+        if self.objectives not in (("loss",), ("loss", "cost")):
+            raise ValueError("objectives are [loss] or [loss, cost]")
+        if self.search == "grid" and self.space is None:
+            raise ValueError("search grid needs a space of choices")
         return self
 
     @staticmethod
-    def _check_domain(key: str, kind: str, values: list[Any]) -> None:
+    def _check_key(key: str) -> None:
+        if key not in Train.model_fields:
+            raise ValueError(f"space.{key} is no key of train{nearest(key, Train.model_fields)}")
+        if key in NOT_SWEPT:
+            raise ValueError(f"space.{key} cannot be swept: {NOT_SWEPT[key]}")
+
+    def _check_condition(self, key: str, when: Any) -> None:
+        if not isinstance(when, dict) or not all(isinstance(values, list) for values in when.values()):
+            raise ValueError(f"space.{key}.when needs {{KEY: [VALUES]}}")
+        for other in when:
+            if other not in Train.model_fields:
+                raise ValueError(f"space.{key}.when.{other} is no key of train{nearest(other, Train.model_fields)}")
+            if "when" in (self.space or {}).get(other, {}) or other == key:
+                raise ValueError(f"space.{key}.when.{other}: a condition may not depend on a key with one")
+
+    @staticmethod
+    def _check_domain(key: str, kind: str, values: Any) -> None:
         if kind == "choice":
-            if not values:
-                raise ValueError(f"space.{key}.choice is empty")
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"space.{key}.choice needs a list of values")
             return
-        if len(values) != 2 or not all(isinstance(v, int | float) for v in values) or values[0] >= values[1]:
+        numbers = isinstance(values, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in values
+        )
+        if not numbers or len(values) != 2 or not values[0] < values[1]:
             raise ValueError(f"space.{key}.{kind} needs two numbers, low below high")
         if kind == "loguniform" and values[0] <= 0:
             raise ValueError(f"space.{key}.loguniform needs a low above 0")
         if kind == "randint" and not all(isinstance(v, int) for v in values):
             raise ValueError(f"space.{key}.randint needs whole numbers")
 
-    def edges(self) -> list[tuple[str, Any]]:
-        """Each key with every choice, or with both ends of its range: what must be valid before a trial starts."""
-        found = []
-        for key, domain in self.space.items():
-            ((kind, values),) = domain.items()
-            # Ray Tune's randint leaves out the upper end; ours does too, as its name says elsewhere.
-            ends = [values[0], values[1] - 1] if kind == "randint" else values
-            found += [(key, value) for value in ends]
-        return found
+    def decides(self) -> dict[str, Any]:
+        """What of the section decides who wins: what fingerprints cover."""
+        # Earlier winners are only where the search begins.
+        return self.model_dump(mode="json", exclude={"prior"})
+
+
+def edges(space: SearchSpace) -> list[tuple[str, Any]]:
+    """Each key with every choice, or with both ends of its range: what must be valid before a trial starts."""
+    found = []
+    for key, domain in space.items():
+        ((kind, values),) = ((kind, values) for kind, values in domain.items() if kind != "when")
+        # As Python's range, randint leaves out its upper end.
+        ends = [values[0], values[1] - 1] if kind == "randint" else values
+        found += [(key, value) for value in ends]
+    return found
 
 
 Metric = Literal["loss", "rouge1", "rouge2", "rougeL", "bleu", "meteor"]
@@ -365,8 +412,9 @@ class Cluster(Section):
     """Logical CPUs that each training worker reserves."""
     start_timeout_s: PositiveFloat = 900
     """Seconds to wait for the machines that the training workers ask for; then the run ends and says so."""
-    max_concurrent_trials: Annotated[int, Field(ge=1)] = 1
-    """Trials of a sweep that run at the same time."""
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
+    """Trials of a sweep that run at the same time, each on num_workers workers of its own; machines are asked for as
+    they are needed. Without it: as many as there are GPUs for, or machines where there are none."""
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """What a worker costs per hour, in the currency of train.max_cost: a report then tells what training cost."""
 
@@ -407,8 +455,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> "Recipe":
-        if self.train.max_cost is not None and self.cluster.price_per_hour is None:
-            raise ValueError("train.max_cost needs cluster.price_per_hour")
+        for section, max_cost in (("train", self.train.max_cost), ("sweep", self.sweep and self.sweep.max_cost)):
+            if max_cost is not None and self.cluster.price_per_hour is None:
+                raise ValueError(f"{section}.max_cost needs cluster.price_per_hour")
         return self
 
     @model_validator(mode="after")
@@ -433,7 +482,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _space_fits_train(self) -> "Recipe":
-        for key, value in self.sweep.edges() if self.sweep else ():
+        for key, value in edges((self.sweep and self.sweep.space) or {}):
             try:
                 # A value that the section refuses would fail a trial hours later.
                 Train.model_validate(self.train.model_dump() | {key: value})

@@ -50,7 +50,10 @@ def _sweep() -> list[str]:
     lines = ["# sweep:"]
     for key, field in Sweep.model_fields.items():
         lines += ["#   " + line for line in _comment(_describe(None, field), 0)]
-        lines.append("#   " + _pair(key, EXAMPLE_SPACE if field.is_required() else field.default, 0))
+        if key != "space" and field.default is None:
+            lines.append(f"#   # {key}:")
+            continue
+        lines.append("#   " + _pair(key, EXAMPLE_SPACE if key == "space" else field.default, 0))
     return lines
 
 

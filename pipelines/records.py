@@ -201,3 +201,18 @@ class FitRow(Table):
     """Fingerprint of the ids of these rows."""
     recipe_name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class SweepEventRow(Table):
+    """What happened in a sweep, or what a person asked of it; see `pipelines.search.history`."""
+
+    __tablename__ = "sweep_events"
+    __table_args__ = (Index("sweep_events_by_sweep", "sweep", "id"), Index("sweep_events_by_recipe", "recipe_name"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep: Mapped[str]
+    recipe_name: Mapped[str]
+    kind: Mapped[str]
+    trial: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,15 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_model(train: Train, base_folder: Path, seed: int) -> SupervisedLoss | PreferenceLoss | Seq2SeqLoss:
-    """The base with adapters over it, or all of it trainable, in training mode."""
+def build_model(
+    train: Train, base_folder: Path, seed: int, load: Callable[..., Any] = load_model
+) -> SupervisedLoss | PreferenceLoss | Seq2SeqLoss:
+    """The base with adapters over it, or all of it trainable, in training mode.
+
+    `load(folder, dtype, **options)`: where the base comes from.
+    """
     quantised, seq2seq = train.method == "qlora", is_encoder_decoder(base_folder)
-    model: Any = load_model(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
+    model: Any = load(base_folder, train.dtype, **(quantising_options(train.dtype) if quantised else {}))
     model.config.use_cache = False
     if not seq2seq:
         alone = not (train.packing or train.learns_from_pairs) and train.per_device_train_batch_size == 1

@@ -33,6 +33,8 @@ class Job:
     """Steps at which a trial is validated, instead of the plan's."""
     validation_bins: int | None = None
     """Validate on so many bins only (a trial)."""
+    validation_seed: int | None = None
+    """Draws those bins, where that is not `seed`: trials under other seeds are measured on the same."""
     device: str = "cpu"
     label: str = ""
     """Stands in every event: the trial's name."""

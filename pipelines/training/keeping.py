@@ -52,6 +52,18 @@ class Keeping:
         self._uploads = Uploads(self._store, self._rank, self._world, attempt, self._tell)
         return state
 
+    def take_weights(self, address: str) -> int:
+        """Load the weights of another run's newest checkpoint, without its optimiser's state; its step.
+
+        Raises UserError when none of them is whole.
+        """
+        other = CheckpointStore(address)
+        for step in reversed(shared(other.complete() if self._rank == 0 else [])):
+            state, _ = self._load(step, weights_only=True, store=other)
+            if state is not None:
+                return state.step
+        raise UserError(f"{address} has no whole checkpoint to begin with.", "Add the values as a trial of their own.")
+
     def learnt(self, bins: list[int]) -> None:
         """What this worker's next step learnt from: part of the next checkpoint."""
         self._learnt.append(bins)
@@ -100,18 +112,21 @@ class Keeping:
         if self._uploads:
             self._uploads.wait()
 
-    def _is_complete(self, step: int) -> bool:
-        return shared(self._store.is_complete(step) if self._rank == 0 else False)
+    def _is_complete(self, step: int, store: CheckpointStore | None = None) -> bool:
+        return shared((store or self._store).is_complete(step) if self._rank == 0 else False)
 
-    def _load(self, step: int, *, weights_only: bool = False) -> tuple[State | None, str | None]:
+    def _load(
+        self, step: int, *, weights_only: bool = False, store: CheckpointStore | None = None
+    ) -> tuple[State | None, str | None]:
         """(state, None), or (None, what is wrong). Nothing is read before the hashes are compared."""
-        if not self._is_complete(step):
+        store = store or self._store
+        if not self._is_complete(step, store):
             return None, "it is not there"
         with tempfile.TemporaryDirectory() as scratch:
-            folder = self._store.fetch(step, Path(scratch))
+            folder = store.fetch(step, Path(scratch))
             # A folder that all of them see is compared together, a copy of one's own alone.
-            mine = (self._rank, self._world) if self._store.local else (0, 1)
-            if problem := next(filter(None, gathered(self._store.verify(step, folder, *mine))), None):
+            mine = (self._rank, self._world) if store.local else (0, 1)
+            if problem := next(filter(None, gathered(store.verify(step, folder, *mine))), None):
                 return None, problem
             load_engine(self._engine, sorted(folder.glob("state-*.safetensors")), moments=not weights_only)
             if not weights_only:

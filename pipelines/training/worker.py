@@ -20,7 +20,7 @@ from cluster.errors import UserError
 from pipelines.data.packing import shuffled
 from pipelines.fingerprint import fingerprint, folder_fingerprint, short
 from pipelines.models.companions import checked_tokenizer
-from pipelines.models.load import base_here
+from pipelines.models.load import base_here, load_model
 from pipelines.models.precision import Arithmetic, arithmetic
 from pipelines.recipe import Train
 from pipelines.training import divergence
@@ -99,8 +99,9 @@ class Loop:
         mailbox: Any,
         report: Callable[[dict[str, Any]], None] | None,
         preemption: Callable[[], Any] | None = None,
+        load: Callable[..., Any] = load_model,
     ) -> None:
-        """`closing`: what to do at the end of the run, or where it does not begin."""
+        """`closing`: what to do at the end of the run, or where it does not begin; `load`: see `build_model`."""
         self._began = time.monotonic()
         self.job, self.rank, self.world, self.mailbox, self.report = job, rank, world, mailbox, report
         self.preemption = Preemption(preemption, rank)
@@ -121,11 +122,12 @@ class Loop:
             run = short(fingerprint(job.label, job.train, job.seed, job.bins))
             self.disk = open_folder(self.train.deepspeed, run, rank)
             closing.callback(close_folder, self.disk)
-            model = build_model(self.train, self.base_folder, job.seed)
+            model = build_model(self.train, self.base_folder, job.seed, load)
         except UserError as error:
             problem = error
         refuse_together(problem)
-        self.validation = Validation(validation, job.groups, self.objective, seed=job.seed, limit=job.validation_bins)
+        drawn_by = job.seed if job.validation_seed is None else job.validation_seed
+        self.validation = Validation(validation, job.groups, self.objective, seed=drawn_by, limit=job.validation_bins)
         self.probed: Found | None = None
         if self.train.per_device_train_batch_size == "auto":
             self.probed = found_batch(
@@ -143,7 +145,7 @@ class Loop:
                 # The probe has used it up; what it held goes before another is built.
                 del model
                 gc.collect()
-                model = build_model(self.train, self.base_folder, job.seed)
+                model = build_model(self.train, self.base_folder, job.seed, load)
             self.train = self.train.model_copy(update={"per_device_train_batch_size": self.probed.sequences})
             self._say("batch", **asdict(self.probed))
         self.meter = Meter(unwrapped(model.model), self.device, self.train.dtype, frozen=self.train.trains_adapters)
@@ -157,6 +159,8 @@ class Loop:
         self.budget = Budget() if job.rungs else Budget(self.train.max_hours, self.train.max_cost, job.price_per_hour)
         self.readings = Readings()
         self._clocked, self._validation_s, self._polled = self._began, 0.0, 0.0
+        self._over = ""
+        """Why the run ended before its last step."""
 
     def _base_here(self) -> Path:
         """The base on this worker's machine, the very one that the driver saw."""
@@ -166,27 +170,54 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """Resume or begin, train, export; the outcome."""
         try:
-            return self._run()
+            self.begin()
+            return self.advance(self.plan.steps) or self._finish(self._over or "the last step")
         finally:
-            if self.keeping:
-                self.keeping.close()
+            self.close()
 
-    def _run(self) -> dict[str, Any]:
+    def close(self) -> None:
+        """Wait for what is on its way to storage."""
+        if self.keeping:
+            self.keeping.close()
+
+    @property
+    def weights_here(self) -> int:
+        """Weights that are trained, of each worker."""
+        trained = (parameter for parameter in self.engine.module.parameters() if parameter.requires_grad)
+        return sum(int(getattr(each, "ds_numel", each.numel())) for each in trained) // self.world
+
+    def begin(self, weights: str = "") -> None:
+        """Go on from the newest checkpoint, or begin; the base is measured first, unless this is a trial.
+
+        `weights`: address of another run's checkpoint whose weights and step a run that has none of its own begins
+        with (a clone).
+        """
         self._refer()
-        self._resume()
+        if not self._resume() and weights:
+            assert self.keeping is not None
+            self.state.step = self.keeping.take_weights(weights)
         self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
             losses, loss, figures = self._validate()
             self.state.losses["base"] = losses.tolist()
             self.state.baseline_loss, self.state.baseline_figures = loss, figures
             self._say("baseline", step=0, loss=loss, **figures)
-        stopped = "the last step"
-        while self.state.step < self.plan.steps:
+        elif weights and not self.state.history:
+            self._validated()
+
+    def advance(self, until: int) -> dict[str, Any] | None:
+        """Train up to a step; the outcome where a stop was asked for, None otherwise.
+
+        Less far when a budget is spent or the validation loss no longer falls: the run is then over.
+        """
+        # What was done between two calls is not this run's time.
+        self._clocked = time.monotonic()
+        while self.state.step < until:
             if self.state.ended_by:
-                stopped = f"{self.budget.described(self.state.ended_by)} was spent"
+                self._over = f"{self.budget.described(self.state.ended_by)} was spent"
                 break
             if self.state.stopping.exhausted and not self.job.rungs:
-                stopped = (
+                self._over = (
                     f"no improvement in {self.train.early_stopping_patience} validations "
                     f"(best at step {self.state.stopping.best_step})"
                 )
@@ -207,7 +238,7 @@ class Loop:
                     self.keeping.arrive(self.state.step, needed=True)
             if asked:
                 return self._outcome("stopped", "stop requested")
-        return self._finish(stopped)
+        return None
 
     def _finish(self, stopped: str) -> dict[str, Any]:
         """The best weights, exported and kept."""
@@ -430,12 +461,13 @@ class Loop:
         losses = measured[:, 0]
         return losses, self.validation.mean(losses), self.validation.figures(measured)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
         state = self.keeping.resume() if self.keeping else None
         if state is None:
-            return
+            return False
         self.state = state
         self._say("resumed", step=state.step, steps=self.plan.steps)
+        return True
 
     def _stop_asked(self) -> bool:
         if self.rank != 0 or self.mailbox is None or time.monotonic() - self._polled < STOP_POLL_S:

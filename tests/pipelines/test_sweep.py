@@ -1,20 +1,13 @@
 """The sweep stage on a tiny model: trials, their causes of failure, the winner on its way to training."""
 
 import json
-from types import SimpleNamespace
 
-import pyarrow as pa
 import pytest
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from pipelines import sweep, train
-from pipelines.data.versioned import ledger
-from pipelines.gates import Report
-from pipelines.progress import Progress
 from pipelines.recipe_file import load_recipe
-from pipelines.search import trials
 from pipelines.tracking import runs
-from tests.pipelines.data.small_table import write_rows
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
 
 
@@ -23,30 +16,13 @@ def test_a_recipe_without_a_sweep_says_what_to_do(recipe_file, workspace):
         sweep.STAGE.perform(load_recipe(recipe_file()), workspace)
 
 
-def test_what_a_winner_was_chosen_by_stands_in_the_ledger(workspace, recipe_file, tmp_path, monkeypatch):
-    written = write_rows(tmp_path / "table", *({"id": f"v{n}", "split": "validation"} for n in range(20)))
-    bins = pa.table({"ids": pa.array([[f"v{n}"] for n in range(20)])})
-    with pa.OSFile(str(tmp_path / "validation.arrow"), "wb") as sink, pa.ipc.new_file(sink, bins.schema) as writer:
-        writer.write_table(bins)
-    shared = SimpleNamespace(name="s-0", storage=str(tmp_path), job=SimpleNamespace(bins=str(tmp_path)))
-    result = trials.TrialResult("t", {"lora_r": 4}, 1.5, 4, "done", 1.0)
-    produced = {"table": written.uri, "version": "0"}
-    monkeypatch.setattr(sweep, "share", lambda *_: shared)
-    monkeypatch.setattr(sweep, "require", lambda *_: Report.model_construct(produced=produced))
-    monkeypatch.setattr(sweep, "Watch", lambda *_: SimpleNamespace(end=lambda _: None, run_id=""))
-    monkeypatch.setattr(trials, "run_trials", lambda *_: [result])
-    recipe = load_recipe(recipe_file(sweep={"space": {"lora_r": {"choice": [4, 8]}}}))
-    sweep.work(recipe, workspace, Progress(quiet=True), False)
-    (fit,) = ledger.check_fits(workspace, written.uri)
-    assert (fit.transform, fit.side, fit.rows) == (ledger.CHOICE, "validation", trials.VALIDATION_BINS)
-
-
 @pytest.mark.cluster
 def test_the_winner_of_a_sweep_is_what_trains_and_is_named(small_recipe, ray_cluster):  # noqa: F811
     recipe = small_recipe(
         name="swept",
         sweep={
             "num_samples": 3,
+            "default_trial": False,
             "max_steps": 4,
             "grace_steps": 2,
             "space": {"learning_rate": {"choice": [1e-2, 1e30]}, "lora_r": {"choice": [2, 4]}},
@@ -82,6 +58,8 @@ def test_trials_of_two_workers_are_stopped_early_too(small_recipe, ray_cluster):
         cluster={"num_workers": 2},
         sweep={
             "num_samples": 2,
+            "search": "grid",
+            "default_trial": False,
             "max_steps": 4,
             "grace_steps": 2,
             "space": {"learning_rate": {"choice": [1e-2, 1e-9]}},
@@ -97,7 +75,8 @@ def test_trials_of_two_workers_are_stopped_early_too(small_recipe, ray_cluster):
 @pytest.mark.cluster
 def test_when_every_trial_fails_the_stage_fails_with_the_causes(small_recipe, ray_cluster):  # noqa: F811
     space = {"learning_rate": {"choice": [1e30]}}
-    recipe = small_recipe(name="hopeless", sweep={"num_samples": 2, "max_steps": 4, "grace_steps": 2, "space": space})
+    short = {"num_samples": 2, "default_trial": False, "max_steps": 4, "grace_steps": 2}
+    recipe = small_recipe(name="hopeless", sweep=short | {"space": space})
     with pytest.raises(StageFailed, match=r"All 2 trials failed.*diverged at step") as failed:
         sweep.STAGE.perform(recipe, ray_cluster)
     assert failed.value.exit_code == 1

@@ -1,0 +1,463 @@
+"""The driver of a sweep: proposes trials, gives them turns, stops the worse ones, does what people ask."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.errors import StageFailed, Stopped, UserError
+from pipelines.progress import Progress
+from pipelines.recipe import Sweep, Train
+from pipelines.search.history import Event, History, Origin, Standing, Trial, check_request, follow
+from pipelines.search.proposals import Proposals
+from pipelines.search.schedulers import rungs, stops
+from pipelines.search.space import space_of, with_values
+from pipelines.search.winner import to_confirm, unproven_clone
+from pipelines.search.worker_group import Chunk, WorkerGroup
+from pipelines.training.channel import open_mailbox
+from pipelines.training.checkpoints import CheckpointStore
+from pipelines.training.job import Job
+from pipelines.training.schedule import plan_steps
+from pipelines.training.trainer import STOP_POLL_S, Place, no_room, stop_requested
+from pipelines.workspace import Workspace
+
+VALIDATION_BINS = 16
+"""Validation sequences of a trial (the same for all): enough to rank, cheap enough to repeat."""
+RETRIES = 1
+"""Times that a trial which broke off is taken up again from its last checkpoint."""
+POLL_S = 0.5
+ASK_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What every trial of a sweep shares."""
+
+    job: Job
+    """Without a trial's values in it."""
+    bins: int
+    """Of the training side."""
+    sweep: Sweep
+    train: Train
+    """The recipe's own."""
+    place: Place
+    seed: int
+    checkpoints: str
+    """Address below which each trial keeps its own."""
+    concurrent: int
+    prior: tuple[dict[str, Any], ...] = ()
+    """Values of earlier winners, the best first."""
+
+
+class Control:
+    """A sweep at work."""
+
+    def __init__(
+        self,
+        shared: Trials,
+        history: History,
+        workspace: Workspace,
+        progress: Progress,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """`on_event` gets what the trials' loops tell while they learn."""
+        self._shared, self._history, self._workspace = shared, history, workspace
+        self._progress, self._on_event = progress, on_event
+        self._rungs = rungs(shared.sweep)
+        self._proposals = Proposals(shared.sweep, shared.train, shared.seed, list(shared.prior))
+        events = history.events()
+        self._proposals.replay(events)
+        self.standing = Standing(history.sweep)
+        self._seen = 0
+        self._spent_before = _spent(events)
+        for event in events:
+            self._take(event)
+        self._began = time.monotonic()
+        self._at: dict[str, int] = {}
+        """Steps a trial has gone where that is beyond its last rung: in memory only."""
+        self._passed: dict[str, int] = {}
+        """The last rung after which a trial was let go on."""
+        self._over = ""
+        self._asked_at = self._stop_polled = 0.0
+        self._stopping = False
+        self._groups: list[WorkerGroup] = []
+        self._mailbox: Any = None
+
+    # What is known and written down
+
+    def _take(self, event: Event) -> None:
+        follow(self.standing, event)
+        self._seen = max(self._seen, event.id)
+
+    def _record(self, kind: Any, trial: str = "", by: str = "", **content: Any) -> None:
+        self._history.add(kind, trial, by, **content)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Take in what was written since: by this driver, or by people who ask."""
+        for event in self._history.events(after=self._seen):
+            self._take(event)
+
+    def _plan(self) -> dict[str, Any]:
+        shared = self._shared
+        plan = shared.sweep.model_dump(mode="json") | {
+            "rungs": list(self._rungs),
+            "num_samples": self._proposals.total,
+            "space": space_of(shared.sweep, shared.train),
+            "price_per_hour": shared.job.price_per_hour,
+            "workers": shared.place.num_workers,
+            "concurrent": shared.concurrent,
+            "seed": shared.seed,
+            "base": shared.job.base["name"],
+            "base_fingerprint": shared.job.base["fingerprint"],
+            "method": shared.train.method,
+        }
+        return plan
+
+    # The loop
+
+    def run(self, run_id: str) -> Standing:
+        """Search to the end; how it stands then. `run_id`: the sweep's own tracked run.
+
+        Raises Stopped when that was asked for, StageFailed when its workers find no machines.
+        """
+        import ray
+
+        self._mailbox = open_mailbox()
+        self._record("opened", **self._plan(), run_id=run_id)
+        self._groups = [self._new_group() for _ in range(self._shared.concurrent)]
+        waiting_since = time.monotonic()
+        try:
+            while True:
+                for event in ray.get(self._mailbox.take.remote()):
+                    self._on_event(event)
+                self._poll()
+                self._settle()
+                ready = [group for group in self._groups if self._is_ready(group)]
+                if ready:
+                    waiting_since = time.monotonic()
+                elif time.monotonic() - waiting_since > self._shared.place.start_timeout_s:
+                    raise no_room(self._shared.place)
+                if not self._stopping:
+                    self._propose()
+                    self._decide()
+                    for group in ready:
+                        self._give(group)
+                pending = [each for group in self._groups for each in group.pending]
+                if not pending and self._stopping:
+                    raise Stopped("Sweep stopped: stop requested.", "Run the same command again to go on from there.")
+                if not pending and not self._next_trials() and not self._more():
+                    break
+                ray.wait(pending, num_returns=1, timeout=POLL_S) if pending else time.sleep(POLL_S)
+            for event in ray.get(self._mailbox.take.remote()):
+                self._on_event(event)
+        finally:
+            for group in self._groups:
+                group.close()
+        self._record("closed", because=self._over or "all trials have ended")
+        return self.standing
+
+    def _new_group(self) -> WorkerGroup:
+        place = self._shared.place
+        accelerator = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
+        beside = max(1, place.num_workers * self._shared.concurrent) if not place.use_gpu else place.num_workers
+        return WorkerGroup(place.resources | accelerator, place.num_workers, place.device, beside, self._mailbox)
+
+    def _is_ready(self, group: WorkerGroup) -> bool:
+        from ray.exceptions import RayError
+
+        try:
+            return group.ready()
+        except RayError as error:
+            raise StageFailed(f"A sweep's worker did not start: {_last_line(error)}") from error
+
+    def _poll(self) -> None:
+        """What people want: the whole sweep stopped, or something of its trials."""
+        import ray
+
+        now = time.monotonic()
+        if now - self._stop_polled > STOP_POLL_S and not self._stopping:
+            self._stop_polled = now
+            if stop_requested(self._workspace):
+                self._stopping = True
+                ray.get(self._mailbox.ask_stop.remote())
+        if now - self._asked_at > ASK_POLL_S:
+            self._asked_at = now
+            self._catch_up()
+            for request in list(self.standing.open_requests):
+                self._answer(request)
+        self._over = self._over or self._spent_budget()
+
+    def _spent_budget(self) -> str:
+        plan, shared = self.standing.plan, self._shared
+        hours = (self._spent_before + time.monotonic() - self._began) / 3600
+        if plan.get("max_hours") is not None and hours >= plan["max_hours"]:
+            return f"sweep.max_hours {plan['max_hours']:g} was spent"
+        price = shared.job.price_per_hour
+        if plan.get("max_cost") is not None and price is not None:
+            cost = self.standing.seconds / 3600 * shared.place.num_workers * price
+            if cost >= plan["max_cost"]:
+                return f"sweep.max_cost {plan['max_cost']:g} was spent"
+        return ""
+
+    # Requests
+
+    def _answer(self, request: Event) -> None:
+        content, trial = dict(request.content), request.trial
+        action = content.pop("action")
+        problem = ""
+        try:
+            check_request(self.standing, action, trial, content)
+            getattr(self, f"_do_{action}")(trial, content, request.by)
+        except UserError as error:
+            problem = f"{error.message} {error.remedy or ''}".strip()
+        self._record("answered", trial, request=request.id, problem=problem)
+        if not problem:
+            self._progress.say(f"{action} {trial}: done, as {request.by} asked.".replace("  ", " "))
+
+    def _do_stop(self, trial: str, content: dict[str, Any], by: str) -> None:
+        self._end(trial, "stopped", f"by {by}" if by else "by hand")
+
+    def _do_pause(self, trial: str, content: dict[str, Any], by: str) -> None:
+        self._record("paused", trial, by)
+
+    def _do_resume(self, trial: str, content: dict[str, Any], by: str) -> None:
+        self._record("resumed", trial, by)
+
+    def _do_clone(self, trial: str, content: dict[str, Any], by: str) -> None:
+        values = self.standing.trials[trial].values | content["values"]
+        self._new_trial(values, "clone", by, parent=trial)
+
+    def _do_add(self, trial: str, content: dict[str, Any], by: str) -> None:
+        self._new_trial(content["values"], "added", by)
+
+    def _do_extend(self, trial: str, content: dict[str, Any], by: str) -> None:
+        plan, changed = self.standing.plan, {}
+        for asked, key in (("trials", "num_samples"), ("hours", "max_hours"), ("cost", "max_cost")):
+            if not content.get(asked):
+                continue
+            if plan.get(key) is None:
+                raise UserError(f"The sweep has no {key} to extend.", "It is not bound by it.")
+            if asked == "trials" and plan["search"] == "grid":
+                raise UserError("A grid has no further points.", "Add configurations by hand.")
+            changed[key] = plan[key] + content[asked]
+        self._record("extended", by=by, **changed)
+        self._over = ""
+
+    def _new_trial(self, values: dict[str, Any], origin: Origin, by: str = "", **more: Any) -> None:
+        # Refused here, it is answered; later it would be a failed trial.
+        trial_train(self._shared, values)
+        self._record("proposed", f"trial-{len(self.standing.trials) + 1}", by, values=values, origin=origin, **more)
+
+    # Proposals and decisions
+
+    def _searched(self) -> list[Trial]:
+        return [trial for trial in self.standing.trials.values() if trial.origin in ("default", "prior", "search")]
+
+    def _propose(self) -> None:
+        """The next round, once the one before has ended."""
+        searched = self._searched()
+        left = self.standing.plan["num_samples"] - len(searched)
+        if self._over or left <= 0 or any(trial.state in ("waiting", "running") for trial in searched):
+            return
+        for _ in range(self._proposals.round_size(left)):
+            name = f"trial-{len(self.standing.trials) + 1}"
+            proposal = self._proposals.propose(name)
+            if proposal is None:
+                return
+            self._record("proposed", name, values=proposal.values, origin=proposal.origin)
+
+    def _alive(self) -> list[Trial]:
+        return [trial for trial in self.standing.trials.values() if trial.state in ("waiting", "running")]
+
+    def _position(self, trial: Trial) -> int:
+        """Steps it has gone; a clone begins where its parent is."""
+        begun = self.standing.trials[trial.parent].step if trial.origin == "clone" and not trial.chunks else 0
+        return max(trial.step, self._at.get(trial.trial, 0), begun)
+
+    def _decide(self) -> None:
+        """Let trials that stand at a rung go on or end, once everyone who is on the way is there."""
+        alive = [trial for trial in self._alive() if trial.origin != "seed"]
+        curves = {
+            trial.trial: [(chunk.step, chunk.loss) for chunk in trial.chunks]
+            for trial in self.standing.trials.values()
+            if trial.origin != "seed"
+        }
+        for rung in self._rungs[:-1]:
+            if any(self._position(trial) < rung for trial in alive):
+                break
+            # All verdicts on what is known now, then their consequences.
+            due = [trial for trial in alive if self._due_at(trial) == rung and trial.loss_at(rung) is not None]
+            verdicts = {trial.trial: stops(self._shared.sweep, trial.trial, rung, curves) for trial in due}
+            for name, because in verdicts.items():
+                if because:
+                    self._end(name, "stopped", because)
+                else:
+                    self._passed[name] = rung
+            alive = [trial for trial in alive if trial.state in ("waiting", "running")]
+
+    def _due_at(self, trial: Trial) -> int:
+        """The rung at which the trial waits for a verdict; 0 when it does not."""
+        at = self._position(trial)
+        waits = at in self._rungs[:-1] and trial.origin != "seed" and self._passed.get(trial.trial, 0) < at
+        return at if waits else 0
+
+    def _end(self, name: str, how: str, because: str) -> None:
+        trial = self.standing.trials[name]
+        curve = [(chunk.step, chunk.loss) for chunk in trial.chunks]
+        self._record("ended", name, how=how, because=because)
+        self._proposals.learn(name, curve, how, trial.seconds)
+        self._at.pop(name, None)
+
+    def _more(self) -> bool:
+        """Whether there is more to try when nobody is left to have a turn: proofs and further seeds."""
+        if not self._over:
+            if self.standing.plan["num_samples"] > len(self._searched()) and self._shared.sweep.search != "grid":
+                return True
+            if clone := unproven_clone(self.standing):
+                self._progress.say(f"{clone.trial} leads, from its parent's weights: its values are run from the base.")
+                self._new_trial(clone.values, "seed", parent=clone.trial)
+                return True
+            wanted = to_confirm(self.standing, self._shared.sweep.confirm_seeds, self._shared.seed)
+            for trial, seed in wanted:
+                self._new_trial(trial.values, "seed", parent=trial.trial, seed=seed)
+            if wanted:
+                return True
+        for trial in self.standing.trials.values():
+            if trial.state in ("waiting", "running", "paused"):
+                paused = "still paused when the search ended"
+                self._end(trial.trial, "stopped", paused if trial.state == "paused" else self._over)
+        return False
+
+    # Turns
+
+    def _next_trials(self) -> list[Trial]:
+        """Those that may have a turn, the one that has learnt least first."""
+        if self._over or self._stopping:
+            return []
+        busy = {group.trial for group in self._groups}
+        free = [trial for trial in self._alive() if trial.trial not in busy and not self._due_at(trial)]
+        return sorted(free, key=self._position)
+
+    def _give(self, group: WorkerGroup) -> None:
+        """A turn to the first trial that the group can go on with."""
+        if group.pending:
+            return
+        for trial in self._next_trials():
+            holder = next((each for each in self._groups if trial.trial in each.held), None)
+            if holder not in (None, group):
+                if self._at.get(trial.trial, 0) > trial.step or not self._store(trial.trial).is_complete(trial.step):
+                    # What it has learnt is in another group's memory alone.
+                    continue
+                holder.drop(trial.trial)
+            at = self._position(trial)
+            rung = next(step for step in self._rungs if step > at)
+            parent = self._store(trial.parent).address if trial.origin == "clone" else ""
+            job = trial_job(self._shared, trial)
+            group.learn(Chunk(job, min(rung, at + self._shared.sweep.grace_steps), trial.step, parent))
+            return
+
+    def _store(self, name: str) -> CheckpointStore:
+        return CheckpointStore(f"{self._shared.checkpoints}/{name}")
+
+    def _settle(self) -> None:
+        """Take in the chunks that have ended."""
+        from ray.exceptions import RayError
+
+        for place, group in enumerate(self._groups):
+            if not group.pending:
+                continue
+            name, world = group.trial, self._shared.place.num_workers
+            try:
+                result = group.result()
+            except RayError as error:
+                result = {"status": "crashed", "cause": f"its worker died: {_last_line(error)}", "died": True}
+            if result is None:
+                continue
+            if result.get("died") or (world > 1 and result["status"] in ("failed", "crashed")):
+                # What waited in its memory goes on from its checkpoints; the others of a group wait for ever.
+                for held in (*group.held, name):
+                    self._at.pop(held, None)
+                group.close()
+                self._groups[place] = self._new_group()
+            self._note(self.standing.trials[name], result, group.place)
+
+    def _note(self, trial: Trial, result: dict[str, Any], place: str) -> None:
+        name = trial.trial
+        if trial.state in ("stopped", "failed", "finished"):
+            return
+        if result["status"] == "crashed" and trial.retries < RETRIES:
+            self._at.pop(name, None)
+            self._record("retried", name, cause=result["cause"])
+            self._progress.say(f"{name} broke off ({result['cause']}): once more, from its last checkpoint.")
+        elif result["status"] in ("failed", "crashed"):
+            self._end(name, "failed", result["cause"])
+            self._progress.say(f"{name} failed: {result['cause']}")
+        else:
+            self._at[name] = result["step"]
+            new = [entry for entry in result["rungs"] if entry["step"] > trial.step]
+            for number, entry in enumerate(new, start=1):
+                last = number == len(new)
+                self._record(
+                    "rung",
+                    name,
+                    step=entry["step"],
+                    loss=entry["validation_loss"],
+                    train_loss=entry["train_loss"],
+                    losses=result["losses"] if last else [],
+                    began=result["began"],
+                    seconds=result["seconds"] if last else 0.0,
+                    place=place,
+                )
+            if not new:
+                self._record("turn", name, began=result["began"], seconds=result["seconds"], place=place)
+            if trial.step >= self._rungs[-1]:
+                self._end(name, "finished", "the last step")
+
+
+def trial_train(shared: Trials, values: dict[str, Any]) -> Train:
+    """The train section of a trial. Raises UserError where values contradict each other."""
+    from pydantic import ValidationError
+
+    try:
+        return with_values(shared.train, values)
+    except ValidationError as error:
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        shown = ", ".join(f"{key} {value}" for key, value in values.items())
+        raise UserError(f"{shown}: {reason}.", "Choose values that go together.") from None
+
+
+def trial_job(shared: Trials, trial: Trial) -> Job:
+    """The job of a trial: its values, its steps with a schedule of their own, checkpoints but no exported weights."""
+    train = trial_train(shared, trial.values)
+    # Trials are compared after equally many steps, however short the recipe's own training is.
+    plan = plan_steps(train.model_copy(update={"max_steps": shared.sweep.max_steps}), shared.bins)
+    return replace(
+        shared.job,
+        train=train.model_dump(mode="json"),
+        plan=plan,
+        seed=shared.seed if trial.seed is None else trial.seed,
+        validation_seed=shared.seed,
+        checkpoints=f"{shared.checkpoints}/{trial.trial}",
+        rungs=rungs(shared.sweep),
+        validation_bins=VALIDATION_BINS,
+        label=trial.trial,
+        values=trial.values,
+    )
+
+
+def _spent(events: list[Event]) -> float:
+    """Wall-clock seconds of the drivers before this one, each up to the last that it wrote."""
+    spent, begun, last = 0.0, None, None
+    for event in events:
+        if event.kind == "opened":
+            spent += (last - begun).total_seconds() if begun and last else 0.0
+            begun = event.at
+        if event.kind not in ("asked",):
+            last = event.at
+    return spent + ((last - begun).total_seconds() if begun and last else 0.0)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else type(error).__name__
