@@ -225,8 +225,8 @@ class Control:
         self._record("resumed", trial, by)
 
     def _do_clone(self, trial: str, content: dict[str, Any], by: str) -> None:
-        values = self.standing.trials[trial].values | content["values"]
-        self._new_trial(values, "clone", by, parent=trial)
+        parent = self.standing.trials[trial]
+        self._new_trial(parent.values | content["values"], "clone", by, parent=trial, begins=parent.step)
 
     def _do_add(self, trial: str, content: dict[str, Any], by: str) -> None:
         self._new_trial(content["values"], "added", by)
@@ -271,9 +271,8 @@ class Control:
         return [trial for trial in self.standing.trials.values() if trial.state in ("waiting", "running")]
 
     def _position(self, trial: Trial) -> int:
-        """Steps it has gone; a clone begins where its parent is."""
-        begun = self.standing.trials[trial.parent].step if trial.origin == "clone" and not trial.chunks else 0
-        return max(trial.step, self._at.get(trial.trial, 0), begun)
+        """Steps it has gone; a clone begins where its parent was."""
+        return max(trial.step, self._at.get(trial.trial, 0), trial.begins)
 
     def _decide(self) -> None:
         """Let trials that stand at a rung go on or end, once everyone who is on the way is there."""
@@ -295,11 +294,28 @@ class Control:
                 else:
                     self._passed[name] = rung
             alive = [trial for trial in alive if trial.state in ("waiting", "running")]
+        if len(alive) == 1 and self._is_decided(alive[0]):
+            self._end(alive[0].trial, "finished", "the only one left: further steps decide nothing")
+
+    def _is_decided(self, last: Trial) -> bool:
+        """Whether the search is over though its last trial could go on: nobody is ahead of it or may still come."""
+        others = [trial for trial in self.standing.trials.values() if trial is not last]
+        return (
+            bool(last.chunks)
+            and self._position(last) == self._passed.get(last.trial)
+            and last.origin != "clone"
+            and not self._shared.sweep.confirm_seeds
+            and len(self._searched()) >= self.standing.plan["num_samples"]
+            and not any(trial.state == "paused" or trial.step > last.step for trial in others)
+            and len(others) > 0
+        )
 
     def _due_at(self, trial: Trial) -> int:
         """The rung at which the trial waits for a verdict; 0 when it does not."""
         at = self._position(trial)
-        waits = at in self._rungs[:-1] and trial.origin != "seed" and self._passed.get(trial.trial, 0) < at
+        # A clone was asked for: it is not judged by the loss that it begins with.
+        begun = trial.begins and (trial.chunks[0].step if trial.chunks else at)
+        waits = at in self._rungs[:-1] and trial.origin != "seed" and max(self._passed.get(trial.trial, 0), begun) < at
         return at if waits else 0
 
     def _end(self, name: str, how: str, because: str) -> None:
@@ -324,9 +340,11 @@ class Control:
             if wanted:
                 return True
         for trial in self.standing.trials.values():
-            if trial.state in ("waiting", "running", "paused"):
-                paused = "still paused when the search ended"
-                self._end(trial.trial, "stopped", paused if trial.state == "paused" else self._over)
+            if trial.state == "paused":
+                self._end(trial.trial, "stopped", "still paused when the search ended")
+            elif trial.state in ("waiting", "running"):
+                assert self._over, f"{trial.trial} is left without a turn"
+                self._end(trial.trial, "stopped", self._over)
         return False
 
     # Turns
@@ -337,7 +355,8 @@ class Control:
             return []
         busy = {group.trial for group in self._groups}
         free = [trial for trial in self._alive() if trial.trial not in busy and not self._due_at(trial)]
-        return sorted(free, key=self._position)
+        # A clone first of all: its parent's weights of that step are there now.
+        return sorted(free, key=lambda trial: (trial.origin != "clone" or bool(trial.chunks), self._position(trial)))
 
     def _give(self, group: WorkerGroup) -> None:
         """A turn to the first trial that the group can go on with."""

@@ -83,6 +83,8 @@ class Trial:
     parent: str = ""
     seed: int | None = None
     """Where it is not the recipe's: a trial that confirms another."""
+    begins: int = 0
+    """Steps that a clone's parent had gone when it was asked for."""
     state: State = "waiting"
     because: str = ""
     """Why it ended, or why it waits."""
@@ -168,7 +170,12 @@ def follow(standing: Standing, event: Event) -> None:
         standing.open_requests = [each for each in standing.open_requests if each.id != content["request"]]
     elif event.kind == "proposed":
         standing.trials[event.trial] = Trial(
-            event.trial, content["values"], content["origin"], content.get("parent", ""), content.get("seed")
+            event.trial,
+            content["values"],
+            content["origin"],
+            content.get("parent", ""),
+            content.get("seed"),
+            content.get("begins", 0),
         )
     else:
         _follow_trial(standing.trials[event.trial], event)

@@ -53,7 +53,8 @@ def behind(trial: str, step: int, curves: Mapping[str, Sequence[tuple[int, float
     means = [
         mean(loss for at, loss in curve if at <= step)
         for name, curve in curves.items()
-        if name != trial and any(at >= step for at, _ in curve)
+        # Not a clone that began later.
+        if name != trial and curve and curve[0][0] <= step <= curve[-1][0]
     ]
     if len(means) < FEWEST_FOR_MEDIAN:
         return ""

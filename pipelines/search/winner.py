@@ -88,9 +88,9 @@ def _winner(standing: Standing, trial: Trial) -> Winner:
 
 
 def unproven_clone(standing: Standing) -> Trial | None:
-    """The clone that leads and whose values nobody has run from the base on; None when there is none."""
+    """The clone that leads at its end and whose values nobody has run from the base on; None when there is none."""
     leading = furthest(standing)
-    if not leading or leading[0].origin != "clone":
+    if not leading or leading[0].origin != "clone" or leading[0].state != "finished":
         return None
     proven = {trial.parent for trial in standing.trials.values() if trial.origin == "seed" and trial.seed is None}
     return None if leading[0].trial in proven else leading[0]
