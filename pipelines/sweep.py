@@ -14,8 +14,8 @@ from pipelines.stage import Outcome, Stage, require
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.search.control import Trials
     from pipelines.search.history import History, Standing, Trial
+    from pipelines.search.trials import Trials
     from pipelines.search.winner import Winner
     from pipelines.training.trainer import Place
 
@@ -51,7 +51,8 @@ def asked(recipe: Recipe) -> Sweep:
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Run the trials and name the winner."""
     from pipelines.data.versioned.ledger import record_choice
-    from pipelines.search.control import VALIDATION_BINS, Control
+    from pipelines.search.control import Control
+    from pipelines.search.trials import VALIDATION_BINS
     from pipelines.search.winner import choose
     from pipelines.stages import load_stage
     from pipelines.training.checkpoints import CheckpointStore
@@ -121,9 +122,9 @@ def share(recipe: Recipe, workspace: Workspace, progress: Progress, name: str) -
     from dataclasses import replace
 
     from pipelines.models.load import find_base
-    from pipelines.search.control import Trials
     from pipelines.search.prior import winners_before
     from pipelines.search.space import space_of, with_values
+    from pipelines.search.trials import Trials
     from pipelines.train import make_job, prepare_bins
     from pipelines.training.check import check_device, check_recipe
     from pipelines.training.trainer import find_place
@@ -168,7 +169,7 @@ def against_default(
 
     Paired by validation example, at the furthest step that both reached; None without a trial of the recipe's own.
     """
-    from pipelines.search.control import VALIDATION_BINS
+    from pipelines.search.trials import VALIDATION_BINS
     from pipelines.training.bins import BinFile
     from pipelines.training.objectives import objective_of
     from pipelines.training.overfit import paired_difference

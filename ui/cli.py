@@ -12,7 +12,7 @@ import typer
 
 from pipelines.commands import EXIT_FAILED, run_stage, user_errors
 from pipelines.stages import STAGES, load_stage
-from ui.commands import data, evidence, house, jobs, models, recipes, service
+from ui.commands import data, evidence, house, jobs, models, recipes, service, trials
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -39,11 +39,14 @@ def _add_stage(name: str) -> None:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the report alone, as JSON.")] = False,
         fresh: Annotated[bool, typer.Option("--fresh", help="Do the work again, whatever was stored.")] = False,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Go on from what is stored; so it is without it too.")
+        ] = False,
         plan_only: Annotated[
             bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan, and stop.")
         ] = False,
     ) -> None:
-        options = {"--json": as_json, "--fresh": fresh, "--dry-run": plan_only}
+        options = {"--json": as_json, "--fresh": fresh, "--resume": resume, "--dry-run": plan_only}
         arguments = [recipe, *(overrides or []), *(option for option, given in options.items() if given)]
         raise typer.Exit(run_stage(stage, arguments))
 
@@ -56,6 +59,7 @@ for _name in STAGES:
 for _part in (service, models, evidence, recipes, jobs, house):
     app.add_typer(_part.app)
 app.add_typer(data.app, name="data", rich_help_panel=evidence.PANEL)
+app.add_typer(trials.app, name="trials", rich_help_panel=evidence.PANEL)
 
 
 def main(arguments: list[str] | None = None) -> None:

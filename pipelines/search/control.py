@@ -1,52 +1,29 @@
 """The driver of a sweep: proposes trials, gives them turns, stops the worse ones, does what people ask."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.errors import StageFailed, Stopped, UserError
 from pipelines.progress import Progress
-from pipelines.recipe import Sweep, Train
 from pipelines.search.history import Event, History, Origin, Standing, Trial, check_request, follow
 from pipelines.search.proposals import Proposals
+from pipelines.search.reading import driven_seconds
 from pipelines.search.schedulers import rungs, stops
-from pipelines.search.space import space_of, with_values
+from pipelines.search.space import space_of
+from pipelines.search.trials import Trials, trial_job, trial_train
 from pipelines.search.winner import to_confirm, unproven_clone
 from pipelines.search.worker_group import Chunk, WorkerGroup
 from pipelines.training.channel import open_mailbox
 from pipelines.training.checkpoints import CheckpointStore
-from pipelines.training.job import Job
-from pipelines.training.schedule import plan_steps
-from pipelines.training.trainer import STOP_POLL_S, Place, no_room, stop_requested
+from pipelines.training.trainer import STOP_POLL_S, no_room, stop_requested
 from pipelines.workspace import Workspace
 
-VALIDATION_BINS = 16
-"""Validation sequences of a trial (the same for all): enough to rank, cheap enough to repeat."""
 RETRIES = 1
 """Times that a trial which broke off is taken up again from its last checkpoint."""
 POLL_S = 0.5
 ASK_POLL_S = 1.0
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What every trial of a sweep shares."""
-
-    job: Job
-    """Without a trial's values in it."""
-    bins: int
-    """Of the training side."""
-    sweep: Sweep
-    train: Train
-    """The recipe's own."""
-    place: Place
-    seed: int
-    checkpoints: str
-    """Address below which each trial keeps its own."""
-    concurrent: int
-    prior: tuple[dict[str, Any], ...] = ()
-    """Values of earlier winners, the best first."""
 
 
 class Control:
@@ -69,7 +46,7 @@ class Control:
         self._proposals.replay(events)
         self.standing = Standing(history.sweep)
         self._seen = 0
-        self._spent_before = _spent(events)
+        self._spent_before = driven_seconds(events)
         for event in events:
             self._take(event)
         self._began = time.monotonic()
@@ -110,7 +87,7 @@ class Control:
             "seed": shared.seed,
             "base": shared.job.base["name"],
             "base_fingerprint": shared.job.base["fingerprint"],
-            "method": shared.train.method,
+            "train": shared.train.model_dump(mode="json"),
         }
         return plan
 
@@ -154,7 +131,11 @@ class Control:
         finally:
             for group in self._groups:
                 group.close()
-        self._record("closed", because=self._over or "all trials have ended")
+        because = self._over or "all trials have ended"
+        self._catch_up()
+        for request in list(self.standing.open_requests):
+            self._record("answered", request.trial, request=request.id, problem=f"The sweep is over: {because}.")
+        self._record("closed", because=because)
         return self.standing
 
     def _new_group(self) -> WorkerGroup:
@@ -414,6 +395,9 @@ class Control:
             self._progress.say(f"{name} failed: {result['cause']}")
         else:
             self._at[name] = result["step"]
+            if any(not math.isfinite(entry["validation_loss"]) for entry in result["rungs"]):
+                self._end(name, "failed", f"its validation loss is no number at step {result['step']}")
+                return
             new = [entry for entry in result["rungs"] if entry["step"] > trial.step]
             for number, entry in enumerate(new, start=1):
                 last = number == len(new)
@@ -432,49 +416,6 @@ class Control:
                 self._record("turn", name, began=result["began"], seconds=result["seconds"], place=place)
             if trial.step >= self._rungs[-1]:
                 self._end(name, "finished", "the last step")
-
-
-def trial_train(shared: Trials, values: dict[str, Any]) -> Train:
-    """The train section of a trial. Raises UserError where values contradict each other."""
-    from pydantic import ValidationError
-
-    try:
-        return with_values(shared.train, values)
-    except ValidationError as error:
-        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        shown = ", ".join(f"{key} {value}" for key, value in values.items())
-        raise UserError(f"{shown}: {reason}.", "Choose values that go together.") from None
-
-
-def trial_job(shared: Trials, trial: Trial) -> Job:
-    """The job of a trial: its values, its steps with a schedule of their own, checkpoints but no exported weights."""
-    train = trial_train(shared, trial.values)
-    # Trials are compared after equally many steps, however short the recipe's own training is.
-    plan = plan_steps(train.model_copy(update={"max_steps": shared.sweep.max_steps}), shared.bins)
-    return replace(
-        shared.job,
-        train=train.model_dump(mode="json"),
-        plan=plan,
-        seed=shared.seed if trial.seed is None else trial.seed,
-        validation_seed=shared.seed,
-        checkpoints=f"{shared.checkpoints}/{trial.trial}",
-        rungs=rungs(shared.sweep),
-        validation_bins=VALIDATION_BINS,
-        label=trial.trial,
-        values=trial.values,
-    )
-
-
-def _spent(events: list[Event]) -> float:
-    """Wall-clock seconds of the drivers before this one, each up to the last that it wrote."""
-    spent, begun, last = 0.0, None, None
-    for event in events:
-        if event.kind == "opened":
-            spent += (last - begun).total_seconds() if begun and last else 0.0
-            begun = event.at
-        if event.kind not in ("asked",):
-            last = event.at
-    return spent + ((last - begun).total_seconds() if begun and last else 0.0)
 
 
 def _last_line(error: BaseException) -> str:

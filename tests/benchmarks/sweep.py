@@ -28,9 +28,9 @@ NEAR = 0.01
 
 def recipe_of(folder: Path, steps: int) -> Any:
     """The recipe of all three."""
-    from pipelines.recipe_file import load_recipe
-
     import yaml
+
+    from pipelines.recipe_file import load_recipe
 
     content = yaml.safe_load(Path("pipelines/recipes/demo.yaml").read_text())
     content["train"] = {"global_batch_size": 2, "max_length": 256, "warmup_steps": 2}
@@ -55,8 +55,8 @@ def configurations() -> list[dict[str, Any]]:
 
 def jobs(shared: Any) -> list[Any]:
     """The training job of each configuration."""
-    from pipelines.search.control import trial_job
     from pipelines.search.history import Trial
+    from pipelines.search.trials import trial_job
 
     return [
         replace(trial_job(shared, Trial(f"trial-{number}", values, "search")), checkpoints="")

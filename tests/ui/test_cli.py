@@ -19,6 +19,7 @@ from ui import cli
 
 VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "reports", "waive", "init", "schema"} | {
     "data",
+    "trials",
     "submit",
     "jobs",
     "stop",

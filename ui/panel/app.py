@@ -15,6 +15,7 @@ page = st.navigation(
         st.Page("views/data.py", title="Data", url_path="data"),
         st.Page("views/launch.py", title="Launch", url_path="launch"),
         st.Page("views/runs.py", title="Runs", url_path="runs"),
+        st.Page("views/sweeps.py", title="Sweeps", url_path="sweeps"),
         st.Page("views/jobs.py", title="Jobs", url_path="jobs"),
         st.Page("views/try_it.py", title="Try it", url_path="try"),
     ],

@@ -15,6 +15,7 @@ PAGES = {
     "Data": "views/data.py",
     "Launch": "views/launch.py",
     "Runs": "views/runs.py",
+    "Sweeps": "views/sweeps.py",
     "Jobs": "views/jobs.py",
     "Try it": "views/try_it.py",
 }

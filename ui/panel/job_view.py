@@ -21,13 +21,13 @@ PATIENCE_S = 60
 ENDS = {"train": "after the checkpoint", "sweep": "after this step", "run": "after this stage, or a checkpoint"}
 ON_STOP = {
     "train": "It ends at its next step, after a checkpoint that is complete. The same command goes on from there.",
-    "sweep": "It ends at its next step. Trials keep nothing: the same command starts them anew.",
+    "sweep": "It ends at its next step. The same command goes on with its trials, each from its last validation.",
     "run": "It ends after the stage that it is at; a training ends at its next step, after a checkpoint. The same "
     "command does not do again what was done.",
 }
 ON_RESUME = {
     "train": "goes on from the last checkpoint",
-    "sweep": "starts its trials anew",
+    "sweep": "goes on with its trials, each from its last validation",
     "run": "goes on where it ended",
 }
 EXITS = {0: "done", 1: "failed", 2: "the request was wrong", 3: "a required gate is closed, or its evidence is missing"}

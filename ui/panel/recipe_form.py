@@ -1,11 +1,13 @@
 """A recipe's form: a tab for each section, a widget for each key, as its schema says."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import streamlit as st
 import yaml
 
+from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import parse_yaml
 from ui.panel.recipe_changes import flow, value_at
@@ -38,6 +40,15 @@ class Form:
                 for part in parts():
                     if part.section == name:
                         self._part(part)
+
+    def show_keys(self, keys: Sequence[str]) -> None:
+        """Draw the fields of these keys alone."""
+        fields = {field.key: field for part in parts() for field in part.fields}
+        place = f"{self._key}-fields-{short(fingerprint(list(keys)))}"
+        with st.container(horizontal=True, key=place, gap="small"):
+            for key in keys:
+                if key in fields:
+                    self._field(fields[key], absent=False)
 
     def _part(self, part: Part) -> None:
         if part.key != part.section:

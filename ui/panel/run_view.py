@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from pipelines.fingerprint import short
 from pipelines.tracking.runs import RunSummary
-from ui.panel import example_losses, frame, job_view, jobs_backend, report_view, run_curves
+from ui.panel import example_losses, frame, job_view, jobs_backend, report_view, run_curves, sweeps_backend
 from ui.panel.backend import RunView
 from ui.panel.markup import age, duration, html, number, visible
 from ui.panel.run_marks import marks_of
@@ -48,6 +48,7 @@ def show(view: RunView) -> None:
     """The whole run."""
     figures = view.report.figures if view.report else {}
     _head(view)
+    _sweep(view)
     _job(view)
     _figures(view)
     run_curves.of_one(view.run.run_id, view.curves, marks_of(view.curves, figures))
@@ -82,6 +83,21 @@ def _head(view: RunView) -> None:
     reason = reason or run.tags.get("sluice.stopped_because", "")
     if reason:
         st.html(html('<div><span class="quiet">Why it stopped:</span> {reason}</div>', reason=reason))
+
+
+def _sweep(view: RunView) -> None:
+    """The way to the sweep that the run is part of."""
+    name = sweep_of(view.run)
+    if name and any(line.sweep == name for line in sweeps_backend.sweeps(view.run.recipe_name).value or ()):
+        trial = view.run.tags.get("sluice.trial")
+        parameters = frame.address(recipe=view.run.recipe_name, sweep=name, trial=trial)
+        st.page_link(frame.PAGES["Sweeps"], label="Its sweep", query_params=parameters)
+
+
+def sweep_of(run: RunSummary) -> str:
+    """Name of the sweep that it is, or is a trial of; empty for other runs."""
+    key = run.tags.get("sluice.key")
+    return f"{run.recipe_name}-sweep-{key}" if key and run.stage in ("sweep", "trial") else ""
 
 
 def _job(view: RunView) -> None:

@@ -11,8 +11,9 @@ import pytest
 from cluster.errors import UserError
 from pipelines import sweep
 from pipelines.progress import Progress
-from pipelines.search.control import Control, trial_job
+from pipelines.search.control import Control
 from pipelines.search.history import ENDED, History, Trial
+from pipelines.search.trials import trial_job
 from pipelines.search.winner import choose
 from pipelines.training.checkpoints import CheckpointStore
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401

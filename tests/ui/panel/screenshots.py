@@ -20,6 +20,7 @@ PAGES = {
     "launch": "/launch?recipe={recipe}",
     "runs": "/runs?recipe={recipe}&run={run}",
     "compare": "/runs?recipe={recipe}&run={run}&with={others}",
+    "sweeps": "/sweeps?recipe={recipe}&sweep={sweep}",
     "jobs": "/jobs?recipe={recipe}",
     "try": "/try?recipe={recipe}",
 }
@@ -41,6 +42,7 @@ def main():
     parser.add_argument("address", nargs="?", help="a running panel; without it, the data pages of audits made here")
     parser.add_argument("--recipe", default="docstrings")
     parser.add_argument("--run", default="")
+    parser.add_argument("--sweep", default="")
     parser.add_argument("--with", dest="others", default="", help="ids of runs to compare it with, a comma between")
     parser.add_argument("--try-query", default="", help="more of the try-it page's address, as in chat=ID")
     parser.add_argument("--pages", nargs="*", choices=[*PAGES, *DATA_PAGES])
@@ -60,7 +62,7 @@ def main():
             viewport = {"width": options.width, "height": options.height}
             page = browser.new_page(viewport=viewport, color_scheme=scheme)
             for name in wanted:
-                query = (PAGES | DATA_PAGES)[name].format(recipe=options.recipe, run=options.run, others=options.others)
+                query = (PAGES | DATA_PAGES)[name].format(**vars(options))
                 if name == "try" and options.try_query:
                     query += f"&{options.try_query}"
                 take(page, address + query, options.folder / f"panel-{name}-{scheme}.png", options.full)

@@ -8,12 +8,13 @@ import streamlit as st
 
 from cluster.errors import UserError
 from pipelines.fingerprint import fingerprint, short
+from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import STAGES, load_stage
 from pipelines.submissions import command_words
-from ui.panel import frame, jobs_backend, recipe_sources
+from ui.panel import frame, jobs_backend, recipe_sources, report_view, sweeps_backend
 from ui.panel.last_known import Known, problem_of
-from ui.panel.markup import html, joined, visible
+from ui.panel.markup import duration, html, joined, number, visible
 from ui.panel.recipe_changes import as_yaml, changes, overrides
 from ui.panel.recipe_form import Form, parts
 
@@ -104,7 +105,10 @@ def _command(stage: str, path: Path, changed: dict[str, Any], problems: list[str
     st.code(visible(shlex.join(command_words(stage, path, overrides(changed)))), language=None, wrap_lines=True)
     recipe_name = ""
     try:
-        recipe_name = load_recipe(path, overrides(changed)).name
+        recipe = load_recipe(path, overrides(changed))
+        recipe_name = recipe.name
+        if stage in ("sweep", "run") and recipe.sweep:
+            _expected(recipe)
     except UserError as error:
         problems = problems + problems_of(error)
     if problems:
@@ -119,6 +123,24 @@ def _command(stage: str, path: Path, changed: dict[str, Any], problems: list[str
                 frame.PAGES["Jobs"], query_params=frame.address(recipe=recipe_name, job=made.value.submission_id)
             )
     st.html('<span class="quiet">The same request twice is one job: a second click joins the first.</span>')
+
+
+def _expected(recipe: Recipe) -> None:
+    """What the sweep will take, before anybody pays for it."""
+    found = sweeps_backend.expected(recipe)
+    if not (estimate := found.value):
+        return
+    frame.heading("The sweep will take", "at most" if estimate.at_most else "as expected")
+    shown = {"trials": number(estimate.trials), "steps": number(estimate.steps)}
+    shown["time"] = "unknown" if estimate.hours is None else duration(estimate.hours * 3600)
+    if estimate.cost is not None:
+        shown["cost"] = f"{estimate.cost:.2f}"
+    st.html(report_view.facts(shown))
+    if estimate.seconds_per_step is None:
+        told = "No earlier work over this base tells how long a step takes."
+    else:
+        told = f"At {estimate.seconds_per_step:.2g} s a step, as earlier work over this base had it."
+    st.html(html('<span class="quiet">{told}</span>', told=told))
 
 
 def problems_of(error: UserError) -> list[str]:
