@@ -135,12 +135,12 @@ def train_ours(wanted: dict[str, Any]) -> dict[str, float]:
     """Sluice's own loop with its DeepSpeed engine, as a worker runs it."""
     from pipelines.progress import Progress
     from pipelines.recipe import Train
-    from pipelines.search.trials import join_group
     from pipelines.training import worker
     from pipelines.training.job import Job
     from pipelines.training.schedule import plan_steps
     from pipelines.training.stored_bins import store_bins
     from pipelines.workspace import Workspace
+    from tests.benchmarks.sweep import join_alone
     from tests.pipelines.training.on_disk import on_disk
 
     train = Train(
@@ -169,7 +169,7 @@ def train_ours(wanted: dict[str, Any]) -> dict[str, float]:
         base={"name": BASE, "revision": None, "folder": wanted["base"], "fingerprint": "benchmark"},
         bins=stored.address,
     )
-    join_group("cpu")
+    join_alone()
     loop = Timed(worker.Loop(job, 0, 1, None, None))
     outcome = loop.run()
     return {

@@ -55,12 +55,12 @@ def main() -> None:
     from cluster.settings import Settings
     from pipelines.models.load import find_base
     from pipelines.recipe import BaseModelChoice, Train
-    from pipelines.search.trials import join_group
     from pipelines.training.engine import build_model, prepare_process, start_engine
     from pipelines.training.losses import Batch
+    from tests.benchmarks.sweep import join_alone
 
     folder = find_base(BaseModelChoice(base=options.model), Settings.from_environment()).folder
-    join_group("cpu")
+    join_alone()
     prepare_process("cpu", 0)
     print(f"{options.model}, LoRA r 16, bfloat16, {torch.get_num_threads()} threads; tokens/s (seconds a step)")
     for length, width, passes in ((512, 1, 4), (512, 4, 1), (256, 4, 2)):

@@ -153,7 +153,7 @@ def test_the_shares_of_a_split_add_up_to_one(train, validation):
     [
         ({}, "space is empty"),
         ({"learning_rat": {"choice": [1e-4]}}, "space.learning_rat is no key of train; did you mean learning_rate?"),
-        ({"lora_r": {"choice": []}}, "choice is empty"),
+        ({"lora_r": {"choice": []}}, "choice needs a list"),
         ({"learning_rate": {"loguniform": [1e-3, 1e-4]}}, "low below high"),
         ({"weight_decay": {"loguniform": [0, 0.1]}}, "needs a low above 0"),
         ({"lora_r": {"randint": [1.5, 8]}}, "whole numbers"),
