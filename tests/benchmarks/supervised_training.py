@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,9 @@ def train_ours(wanted: dict[str, Any]) -> dict[str, float]:
         bins=stored.address,
     )
     join_alone()
-    loop = Timed(worker.Loop(job, 0, 1, None, None))
-    outcome = loop.run()
+    with ExitStack() as closing:
+        loop = Timed(worker.Loop(job, 0, 1, closing, None, None))
+        outcome = loop.run()
     return {
         "seconds": sum(loop.seconds[1:]),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
