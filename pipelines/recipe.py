@@ -276,6 +276,8 @@ class Sweep(Section):
             if len(kinds) != 1:
                 raise ValueError(f"space.{key} needs exactly one of choice, loguniform, uniform, randint")
             self._check_domain(key, kinds[0], domain[kinds[0]])
+            if kinds[0] in ("uniform", "loguniform") and not _takes_fractions(key, domain[kinds[0]]):
+                raise ValueError(f"space.{key}.{kinds[0]} draws fractions and {key} takes whole numbers: use randint")
             self._check_condition(key, domain.get("when", {}))
             if self.search == "grid" and kinds[0] in ("loguniform", "uniform"):
                 raise ValueError(f"space.{key}: a grid needs choice or randint, {kinds[0]} has no end of points")
@@ -325,15 +327,26 @@ class Sweep(Section):
         return self.model_dump(mode="json", exclude={"prior"})
 
 
-def edges(space: SearchSpace) -> list[tuple[str, Any]]:
-    """Each key with every choice, or with both ends of its range: what must be valid before a trial starts."""
-    found = []
+def edges(space: SearchSpace) -> list[dict[str, Any]]:
+    """Values that must be valid before a trial starts: each choice, both ends of a range, where a condition holds."""
+    found: list[dict[str, Any]] = []
     for key, domain in space.items():
         ((kind, values),) = ((kind, values) for kind, values in domain.items() if kind != "when")
         # As Python's range, randint leaves out its upper end.
         ends = [values[0], values[1] - 1] if kind == "randint" else values
-        found += [(key, value) for value in ends]
+        where = {other: allowed[0] for other, allowed in domain.get("when", {}).items() if allowed}
+        found += [where | {key: value} for value in ends]
     return found
+
+
+def _takes_fractions(key: str, bounds: list[float]) -> bool:
+    """Whether train's key takes what is drawn between the bounds."""
+    try:
+        # No whole number lies there.
+        Train.model_validate({key: bounds[0] + (bounds[1] - bounds[0]) * 0.3819660113})
+    except ValidationError as error:
+        return not any(each["type"] == "int_from_float" for each in error.errors())
+    return True
 
 
 Metric = Literal["loss", "rouge1", "rouge2", "rougeL", "bleu", "meteor"]
@@ -482,12 +495,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _space_fits_train(self) -> "Recipe":
-        for key, value in edges((self.sweep and self.sweep.space) or {}):
+        for values in edges((self.sweep and self.sweep.space) or {}):
             try:
                 # A value that the section refuses would fail a trial hours later.
-                Train.model_validate(self.train.model_dump() | {key: value})
+                Train.model_validate(self.train.model_dump() | values)
             except ValidationError as error:
                 reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                key, value = list(values.items())[-1]
                 raise ValueError(f"sweep.space.{key}: {value!r} does not fit train: {reason}") from None
         return self
 

@@ -105,6 +105,7 @@ def history_of(recipe: Recipe, workspace: Workspace, fresh: bool) -> "History":
     from pipelines.fingerprint import short
     from pipelines.gates import report_key
     from pipelines.search.history import History, sweeps
+    from pipelines.search.winner import choose
 
     name = f"{recipe.name}-sweep-{short(report_key('sweep', reads(recipe, workspace)))}"
     begun = [
@@ -112,7 +113,9 @@ def history_of(recipe: Recipe, workspace: Workspace, fresh: bool) -> "History":
     ]
     if begun and not fresh:
         newest = History(workspace, begun[0].sweep, recipe.name)
-        if not newest.standing().closed:
+        standing = newest.standing()
+        # One that has ended with a winner lacks its report alone.
+        if not standing.closed or choose(standing):
             return newest
     return History(workspace, f"{name}-{len(begun) + 1}" if begun else name, recipe.name)
 
@@ -131,7 +134,7 @@ def share(recipe: Recipe, workspace: Workspace, progress: Progress, name: str) -
 
     sweep = asked(recipe)
     base = find_base(recipe.base, workspace.settings)
-    variants = [with_values(recipe.train, {key: value}) for key, value in edges(space_of(sweep, recipe.train))]
+    variants = [with_values(recipe.train, values) for values in edges(space_of(sweep, recipe.train))]
     for train in (recipe.train, *variants):
         check_recipe(train, recipe.cluster, base)
     bins = prepare_bins(recipe, recipe.train, base, workspace, progress)
@@ -268,14 +271,14 @@ class Watch:
             from pipelines.training.trainer import told_validation
 
             self._progress.say(f"{trial}, step {event['step']}: {told_validation(event)}")
+        elif kind == "ended" and trial in self._runs:
+            runs.end_run(self._settings, self._runs.pop(trial), "FAILED" if event["failed"] else "FINISHED")
 
     def end(self, standing: "Standing") -> None:
-        """Close the MLflow runs as the trials ended."""
+        """Note each trial's loss in the sweep's own run and close it."""
         from pipelines.tracking import runs
 
         for number, trial in enumerate(standing.trials.values(), start=1):
-            status = "FAILED" if trial.state == "failed" else "FINISHED"
-            runs.end_run(self._settings, self._runs.get(trial.trial, ""), status)
             if trial.loss is not None:
                 runs.log_metrics(self._settings, self.run_id, {"validation/loss": trial.loss}, number)
         runs.end_run(self._settings, self.run_id)

@@ -7,7 +7,8 @@ from typing import Any
 
 from cluster.errors import StageFailed, Stopped, UserError
 from pipelines.progress import Progress
-from pipelines.search.history import Event, History, Origin, Standing, Trial, check_request, follow
+from pipelines.search.answers import consequences, new_trial
+from pipelines.search.history import ENDED, Entry, Event, History, Standing, Trial, follow
 from pipelines.search.proposals import Proposals
 from pipelines.search.reading import driven_seconds
 from pipelines.search.schedulers import rungs, stops
@@ -22,8 +23,12 @@ from pipelines.workspace import Workspace
 
 RETRIES = 1
 """Times that a trial which broke off is taken up again from its last checkpoint."""
+DEATHS = 3
+"""Times that a trial may lose its worker: that is rarely its own fault."""
 POLL_S = 0.5
 ASK_POLL_S = 1.0
+OVERLAP = 100
+"""Events that are looked at again: more than are ever written at the same moment."""
 
 
 class Control:
@@ -41,11 +46,16 @@ class Control:
         self._shared, self._history, self._workspace = shared, history, workspace
         self._progress, self._on_event = progress, on_event
         self._rungs = rungs(shared.sweep)
-        self._proposals = Proposals(shared.sweep, shared.train, shared.seed, list(shared.prior))
         events = history.events()
+        # What earlier sweeps had found when this one began: today's may be others.
+        begun = next((event.content for event in events if event.kind == "opened"), {})
+        self._prior = prior = begun.get("prior_values", list(shared.prior))
+        self._proposals = Proposals(shared.sweep, shared.train, shared.seed, prior)
         self._proposals.replay(events)
         self.standing = Standing(history.sweep)
-        self._seen = 0
+        self._seen: set[int] = set()
+        self._opened = 0
+        """This driver's own event."""
         self._spent_before = driven_seconds(events)
         for event in events:
             self._take(event)
@@ -56,7 +66,7 @@ class Control:
         """The last rung after which a trial was let go on."""
         self._over = ""
         self._asked_at = self._stop_polled = 0.0
-        self._stopping = False
+        self._stopping = self._told_paused = False
         self._groups: list[WorkerGroup] = []
         self._mailbox: Any = None
 
@@ -64,16 +74,31 @@ class Control:
 
     def _take(self, event: Event) -> None:
         follow(self.standing, event)
-        self._seen = max(self._seen, event.id)
+        self._seen.add(event.id)
 
     def _record(self, kind: Any, trial: str = "", by: str = "", **content: Any) -> None:
-        self._history.add(kind, trial, by, **content)
+        self._record_all([Entry(kind, trial, by, content)])
+
+    def _record_all(self, entries: list[Entry]) -> int:
+        number = self._history.add_all(entries)
         self._catch_up()
+        return number
 
     def _catch_up(self) -> None:
-        """Take in what was written since: by this driver, or by people who ask."""
-        for event in self._history.events(after=self._seen):
+        """Take in what was written since: by this driver, or by people who ask.
+
+        Raises StageFailed when another driver has taken the sweep up.
+        """
+        # Of two that write at once the lower number may be there later.
+        for event in self._history.events(after=max(self._seen, default=0) - OVERLAP):
+            if event.id in self._seen:
+                continue
             self._take(event)
+            if event.kind == "opened" and self._opened and event.id > self._opened:
+                raise StageFailed(
+                    f"Another driver took up {self.standing.sweep} at {event.at:%H:%M} UTC.",
+                    "`sluice trials list RECIPE` shows how it goes on there.",
+                )
 
     def _plan(self) -> dict[str, Any]:
         shared = self._shared
@@ -88,6 +113,7 @@ class Control:
             "base": shared.job.base["name"],
             "base_fingerprint": shared.job.base["fingerprint"],
             "train": shared.train.model_dump(mode="json"),
+            "prior_values": self._prior,
         }
         return plan
 
@@ -100,8 +126,10 @@ class Control:
         """
         import ray
 
+        if self.standing.closed:
+            return self.standing
         self._mailbox = open_mailbox()
-        self._record("opened", **self._plan(), run_id=run_id)
+        self._opened = self._record_all([Entry("opened", "", "", self._plan() | {"run_id": run_id})])
         self._groups = [self._new_group() for _ in range(self._shared.concurrent)]
         waiting_since = time.monotonic()
         try:
@@ -141,7 +169,9 @@ class Control:
     def _new_group(self) -> WorkerGroup:
         place = self._shared.place
         accelerator = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
-        beside = max(1, place.num_workers * self._shared.concurrent) if not place.use_gpu else place.num_workers
+        # Of a machine's cores each has its share.
+        machines = 1 if place.use_gpu else machines_there()
+        beside = -(-place.num_workers * (1 if place.use_gpu else self._shared.concurrent) // machines)
         return WorkerGroup(place.resources | accelerator, place.num_workers, place.device, beside, self._mailbox)
 
     def _is_ready(self, group: WorkerGroup) -> bool:
@@ -181,54 +211,21 @@ class Control:
                 return f"sweep.max_cost {plan['max_cost']:g} was spent"
         return ""
 
-    # Requests
-
     def _answer(self, request: Event) -> None:
-        content, trial = dict(request.content), request.trial
-        action = content.pop("action")
-        problem = ""
+        action, trial, problem = request.content["action"], request.trial, ""
         try:
-            check_request(self.standing, action, trial, content)
-            getattr(self, f"_do_{action}")(trial, content, request.by)
+            entries = consequences(self.standing, self._shared, request)
         except UserError as error:
-            problem = f"{error.message} {error.remedy or ''}".strip()
-        self._record("answered", trial, request=request.id, problem=problem)
-        if not problem:
-            self._progress.say(f"{action} {trial}: done, as {request.by} asked.".replace("  ", " "))
-
-    def _do_stop(self, trial: str, content: dict[str, Any], by: str) -> None:
-        self._end(trial, "stopped", f"by {by}" if by else "by hand")
-
-    def _do_pause(self, trial: str, content: dict[str, Any], by: str) -> None:
-        self._record("paused", trial, by)
-
-    def _do_resume(self, trial: str, content: dict[str, Any], by: str) -> None:
-        self._record("resumed", trial, by)
-
-    def _do_clone(self, trial: str, content: dict[str, Any], by: str) -> None:
-        parent = self.standing.trials[trial]
-        self._new_trial(parent.values | content["values"], "clone", by, parent=trial, begins=parent.step)
-
-    def _do_add(self, trial: str, content: dict[str, Any], by: str) -> None:
-        self._new_trial(content["values"], "added", by)
-
-    def _do_extend(self, trial: str, content: dict[str, Any], by: str) -> None:
-        plan, changed = self.standing.plan, {}
-        for asked, key in (("trials", "num_samples"), ("hours", "max_hours"), ("cost", "max_cost")):
-            if not content.get(asked):
-                continue
-            if plan.get(key) is None:
-                raise UserError(f"The sweep has no {key} to extend.", "It is not bound by it.")
-            if asked == "trials" and plan["search"] == "grid":
-                raise UserError("A grid has no further points.", "Add configurations by hand.")
-            changed[key] = plan[key] + content[asked]
-        self._record("extended", by=by, **changed)
-        self._over = ""
-
-    def _new_trial(self, values: dict[str, Any], origin: Origin, by: str = "", **more: Any) -> None:
-        # Refused here, it is answered; later it would be a failed trial.
-        trial_train(self._shared, values)
-        self._record("proposed", f"trial-{len(self.standing.trials) + 1}", by, values=values, origin=origin, **more)
+            problem, entries = f"{error.message} {error.remedy or ''}".strip(), []
+        # Done and answered at once, or after a death it would be done twice.
+        self._record_all([*entries, Entry("answered", trial, "", {"request": request.id, "problem": problem})])
+        if problem:
+            return
+        if action == "stop":
+            self._end(trial, "stopped", f"by {request.by}" if request.by else "by hand")
+        if action == "extend":
+            self._over = ""
+        self._progress.say(f"{action} {trial}: done, as {request.by} asked.".replace(" :", ":"))
 
     # Proposals and decisions
 
@@ -241,12 +238,20 @@ class Control:
         left = self.standing.plan["num_samples"] - len(searched)
         if self._over or left <= 0 or any(trial.state in ("waiting", "running") for trial in searched):
             return
-        for _ in range(self._proposals.round_size(left)):
-            name = f"trial-{len(self.standing.trials) + 1}"
-            proposal = self._proposals.propose(name)
-            if proposal is None:
-                return
-            self._record("proposed", name, values=proposal.values, origin=proposal.origin)
+        entries, first = list[Entry](), len(self.standing.trials) + 1
+        for number in range(first, first + self._proposals.round_size(left)):
+            if (proposal := self._proposals.propose(f"trial-{number}")) is None:
+                break
+            content = {"values": proposal.values, "origin": proposal.origin}
+            entries.append(Entry("proposed", f"trial-{number}", "", content))
+        if entries:
+            # A round is judged together: it is there as a whole, or not at all.
+            self._record_all(entries)
+        for entry in entries:
+            try:
+                trial_train(self._shared, entry.content["values"])
+            except UserError as error:
+                self._end(entry.trial, "failed", error.message)
 
     def _alive(self) -> list[Trial]:
         return [trial for trial in self.standing.trials.values() if trial.state in ("waiting", "running")]
@@ -257,6 +262,10 @@ class Control:
 
     def _decide(self) -> None:
         """Let trials that stand at a rung go on or end, once everyone who is on the way is there."""
+        for trial in self._alive():
+            if trial.step >= self._rungs[-1]:
+                # The driver before this one died in between.
+                self._end(trial.trial, "finished", "the last step")
         alive = [trial for trial in self._alive() if trial.origin != "seed"]
         curves = {
             trial.trial: [(chunk.step, chunk.loss) for chunk in trial.chunks]
@@ -303,8 +312,12 @@ class Control:
         trial = self.standing.trials[name]
         curve = [(chunk.step, chunk.loss) for chunk in trial.chunks]
         self._record("ended", name, how=how, because=because)
-        self._proposals.learn(name, curve, how, trial.seconds)
+        self._proposals.learn(name, curve, how, trial.chunks[-1].step_seconds if trial.chunks else 0.0)
         self._at.pop(name, None)
+        for group in self._groups:
+            if name in group.held:
+                group.drop(name)
+        self._on_event({"kind": "ended", "label": name, "time": time.time(), "failed": how == "failed"})
 
     def _more(self) -> bool:
         """Whether there is more to try when nobody is left to have a turn: proofs and further seeds."""
@@ -313,17 +326,24 @@ class Control:
                 return True
             if clone := unproven_clone(self.standing):
                 self._progress.say(f"{clone.trial} leads, from its parent's weights: its values are run from the base.")
-                self._new_trial(clone.values, "seed", parent=clone.trial)
+                self._record_all([new_trial(self.standing, self._shared, clone.values, "seed", parent=clone.trial)])
                 return True
             wanted = to_confirm(self.standing, self._shared.sweep.confirm_seeds, self._shared.seed)
-            for trial, seed in wanted:
-                self._new_trial(trial.values, "seed", parent=trial.trial, seed=seed)
             if wanted:
+                again = [
+                    new_trial(self.standing, self._shared, trial.values, "seed", number, parent=trial.trial, seed=seed)
+                    for number, (trial, seed) in enumerate(wanted)
+                ]
+                self._record_all(again)
                 return True
+            if paused := [trial.trial for trial in self.standing.trials.values() if trial.state == "paused"]:
+                if not self._told_paused:
+                    self._progress.say(f"Only paused trials are left ({', '.join(paused)}): resume or stop them.")
+                self._told_paused = True
+                return True
+            self._told_paused = False
         for trial in self.standing.trials.values():
-            if trial.state == "paused":
-                self._end(trial.trial, "stopped", "still paused when the search ended")
-            elif trial.state in ("waiting", "running"):
+            if trial.state not in ENDED:
                 assert self._over, f"{trial.trial} is left without a turn"
                 self._end(trial.trial, "stopped", self._over)
         return False
@@ -354,7 +374,8 @@ class Control:
             rung = next(step for step in self._rungs if step > at)
             parent = self._store(trial.parent).address if trial.origin == "clone" else ""
             job = trial_job(self._shared, trial)
-            group.learn(Chunk(job, min(rung, at + self._shared.sweep.grace_steps), trial.step, parent))
+            until = min(rung, at + self._shared.sweep.grace_steps)
+            group.learn(Chunk(job, until, trial.step, parent, trial.begins))
             return
 
     def _store(self, name: str) -> CheckpointStore:
@@ -374,7 +395,10 @@ class Control:
                 result = {"status": "crashed", "cause": f"its worker died: {_last_line(error)}", "died": True}
             if result is None:
                 continue
-            if result.get("died") or (world > 1 and result["status"] in ("failed", "crashed")):
+            crashed = result["status"] == "crashed"
+            # What broke on a GPU may have left it unusable to the whole process.
+            broken = crashed and self._shared.place.use_gpu
+            if result.get("died") or broken or (world > 1 and (crashed or result["status"] == "failed")):
                 # What waited in its memory goes on from its checkpoints; the others of a group wait for ever.
                 for held in (*group.held, name):
                     self._at.pop(held, None)
@@ -383,39 +407,52 @@ class Control:
             self._note(self.standing.trials[name], result, group.place)
 
     def _note(self, trial: Trial, result: dict[str, Any], place: str) -> None:
-        name = trial.trial
-        if trial.state in ("stopped", "failed", "finished"):
+        """Write down how a chunk went. What it took counts whatever came of it."""
+        name, status = trial.trial, result["status"]
+        turn = {"began": result.get("began", time.time()), "seconds": result.get("seconds", 0.0), "place": place}
+        lost = any(not math.isfinite(entry["validation_loss"]) for entry in result.get("rungs", ()))
+        new = [entry for entry in result.get("rungs", ()) if entry["step"] > trial.step]
+        if trial.state in ENDED or status in ("failed", "crashed") or lost or not new:
+            self._record("turn", name, **turn)
+        if trial.state in ENDED:
             return
-        if result["status"] == "crashed" and trial.retries < RETRIES:
+        died = bool(result.get("died"))
+        if status == "crashed" and (trial.deaths < DEATHS if died else trial.retries < RETRIES):
             self._at.pop(name, None)
-            self._record("retried", name, cause=result["cause"])
+            self._record("retried", name, cause=result["cause"], died=died)
             self._progress.say(f"{name} broke off ({result['cause']}): once more, from its last checkpoint.")
-        elif result["status"] in ("failed", "crashed"):
-            self._end(name, "failed", result["cause"])
-            self._progress.say(f"{name} failed: {result['cause']}")
+        elif status in ("failed", "crashed") or lost:
+            cause = result["cause"] or f"its validation loss is no number at step {result['step']}"
+            self._end(name, "failed", cause)
+            self._progress.say(f"{name} failed: {cause}")
         else:
             self._at[name] = result["step"]
-            if any(not math.isfinite(entry["validation_loss"]) for entry in result["rungs"]):
-                self._end(name, "failed", f"its validation loss is no number at step {result['step']}")
-                return
-            new = [entry for entry in result["rungs"] if entry["step"] > trial.step]
-            for number, entry in enumerate(new, start=1):
-                last = number == len(new)
-                self._record(
-                    "rung",
-                    name,
-                    step=entry["step"],
-                    loss=entry["validation_loss"],
-                    train_loss=entry["train_loss"],
-                    losses=result["losses"] if last else [],
-                    began=result["began"],
-                    seconds=result["seconds"] if last else 0.0,
-                    place=place,
-                )
-            if not new:
-                self._record("turn", name, began=result["began"], seconds=result["seconds"], place=place)
+            self._record_rungs(name, new, result, turn)
             if trial.step >= self._rungs[-1]:
                 self._end(name, "finished", "the last step")
+
+    def _record_rungs(self, name: str, new: list[dict[str, Any]], result: dict[str, Any], turn: dict[str, Any]) -> None:
+        entries = []
+        for number, entry in enumerate(new, start=1):
+            last = number == len(new)
+            content = turn | {
+                "step": entry["step"],
+                "loss": entry["validation_loss"],
+                "train_loss": entry["train_loss"],
+                "losses": result["losses"] if last else [],
+                "step_seconds": result["step_seconds"],
+                "seconds": turn["seconds"] if last else 0.0,
+            }
+            entries.append(Entry("rung", name, "", content))
+        if entries:
+            self._record_all(entries)
+
+
+def machines_there() -> int:
+    """Machines of the cluster as it is."""
+    import ray
+
+    return max(1, sum(machine["Alive"] for machine in ray.nodes()))  # type: ignore[no-untyped-call]
 
 
 def _last_line(error: BaseException) -> str:

@@ -78,7 +78,7 @@ def measured_seconds_per_step(workspace: "Workspace", recipe: Recipe) -> float |
     found: list[float] = []
     for entry in sweeps(workspace)[:SWEEPS_READ]:
         standing = History(workspace, entry.sweep, entry.recipe_name).standing()
-        if standing.plan.get("base") == base and standing.plan.get("method", method) == method:
+        if standing.plan.get("base") == base and standing.plan.get("train", {}).get("method") == method:
             found += [trial.seconds / trial.step for trial in standing.trials.values() if trial.step]
     if found:
         return median(found)

@@ -4,6 +4,7 @@ Everything that is shown or resumed is folded from it: a page that is opened ane
 the same sweep.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +57,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """An event that is yet to be written."""
+
+    kind: Kind
+    trial: str
+    by: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Steps that a trial went in one piece, up to a validation."""
 
@@ -71,6 +82,8 @@ class Chunk:
     """Machine and process."""
     losses: tuple[float, ...] = ()
     """Summed loss of each validation example, the same examples in every trial."""
+    step_seconds: float = 0.0
+    """What an optimiser step took, over all of the trial's: without loading, validation and waiting."""
 
 
 @dataclass
@@ -92,6 +105,9 @@ class Trial:
     turns: list[tuple[float, float, str]] = field(default_factory=list)
     """Chunks that ended at no validation: when they began, seconds, place."""
     retries: int = 0
+    """Times that it broke off by itself and was taken up again."""
+    deaths: int = 0
+    """Times that its worker died under it."""
 
     @property
     def step(self) -> int:
@@ -191,13 +207,18 @@ def _follow_trial(trial: Trial, event: Event) -> None:
     if event.kind == "rung":
         losses = tuple(content.get("losses", ()))
         names = ("step", "loss", "train_loss", "began", "seconds", "place")
-        trial.chunks.append(Chunk(**{name: content[name] for name in names}, losses=losses))
+        known = {name: content[name] for name in names}
+        trial.chunks.append(Chunk(**known, losses=losses, step_seconds=content.get("step_seconds", 0.0)))
         trial.state = "running" if trial.state == "waiting" else trial.state
     elif event.kind == "turn":
         trial.turns.append((content["began"], content["seconds"], content["place"]))
         trial.state = "running" if trial.state == "waiting" else trial.state
     elif event.kind == "retried":
-        trial.retries, trial.because = trial.retries + 1, content["cause"]
+        trial.because = content["cause"]
+        if content.get("died"):
+            trial.deaths += 1
+        else:
+            trial.retries += 1
     elif event.kind == "paused":
         trial.state, trial.because = "paused", f"paused by {event.by}" if event.by else "paused"
     elif event.kind == "resumed":
@@ -214,13 +235,27 @@ class History:
 
     def add(self, kind: Kind, trial: str = "", by: str = "", **content: Any) -> int:
         """Write an event; its number."""
-        row = SweepEventRow(
-            sweep=self.sweep, recipe_name=self._recipe_name, kind=kind, trial=trial, content=content, by=by
-        )
+        return self.add_all([Entry(kind, trial, by, content)])
+
+    def add_all(self, entries: "list[Entry]") -> int:
+        """Write events that happened together: all of them or none; the number of the last."""
+        rows = [
+            SweepEventRow(
+                sweep=self.sweep,
+                recipe_name=self._recipe_name,
+                kind=entry.kind,
+                trial=entry.trial,
+                content=entry.content,
+                by=entry.by,
+            )
+            for entry in entries
+        ]
         with Session(self._workspace.database) as session, session.begin():
-            session.add(row)
-            session.flush()
-            return row.id
+            for row in rows:
+                session.add(row)
+                # One by one: their numbers are their order.
+                session.flush()
+            return rows[-1].id
 
     def events(self, after: int = 0) -> list[Event]:
         """Those after the event of that number, oldest first."""
@@ -265,8 +300,11 @@ def sweeps(workspace: Workspace, recipe_name: str | None = None) -> list[SweepEn
 def open_history(workspace: Workspace, recipe_name: str, sweep: str = "") -> History:
     """The history of that sweep, else of the recipe's newest. Raises UserError when there is none."""
     known = sweeps(workspace, recipe_name)
-    if sweep:
+    if known and sweep:
+        names = [entry.sweep for entry in known]
         known = [entry for entry in known if entry.sweep == sweep]
+        if not known:
+            raise UserError(f"{recipe_name} has no sweep {sweep}{nearest(sweep, names)}.", "The panel lists them.")
     if not known:
         raise UserError(f"{recipe_name} has no sweep yet.", "`sluice sweep RECIPE` starts one.")
     return History(workspace, known[0].sweep, recipe_name)
@@ -277,7 +315,7 @@ def check_request(standing: Standing, action: Action, trial: str, content: dict[
     if standing.closed:
         raise UserError(
             f"The sweep {standing.sweep} is over: {standing.closed}.",
-            "Change the recipe's sweep section and run `sluice sweep` again for more trials.",
+            "`sluice sweep --fresh`, or another sweep section, begins a new search.",
         )
     if action in ("stop", "pause", "resume", "clone"):
         found = standing.of(trial)
@@ -299,8 +337,10 @@ def check_request(standing: Standing, action: Action, trial: str, content: dict[
             raise UserError(f"{trial} has no weights yet.", "Wait for its first validation, or add its values anew.")
     if action in ("clone", "add") and not content.get("values"):
         raise UserError(f"{action} needs values to change.", "Name them as KEY=VALUE, as in learning_rate=2e-4.")
-    if action == "extend" and not any(content.get(name) for name in ("trials", "hours", "cost")):
-        raise UserError("extend needs what to add.", "Name trials, hours or cost.")
+    if action == "extend":
+        more = [content[name] for name in ("trials", "hours", "cost") if content.get(name) is not None]
+        if not more or not all(math.isfinite(number) and number > 0 for number in more):
+            raise UserError("extend needs what to add, above 0.", "Name trials, hours or cost.")
 
 
 def _event(row: SweepEventRow) -> Event:

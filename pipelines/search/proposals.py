@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import UserError
 from pipelines.recipe import SearchSpace, Sweep, Train
 from pipelines.search.history import ENDED, Event, Origin
 from pipelines.search.space import applies, domain_of, draw_values, grid, space_of
@@ -71,7 +72,7 @@ class Proposals:
         return Proposal(draw_values(self._space, self._train, _Suggest(asked)), "search")
 
     def learn(self, trial: str, curve: list[tuple[int, float]], how: str, seconds: float) -> None:
-        """Take in how a trial ended; `curve` is its (step, validation loss), `seconds` what it took."""
+        """Take in how a trial ended; `curve` is its (step, validation loss), `seconds` what a step took."""
         import optuna
 
         asked = self._trials.pop(trial, None)
@@ -80,10 +81,10 @@ class Proposals:
         if not curve or how == "failed":
             self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
             return
-        step, loss = curve[-1]
+        _, loss = curve[-1]
         if len(self._sweep.objectives) == 2:
             # Several objectives know no pruned trials: what a stopped one came to is what it is judged by.
-            self._study.tell(asked, [loss, seconds / step])
+            self._study.tell(asked, [loss, seconds])
             return
         for at, value in curve:
             asked.report(value, at)
@@ -98,11 +99,15 @@ class Proposals:
         for event in events:
             content = event.content
             if event.kind == "proposed" and content["origin"] in ("default", "prior", "search"):
-                self.propose(event.trial)
-            elif event.kind in ("rung", "turn"):
-                if event.kind == "rung":
-                    curves.setdefault(event.trial, []).append((content["step"], content["loss"]))
-                seconds[event.trial] = seconds.get(event.trial, 0.0) + content["seconds"]
+                again = self.propose(event.trial)
+                if again is None or again.values != content["values"]:
+                    raise UserError(
+                        f"{event.trial} of the sweep that was begun is not what would be drawn now.",
+                        "Another version began it: start over with --fresh.",
+                    )
+            elif event.kind == "rung":
+                curves.setdefault(event.trial, []).append((content["step"], content["loss"]))
+                seconds[event.trial] = content.get("step_seconds", 0.0)
             elif event.kind == "ended" and content["how"] in ENDED:
                 trial = event.trial
                 self.learn(trial, curves.get(trial, []), content["how"], seconds.get(trial, 0.0))
@@ -147,6 +152,7 @@ def within(space: SearchSpace, train: Train, values: dict[str, Any]) -> dict[str
             continue
         kind, bounds = domain_of(domain)
         value = values[key]
-        if value in bounds if kind == "choice" else bounds[0] <= value < bounds[1]:
+        number = isinstance(value, int | float)
+        if value in bounds if kind == "choice" else number and bounds[0] <= value < bounds[1]:
             kept[key] = value
     return kept

@@ -54,7 +54,7 @@ def draw_values(space: SearchSpace, train: Train, draw: Draw) -> dict[str, Any]:
 
 def applies(key: str, domain: dict[Any, Any], values: dict[str, Any], train: Train) -> bool:
     """Whether the key means something beside the values that others have; keys of adapters need adapters."""
-    known = train.model_dump() | values
+    known = train.model_dump(mode="json") | values
     if key in LORA_KEYS and known["method"] == "full":
         return False
     return all(known[other] in allowed for other, allowed in domain.get("when", {}).items())

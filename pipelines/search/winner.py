@@ -5,7 +5,7 @@ give: it cannot win before its values were run from the base on.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -33,14 +33,19 @@ class Winner:
     high: float | None
     """95 % interval of the mean over seeds (Student's t); None with one seed."""
     seconds_per_step: float
+    """Of optimiser steps alone."""
 
 
-def furthest(standing: Standing) -> list[Trial]:
+def furthest(standing: Standing, *, clones: bool = True) -> list[Trial]:
     """The sound trials of the recipe's seed that went as far as any, the lowest loss first."""
     sound = [
         trial
         for trial in standing.trials.values()
-        if trial.seed is None and trial.state != "failed" and trial.loss is not None and math.isfinite(trial.loss)
+        if trial.seed is None
+        and trial.state != "failed"
+        and trial.loss is not None
+        and math.isfinite(trial.loss)
+        and (clones or trial.origin != "clone")
     ]
     last = max((trial.step for trial in sound), default=0)
     return sorted((trial for trial in sound if trial.step == last), key=lambda trial: trial.chunks[-1].loss)
@@ -48,12 +53,13 @@ def furthest(standing: Standing) -> list[Trial]:
 
 def choose(standing: Standing) -> Winner | None:
     """The winner; None when no trial came to a loss."""
-    rivals = [_winner(standing, trial) for trial in furthest(standing) if trial.origin != "clone"]
+    rivals = [_winner(standing, trial) for trial in furthest(standing, clones=False)]
     if not rivals:
         return None
-    confirmed = [rival for rival in rivals if len(rival.losses) > 1]
-    # One seed's luck is no rival of a mean over several.
-    rivals = confirmed or rivals
+    seeds = max(len(rival.losses) for rival in rivals)
+    confirmed = [rival for rival in rivals if len(rival.losses) == seeds]
+    # One seed's luck is no rival of a mean over several; a confirmation that was broken off says nothing.
+    rivals = confirmed if len(confirmed) >= min(CONFIRMED, len(rivals)) else [_first_seed(rival) for rival in rivals]
     best = min(rivals, key=lambda rival: rival.mean)
     if len(standing.plan.get("objectives", ())) < 2:
         return best
@@ -63,13 +69,16 @@ def choose(standing: Standing) -> Winner | None:
 
 def _winner(standing: Standing, trial: Trial) -> Winner:
     again = [
-        other.chunks[-1].loss
+        # A seed under which it failed rules it out.
+        math.inf if other.state == "failed" else other.chunks[-1].loss
         for other in standing.trials.values()
-        if other.parent == trial.trial and other.seed is not None and other.step == trial.step
+        if other.parent == trial.trial
+        and other.seed is not None
+        and (other.state == "failed" or (other.step == trial.step and other.chunks))
     ]
     losses = (trial.chunks[-1].loss, *again)
     low = high = None
-    if again:
+    if again and all(map(math.isfinite, again)):
         from scipy.stats import t
 
         half = float(t.ppf(0.975, len(losses) - 1)) * stdev(losses) / math.sqrt(len(losses))
@@ -83,8 +92,13 @@ def _winner(standing: Standing, trial: Trial) -> Winner:
         mean(losses),
         low,
         high,
-        trial.seconds / max(1, trial.step),
+        trial.chunks[-1].step_seconds,
     )
+
+
+def _first_seed(rival: Winner) -> Winner:
+    """The same, judged by the recipe's seed alone."""
+    return replace(rival, losses=rival.losses[:1], mean=rival.validation_loss, low=None, high=None)
 
 
 def unproven_clone(standing: Standing) -> Trial | None:
@@ -98,7 +112,7 @@ def unproven_clone(standing: Standing) -> Trial | None:
 
 def to_confirm(standing: Standing, seeds: int, seed: int) -> list[tuple[Trial, int]]:
     """The best three with each seed under which they were not run yet."""
-    best = [trial for trial in furthest(standing) if trial.origin != "clone"][:CONFIRMED]
+    best = furthest(standing, clones=False)[:CONFIRMED]
     done = {(trial.parent, trial.seed) for trial in standing.trials.values()}
     wanted = [(trial, seed + number) for trial in best for number in range(1, seeds + 1)]
     return [(trial, other) for trial, other in wanted if (trial.trial, other) not in done]

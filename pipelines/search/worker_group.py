@@ -13,8 +13,8 @@ from cluster.errors import UserError
 from pipelines.training.job import Job
 
 SHARE_HELD = 0.4
-"""Of the memory that was free at first, what trials that wait their turn may hold. Those beyond it go on from their
-checkpoint when they are due."""
+"""Of the memory that is free beside the first trial, what further ones may hold that wait their turn. Those beyond it
+go on from their checkpoint when they are due."""
 BYTES_PER_WEIGHT = 18
 """Of a trained weight: itself, its gradient in two precisions, its 32-bit master and Adam's two moments."""
 
@@ -30,6 +30,17 @@ class Chunk:
     """The step up to which the driver knows the trial's losses."""
     weights: str = ""
     """Checkpoints whose weights a trial without any of its own begins with."""
+    begins: int = 0
+    """The step of theirs that it begins at."""
+
+
+def shares_base(train: dict[str, Any]) -> bool:
+    """Whether trials of this train section can learn around the same tensors.
+
+    Not where all weights are learnt, nor where DeepSpeed takes the frozen ones apart too.
+    """
+    deepspeed = train["deepspeed"]
+    return train["method"] != "full" and deepspeed["stage"] < 3 and not deepspeed.get("nvme_path")
 
 
 class TrialWorker:
@@ -38,7 +49,9 @@ class TrialWorker:
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
         self._held: dict[str, tuple[Any, ExitStack]] = {}
-        self._free = 0
+        self._room: float | None = None
+        """Trained weights that may be held beside the first trial's."""
+        self._first = 0
 
     def meeting_place(self) -> str:
         """Where the workers of its group find each other."""
@@ -48,13 +61,10 @@ class TrialWorker:
 
     def join(self, rank: int, world: int, meeting_place: str, device: str, beside: int) -> str:
         """Become a worker of the group; where it runs. `beside`: workers on the same machine, of all groups."""
-        import torch
         import torch.distributed as dist
 
         from pipelines.search.resident_base import ResidentBase
         from pipelines.training.engine import prepare_process
-        from pipelines.training.probe import free_bytes
-        from pipelines.training.together import highest
 
         os.environ["LOCAL_WORLD_SIZE"] = str(beside)
         # Ray shows a worker its own GPU alone.
@@ -66,15 +76,14 @@ class TrialWorker:
             "nccl" if device == "cuda" else "gloo", init_method=meeting_place, rank=rank, world_size=world
         )
         self._rank, self._world, self._base = rank, world, ResidentBase()
-        place = torch.device("cuda:0") if device == "cuda" else "cpu"
-        self._free = -highest(-free_bytes(place), place)
         return f"{_address()}, process {os.getpid()}"
 
     def learn(self, chunk: Chunk) -> dict[str, Any]:
         """Go on with a trial, from memory or its checkpoint.
 
         {"status": "ok" | "stopped" | "failed" | "crashed", "step", "rungs": what was validated beyond `known`,
-        "losses": of each validation example at the last of them, "began": Unix time, "seconds", "cause"}.
+        "losses": of each validation example at the last of them, "step_seconds": of an optimiser step, "began": Unix
+        time, "seconds": of the chunk, "cause"}.
         """
         began, started = time.time(), time.monotonic()
         label = chunk.job.label
@@ -86,6 +95,7 @@ class TrialWorker:
             result |= {"status": "stopped" if outcome else "ok", "step": state.step}
             result["rungs"] = [entry for entry in state.history if entry["step"] > chunk.known or not chunk.known]
             result["losses"] = state.losses.get("last", [])
+            result["step_seconds"] = state.seconds / max(1, state.step - loop.begun)
         except UserError as error:
             # Divergence, or a base that is not there: it would end so again.
             result |= {"status": "failed", "cause": error.message}
@@ -113,6 +123,8 @@ class TrialWorker:
 
     def _loop(self, chunk: Chunk) -> Any:
         from pipelines.models.load import load_model
+        from pipelines.training.probe import free_bytes
+        from pipelines.training.together import highest
         from pipelines.training.worker import Loop
 
         label = chunk.job.label
@@ -120,23 +132,28 @@ class TrialWorker:
             # The one that had its turn last stands last.
             self._held[label] = self._held.pop(label)
             return self._held[label][0]
+        self._make_room()
         closing = ExitStack()
-        # All of a base's weights are learnt in a copy of their own.
-        load = load_model if chunk.job.train["method"] == "full" else self._base.load
+        load = self._base.load if shares_base(chunk.job.train) else load_model
         try:
             loop = Loop(chunk.job, self._rank, self._world, closing, self._mailbox, None, load=load)
-            loop.begin(chunk.weights)
+            loop.begin(chunk.weights, chunk.begins)
         except BaseException:
             closing.close()
             raise
         self._held[label] = loop, closing
-        self._make_room()
+        if self._room is None:
+            # Only now: the base is there, and what the first trial takes.
+            self._room = -highest(-free_bytes(loop.device), loop.device) * SHARE_HELD / BYTES_PER_WEIGHT
+            self._first = loop.weights_here
         return loop
 
     def _make_room(self) -> None:
-        """Let go of trials that were due longest ago while those that are held take more than they may."""
-        room = self._free * SHARE_HELD / BYTES_PER_WEIGHT
-        while len(self._held) > 1 and sum(loop.weights_here for loop, _ in self._held.values()) > room:
+        """Let go of trials that were due longest ago until one more, as large as the largest, may be held."""
+        while self._held and self._room is not None:
+            held = [loop.weights_here for loop, _ in self._held.values()]
+            if sum(held) + max(held) - self._first <= self._room:
+                break
             self.forget(next(iter(self._held)))
 
 

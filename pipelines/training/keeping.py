@@ -52,13 +52,14 @@ class Keeping:
         self._uploads = Uploads(self._store, self._rank, self._world, attempt, self._tell)
         return state
 
-    def take_weights(self, address: str) -> int:
-        """Load the weights of another run's newest checkpoint, without its optimiser's state; its step.
+    def take_weights(self, address: str, at: int) -> int:
+        """Load the weights of another run's checkpoint, without its optimiser's state; its step.
 
-        Raises UserError when none of them is whole.
+        Of the newest that is no later than `at`, or else of the newest. Raises UserError when none of them is whole.
         """
         other = CheckpointStore(address)
-        for step in reversed(shared(other.complete() if self._rank == 0 else [])):
+        steps = shared(other.complete() if self._rank == 0 else [])
+        for step in sorted(steps, key=lambda step: (step <= at, step), reverse=True):
             state, _ = self._load(step, weights_only=True, store=other)
             if state is not None:
                 return state.step

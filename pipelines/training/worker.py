@@ -159,6 +159,10 @@ class Loop:
         self.budget = Budget() if job.rungs else Budget(self.train.max_hours, self.train.max_cost, job.price_per_hour)
         self.readings = Readings()
         self._clocked, self._validation_s, self._polled = self._began, 0.0, 0.0
+        self.begun = 0
+        """The step at which a clone began: its seconds are of the steps since."""
+        self._kept = 0
+        """The step of the last checkpoint that was written."""
         self._over = ""
         """Why the run ended before its last step."""
 
@@ -186,16 +190,16 @@ class Loop:
         trained = (parameter for parameter in self.engine.module.parameters() if parameter.requires_grad)
         return sum(int(getattr(each, "ds_numel", each.numel())) for each in trained) // self.world
 
-    def begin(self, weights: str = "") -> None:
+    def begin(self, weights: str = "", at: int = 0) -> None:
         """Go on from the newest checkpoint, or begin; the base is measured first, unless this is a trial.
 
-        `weights`: address of another run's checkpoint whose weights and step a run that has none of its own begins
-        with (a clone).
+        `weights`: address of another run's checkpoints; a run that has none of its own begins with the weights and the
+        step of the newest of them that is no later than `at`, or of the newest (a clone).
         """
         self._refer()
         if not self._resume() and weights:
             assert self.keeping is not None
-            self.state.step = self.keeping.take_weights(weights)
+            self.begun = self.state.step = self.keeping.take_weights(weights, at)
         self._say("started", pid=os.getpid(), step=self.state.step, steps=self.plan.steps, values=self.job.values)
         if self.state.baseline_loss is None and not self.job.rungs:
             losses, loss, figures = self._validate()
@@ -204,6 +208,7 @@ class Loop:
             self._say("baseline", step=0, loss=loss, **figures)
         elif weights and not self.state.history:
             self._validated()
+            self._keep()
 
     def advance(self, until: int) -> dict[str, Any] | None:
         """Train up to a step; the outcome where a stop was asked for, None otherwise.
@@ -228,8 +233,7 @@ class Loop:
                 self._validated()
             leaving = self.preemption.noticed()
             if self.keeping and (validates or asked or leaving):
-                self._clock()
-                self.keeping.write(self.state)
+                self._keep()
                 if leaving:
                     self._say("preempted", step=self.state.step, seconds=self.preemption.seconds_left())
                     # Before the machine goes; if it does not arrive, an older one is there to go on from.
@@ -238,7 +242,16 @@ class Loop:
                     self.keeping.arrive(self.state.step, needed=True)
             if asked:
                 return self._outcome("stopped", "stop requested")
+        if self.job.rungs and self.keeping and self._kept < self.state.step:
+            # A trial whose turn is over may be let go of at any moment.
+            self._keep()
         return None
+
+    def _keep(self) -> None:
+        assert self.keeping is not None
+        self._clock()
+        self.keeping.write(self.state)
+        self._kept = self.state.step
 
     def _finish(self, stopped: str) -> dict[str, Any]:
         """The best weights, exported and kept."""
@@ -465,7 +478,7 @@ class Loop:
         state = self.keeping.resume() if self.keeping else None
         if state is None:
             return False
-        self.state = state
+        self.state, self._kept = state, state.step
         self._say("resumed", step=state.step, steps=self.plan.steps)
         return True
 

@@ -30,7 +30,6 @@ def plan(**changed):
         "space": SPACE,
         "seed": 17,
         "base": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "method": "lora",
         "max_steps": 32,
         "run_id": "",
         **changed,

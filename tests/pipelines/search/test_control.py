@@ -105,7 +105,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trials_go_on(small_recipe, 
         place = next(iter(standing.trials.values())).chunks[0].place
         os.kill(int(place.rpartition(" ")[2]), signal.SIGKILL)
     standing = sweeping.history.standing()
-    assert sum(trial.retries for trial in standing.trials.values()) == 1
+    assert sum(trial.deaths for trial in standing.trials.values()) == 1
+    assert sum(trial.retries for trial in standing.trials.values()) == 0
     assert not any(trial.state == "failed" for trial in standing.trials.values())
     assert len({chunk.place for trial in standing.trials.values() for chunk in trial.chunks}) == 2
 
@@ -136,7 +137,7 @@ def test_a_budget_of_time_ends_the_search_and_says_so(small_recipe, ray_cluster)
     assert all(trial.state == "stopped" for trial in standing.trials.values())
 
 
-def test_a_clone_that_leads_is_run_from_the_base_and_the_best_are_confirmed(small_recipe, ray_cluster):  # noqa: F811
+def test_the_best_are_confirmed_under_further_seeds(small_recipe, ray_cluster):  # noqa: F811
     section = sweep_section(
         scheduler="fifo", max_steps=6, confirm_seeds=1, space={"learning_rate": {"choice": [1e-3, 5e-3]}}
     )
@@ -152,3 +153,28 @@ def test_under_another_seed_a_trial_is_measured_on_the_same_examples(small_recip
     job = trial_job(sweeping.shared, Trial("trial-9", {}, "seed", "trial-1", seed=18))
     assert (job.seed, job.validation_seed) == (18, 17)
     assert job.checkpoints == CheckpointStore(f"{sweeping.shared.checkpoints}/trial-9").address
+
+
+def test_a_clone_that_leads_at_its_end_is_run_from_the_base(small_recipe, ray_cluster):  # noqa: F811
+    section = sweep_section(scheduler="fifo", max_steps=200, space={"learning_rate": {"choice": [1e-5]}})
+    with Sweeping(small_recipe(name="proven", sweep=section), ray_cluster) as sweeping:
+        # A trial that has a checkpoint but no validation yet has nothing to be cloned from.
+        sweeping.until(lambda standing: standing.trials and standing.trials["trial-1"].turns)
+        with pytest.raises(UserError, match="no weights yet"):
+            sweeping.history.ask("clone", "trial-1", values={"learning_rate": 1e-2})
+    section |= {"scheduler": "median", "grace_steps": 50}
+    with Sweeping(small_recipe(name="proven-again", sweep=section), ray_cluster) as sweeping:
+        sweeping.until(lambda standing: standing.trials and standing.trials["trial-1"].chunks)
+        assert sweeping.ask("clone", "trial-1", values={"learning_rate": 1e-2}) == ""
+    standing = sweeping.history.standing()
+    proof = next(trial for trial in standing.trials.values() if trial.origin == "seed")
+    assert (proof.parent, proof.seed, proof.values) == ("trial-2", None, {"learning_rate": 1e-2})
+    assert proof.step == 200 and choose(standing).trial == proof.trial
+
+
+def test_values_that_contradict_each_other_fail_alone(small_recipe, ray_cluster):  # noqa: F811
+    space = {"per_device_train_batch_size": {"choice": [2, 4]}, "global_batch_size": {"choice": [2, 4]}}
+    standing = Sweeping(small_recipe(name="at-odds", sweep=sweep_section(space=space)), ray_cluster).run()
+    failed = [trial for trial in standing.trials.values() if trial.state == "failed"]
+    assert [trial.values for trial in failed] == [{"per_device_train_batch_size": 4, "global_batch_size": 2}]
+    assert "above" in failed[0].because and choose(standing)

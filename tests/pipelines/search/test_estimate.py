@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.recipe import Recipe, Sweep
+from pipelines.recipe import Recipe, Sweep, Train
 from pipelines.search.estimate import estimate, measured_seconds_per_step, steps_of, trials_of
 from pipelines.search.schedulers import rungs
 from tests.pipelines.search.planted import halving, write
@@ -67,9 +67,11 @@ def test_further_seeds_are_whole_trials_more():
 
 def test_the_speed_is_the_median_of_earlier_sweeps_over_the_same_base(workspace):
     assert measured_seconds_per_step(workspace, recipe_with()) is None
-    write(workspace, halving())
+    write(workspace, halving(train={"method": "lora"}))
     assert measured_seconds_per_step(workspace, recipe_with()) == pytest.approx(2.5)
     assert measured_seconds_per_step(workspace, recipe_with(base="example/other")) is None
+    of_all_weights = recipe_with().model_copy(update={"train": Train(method="full")})
+    assert measured_seconds_per_step(workspace, of_all_weights) is None
 
 
 def test_without_a_sweep_the_speed_is_that_of_trainings(workspace):

@@ -32,6 +32,7 @@ def test_what_trials_ignore_or_cannot_compare_is_no_part_of_a_space(key):
         ({"space": {"learning_rate": {"loguniform": "abc"}}}, "two numbers"),
         ({"space": {"learning_rate": {"uniform": [True, False]}}}, "two numbers"),
         ({"space": {"lora_r": {"randint": [1.5, 4]}}}, "whole numbers"),
+        ({"space": {"lora_r": {"loguniform": [4, 64]}}}, "use randint"),
         ({"space": {"lora_r": {"choice": [8], "when": {"methode": ["lora"]}}}}, "no key of train"),
         ({"space": {"lora_r": {"choice": [8], "when": {"method": "lora"}}}}, "needs {KEY: .VALUES.}"),
         ({"search": "grid", "space": {"learning_rate": {"loguniform": [1e-5, 1e-3]}}}, "a grid needs"),
@@ -59,12 +60,14 @@ def test_a_budget_in_money_needs_a_price(recipe_file):
 def test_the_edges_of_a_space_are_its_choices_and_the_ends_of_its_ranges():
     space = {"lora_r": {"randint": [4, 6]}, "learning_rate": {"loguniform": [1e-5, 1e-3]}, "method": {"choice": ["a"]}}
     assert edges(space) == [
-        ("lora_r", 4),
-        ("lora_r", 5),
-        ("learning_rate", 1e-5),
-        ("learning_rate", 1e-3),
-        ("method", "a"),
+        {"lora_r": 4},
+        {"lora_r": 5},
+        {"learning_rate": 1e-5},
+        {"learning_rate": 1e-3},
+        {"method": "a"},
     ]
+    conditional = {"use_dora": {"choice": [True], "when": {"method": ["lora"]}}}
+    assert edges(conditional) == [{"method": "lora", "use_dora": True}]
 
 
 def test_values_that_contradict_each_other_are_refused():
@@ -104,5 +107,5 @@ def test_the_usual_ranges_are_themselves_a_valid_space(train):
     space = usual_space(train)
     assert Sweep(space=space).space == space
     assert ("lora_r" in space) == train.trains_adapters
-    for key, value in edges(space):
-        with_values(train, {key: value})
+    for values in edges(space):
+        with_values(train, values)

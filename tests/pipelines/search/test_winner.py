@@ -9,7 +9,7 @@ from pipelines.search.winner import choose, to_confirm, unproven_clone
 
 
 def trial(name, loss, step=10, origin="search", state="finished", seconds=1.0, **more):
-    chunks = [] if loss is None else [Chunk(step, loss, loss, 0.0, seconds, "here")]
+    chunks = [] if loss is None else [Chunk(step, loss, loss, 0.0, 99.0, "here", step_seconds=seconds)]
     return Trial(name, {"lora_r": int(name.rpartition("-")[2] or 0)}, origin, state=state, chunks=chunks, **more)
 
 
@@ -47,11 +47,28 @@ def test_a_clone_that_leads_must_be_run_from_the_base_before_it_can_win():
 def test_further_seeds_decide_by_their_mean_and_give_an_interval():
     lucky = trial("t-1", 1.0), trial("t-3", 3.0, origin="seed", parent="t-1", seed=18)
     steady = trial("t-2", 1.5), trial("t-4", 1.7, origin="seed", parent="t-2", seed=18)
-    found = choose(standing(*lucky, *steady, trial("t-5", 0.9)))
+    found = choose(standing(*lucky, *steady))
     assert (found.trial, found.mean) == ("t-2", pytest.approx(1.6))
     assert found.losses == (1.5, 1.7)
     # Student's t with one degree of freedom: 12.706 times 0.1.
     assert (found.low, found.high) == (pytest.approx(1.6 - 1.2706, abs=1e-3), pytest.approx(1.6 + 1.2706, abs=1e-3))
+
+
+def test_a_confirmation_that_was_broken_off_decides_nothing():
+    again = trial("t-9", 1.0, origin="seed", parent="t-3", seed=18)
+    found = choose(standing(trial("t-1", 1.0), trial("t-2", 1.5), trial("t-3", 2.0), again))
+    assert (found.trial, found.losses, found.low) == ("t-1", (1.0,), None)
+
+
+def test_a_seed_under_which_a_trial_fails_rules_it_out():
+    bad = trial("t-3", None, origin="seed", parent="t-1", seed=18, state="failed")
+    good = trial("t-4", 1.6, origin="seed", parent="t-2", seed=18)
+    assert choose(standing(trial("t-1", 1.0), trial("t-2", 1.5), bad, good)).trial == "t-2"
+
+
+def test_a_clone_that_went_furthest_keeps_nobody_else_from_winning():
+    clone = trial("t-2", 1.0, step=20, origin="clone", parent="t-1", state="stopped")
+    assert choose(standing(trial("t-1", 2.0), clone)).trial == "t-1"
 
 
 def test_the_best_three_are_confirmed_under_each_seed_once():

@@ -98,7 +98,8 @@ def test_the_estimate_of_a_recipe_without_a_sweep_is_nothing(workspace):
     assert sweeps_backend.expected(recipe).value is None
 
 
-def test_the_estimate_takes_the_speed_of_earlier_sweeps(history):
+def test_the_estimate_takes_the_speed_of_earlier_sweeps(workspace):
+    write(workspace, halving(NAME, until=8, train={"method": "lora"}), "docstrings")
     recipe = Recipe.model_validate(seed.resolved_recipe(cluster={"price_per_hour": 2.0}))
     found = sweeps_backend.expected(recipe).value
     assert found.seconds_per_step == pytest.approx(2.5) and found.cost == pytest.approx(found.hours * 2)
