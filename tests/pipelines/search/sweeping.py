@@ -2,12 +2,14 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
+from cluster.errors import UserError
 from pipelines import sweep
 from pipelines.progress import Progress
 from pipelines.search.control import Control
-from pipelines.search.history import History
+from pipelines.search.history import ENDED, History
 
 RATES = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2]
 
@@ -55,6 +57,19 @@ class Sweeping:
             assert self.error is None, self.error
             time.sleep(0.05)
         raise AssertionError(f"not within {seconds} s: {self.history.events()[-5:]}")
+
+    def stop_all(self):
+        """Stop trials until the sweep is over."""
+
+        def over(standing):
+            for trial in standing.trials.values():
+                # It may end by itself before it is asked to.
+                with suppress(UserError):
+                    if trial.state not in ENDED and not standing.closed:
+                        self.ask("stop", trial.trial)
+            return standing.closed
+
+        self.until(over)
 
     def ask(self, action, trial="", **content):
         """Ask and wait for the answer: the problem, or nothing."""

@@ -4,7 +4,7 @@ import pytest
 
 from tests.pipelines.search.sweeping import Sweeping, sweep_section
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
-from tests.ui.panel.browser import serving, settled, until
+from tests.ui.panel.browser import serving, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.cluster]
 
@@ -39,6 +39,5 @@ def test_a_trial_is_cloned_with_another_rate_while_the_sweep_runs(small_recipe, 
         settled(page)
         page.get_by_text("done, as trial-3.").wait_for()
         assert page.locator(".stException").count() == 0
-        for trial in ("trial-1", "trial-2", "trial-3"):
-            until(lambda trial=trial: sweeping.ask("stop", trial) == "", "the answer")
+        sweeping.stop_all()
     assert sweeping.history.standing().closed
