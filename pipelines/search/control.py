@@ -130,7 +130,9 @@ class Control:
             return self.standing
         self._mailbox = open_mailbox()
         self._opened = self._record_all([Entry("opened", "", "", self._plan() | {"run_id": run_id})])
-        self._groups = [self._new_group() for _ in range(self._shared.concurrent)]
+        # No more than there are trials for.
+        wanted = min(self._shared.concurrent, self.standing.plan["num_samples"])
+        self._groups = [self._new_group() for _ in range(wanted)]
         waiting_since = time.monotonic()
         try:
             while True:
