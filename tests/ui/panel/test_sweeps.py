@@ -180,7 +180,9 @@ def test_it_fits_a_narrow_window(history, panel, chromium):
     page.close()
 
 
-def test_the_estimate_stands_beside_the_command(workspace, history, panel, page):
+def test_the_estimate_stands_beside_the_command(workspace, panel, page):
+    workspace.save_report(seed.audit_report())
+    write(workspace, halving(NAME, until=16, train={"method": "lora"}), "docstrings")
     page.goto(f"{panel}/launch?recipe=docstrings")
     settled(page)
     page.get_by_text("The sweep will take").wait_for()
