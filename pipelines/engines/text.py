@@ -37,7 +37,10 @@ class TextStream:
         waiting = len(self._window) - self._emitted
         if now.endswith(REPLACEMENT) and waiting <= MAX_HELD_TOKENS and not final:
             return ""
-        self._window = self._window[self._emitted :]
+        kept = self._window[self._emitted :]
+        if self._decode(kept).strip():
+            # Blanks alone are no context: at the start of a text a tokenizer may drop them, and then the next one's.
+            self._window = kept
         self._emitted = len(self._window)
         return now[len(before) :]
 

@@ -64,3 +64,11 @@ def test_a_word_keeps_its_space_when_the_tokenizer_drops_the_first_one():
 def test_an_empty_stop_string_stops_nothing(stop):
     pieces, stopped = all_pieces("abc", stop)
     assert "".join(pieces) == "abc" and not stopped
+
+
+def test_a_blank_by_itself_is_kept_where_the_tokenizer_drops_it_at_the_start():
+    """As SentencePiece: a blank is a piece, alone or before a word, and the first of a text goes."""
+    pieces = ["2", ",", "▁", "provided", "▁", "▁", "provided", "▁there"]
+    stream = TextStream(lambda tokens: "".join(pieces[token] for token in tokens).replace("▁", " ").lstrip(" "))
+    shown = "".join(stream.push(token) for token in range(len(pieces))) + stream.flush()
+    assert shown == "2, provided  provided there"
