@@ -160,8 +160,10 @@ def groups_there(place: "Place") -> int:
     """How many trials the cluster as it is has room for: by GPUs, or by machines, whose cores a worker uses all."""
     import ray
 
-    gpus, machines = ray.cluster_resources().get("GPU", 0), ray.nodes()  # type: ignore[no-untyped-call]
-    there = int(gpus) if place.use_gpu else sum(machine["Alive"] for machine in machines)
+    from pipelines.search.control import machines_there
+
+    gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    there = int(gpus) if place.use_gpu else machines_there()
     return max(1, there // place.num_workers)
 
 

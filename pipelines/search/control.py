@@ -61,7 +61,7 @@ class Control:
             self._take(event)
         self._began = time.monotonic()
         self._at: dict[str, int] = {}
-        """Steps a trial has gone where that is beyond its last rung: in memory only."""
+        """Steps a trial has gone, where that is beyond its last rung."""
         self._passed: dict[str, int] = {}
         """The last rung after which a trial was let go on."""
         self._over = ""
@@ -368,8 +368,8 @@ class Control:
         for trial in self._next_trials():
             holder = next((each for each in self._groups if trial.trial in each.held), None)
             if holder not in (None, group):
-                if self._at.get(trial.trial, 0) > trial.step or not self._store(trial.trial).is_complete(trial.step):
-                    # What it has learnt is in another group's memory alone.
+                if not self._store(trial.trial).is_complete(self._position(trial)):
+                    # What it has learnt last is in another group's memory alone.
                     continue
                 holder.drop(trial.trial)
             at = self._position(trial)
