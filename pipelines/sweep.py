@@ -160,7 +160,7 @@ def groups_there(place: "Place") -> int:
     """How many trials the cluster as it is has room for: by GPUs, or by machines, whose cores a worker uses all."""
     import ray
 
-    from pipelines.search.control import machines_there
+    from pipelines.search.turns import machines_there
 
     gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     there = int(gpus) if place.use_gpu else machines_there()
@@ -283,6 +283,8 @@ class Watch:
         for number, trial in enumerate(standing.trials.values(), start=1):
             if trial.loss is not None:
                 runs.log_metrics(self._settings, self.run_id, {"validation/loss": trial.loss}, number)
+        # Of a driver before this one: a trial that was judged without another turn was not taken up again.
+        runs.end_children(self._settings, self.run_id)
         runs.end_run(self._settings, self.run_id)
 
     def abandon(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""The driver of a sweep: proposes trials, gives them turns, stops the worse ones, does what people ask."""
+"""The driver of a sweep: proposes trials, stops the worse ones, does what people ask."""
 
 import math
 import time
@@ -13,11 +13,10 @@ from pipelines.search.proposals import Proposals
 from pipelines.search.reading import driven_seconds
 from pipelines.search.schedulers import rungs, stops
 from pipelines.search.space import space_of
-from pipelines.search.trials import Trials, trial_job, trial_train
+from pipelines.search.trials import Trials, trial_train
+from pipelines.search.turns import Turns
 from pipelines.search.winner import to_confirm, unproven_clone
-from pipelines.search.worker_group import Chunk, WorkerGroup
 from pipelines.training.channel import open_mailbox
-from pipelines.training.checkpoints import CheckpointStore
 from pipelines.training.trainer import STOP_POLL_S, no_room, stop_requested
 from pipelines.workspace import Workspace
 
@@ -60,14 +59,12 @@ class Control:
         for event in events:
             self._take(event)
         self._began = time.monotonic()
-        self._at: dict[str, int] = {}
-        """Steps a trial has gone, where that is beyond its last rung."""
         self._passed: dict[str, int] = {}
         """The last rung after which a trial was let go on."""
         self._over = ""
         self._asked_at = self._stop_polled = 0.0
         self._stopping = self._told_paused = False
-        self._groups: list[WorkerGroup] = []
+        self._turns: Turns
         self._mailbox: Any = None
 
     # What is known and written down
@@ -132,15 +129,16 @@ class Control:
         self._opened = self._record_all([Entry("opened", "", "", self._plan() | {"run_id": run_id})])
         # No more than there are trials for.
         wanted = min(self._shared.concurrent, self.standing.plan["num_samples"])
-        self._groups = [self._new_group() for _ in range(wanted)]
+        self._turns = Turns(self._shared, self._rungs, wanted, self._mailbox)
         waiting_since = time.monotonic()
         try:
             while True:
                 for event in ray.get(self._mailbox.take.remote()):
                     self._on_event(event)
                 self._poll()
-                self._settle()
-                ready = [group for group in self._groups if self._is_ready(group)]
+                for name, result, place in self._turns.ended():
+                    self._note(self.standing.trials[name], result, place)
+                ready = self._turns.ready()
                 if ready:
                     waiting_since = time.monotonic()
                 elif time.monotonic() - waiting_since > self._shared.place.start_timeout_s:
@@ -149,8 +147,8 @@ class Control:
                     self._propose()
                     self._decide()
                     for group in ready:
-                        self._give(group)
-                pending = [each for group in self._groups for each in group.pending]
+                        self._turns.give(group, self._next_trials())
+                pending = self._turns.pending
                 if not pending and self._stopping:
                     raise Stopped("Sweep stopped: stop requested.", "Run the same command again to go on from there.")
                 if not pending and not self._next_trials() and not self._more():
@@ -159,30 +157,13 @@ class Control:
             for event in ray.get(self._mailbox.take.remote()):
                 self._on_event(event)
         finally:
-            for group in self._groups:
-                group.close()
+            self._turns.close()
         because = self._over or "all trials have ended"
         self._catch_up()
         for request in list(self.standing.open_requests):
             self._record("answered", request.trial, request=request.id, problem=f"The sweep is over: {because}.")
         self._record("closed", because=because)
         return self.standing
-
-    def _new_group(self) -> WorkerGroup:
-        place = self._shared.place
-        accelerator = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
-        # Of a machine's cores each has its share.
-        machines = 1 if place.use_gpu else machines_there()
-        beside = -(-place.num_workers * (1 if place.use_gpu else self._shared.concurrent) // machines)
-        return WorkerGroup(place.resources | accelerator, place.num_workers, place.device, beside, self._mailbox)
-
-    def _is_ready(self, group: WorkerGroup) -> bool:
-        from ray.exceptions import RayError
-
-        try:
-            return group.ready()
-        except RayError as error:
-            raise StageFailed(f"A sweep's worker did not start: {_last_line(error)}") from error
 
     def _poll(self) -> None:
         """What people want: the whole sweep stopped, or something of its trials."""
@@ -258,10 +239,6 @@ class Control:
     def _alive(self) -> list[Trial]:
         return [trial for trial in self.standing.trials.values() if trial.state in ("waiting", "running")]
 
-    def _position(self, trial: Trial) -> int:
-        """Steps it has gone; a clone begins where its parent was."""
-        return max(trial.step, self._at.get(trial.trial, 0), trial.begins)
-
     def _decide(self) -> None:
         """Let trials that stand at a rung go on or end, once everyone who is on the way is there."""
         for trial in self._alive():
@@ -275,7 +252,7 @@ class Control:
             if trial.origin != "seed"
         }
         for rung in self._rungs[:-1]:
-            if any(self._position(trial) < rung for trial in alive):
+            if any(self._turns.position(trial) < rung for trial in alive):
                 break
             # All verdicts on what is known now, then their consequences.
             due = [trial for trial in alive if self._due_at(trial) == rung and trial.loss_at(rung) is not None]
@@ -294,7 +271,7 @@ class Control:
         others = [trial for trial in self.standing.trials.values() if trial is not last]
         return (
             bool(last.chunks)
-            and self._position(last) == self._passed.get(last.trial)
+            and self._turns.position(last) == self._passed.get(last.trial)
             and last.origin != "clone"
             and not self._shared.sweep.confirm_seeds
             and len(self._searched()) >= self.standing.plan["num_samples"]
@@ -304,7 +281,7 @@ class Control:
 
     def _due_at(self, trial: Trial) -> int:
         """The rung at which the trial waits for a verdict; 0 when it does not."""
-        at = self._position(trial)
+        at = self._turns.position(trial)
         # A clone was asked for: it is not judged by the loss that it begins with.
         begun = trial.begins and (trial.chunks[0].step if trial.chunks else at)
         waits = at in self._rungs[:-1] and trial.origin != "seed" and max(self._passed.get(trial.trial, 0), begun) < at
@@ -315,10 +292,7 @@ class Control:
         curve = [(chunk.step, chunk.loss) for chunk in trial.chunks]
         self._record("ended", name, how=how, because=because)
         self._proposals.learn(name, curve, how, trial.chunks[-1].step_seconds if trial.chunks else 0.0)
-        self._at.pop(name, None)
-        for group in self._groups:
-            if name in group.held:
-                group.drop(name)
+        self._turns.drop(name)
         self._on_event({"kind": "ended", "label": name, "time": time.time(), "failed": how == "failed"})
 
     def _more(self) -> bool:
@@ -356,57 +330,12 @@ class Control:
         """Those that may have a turn, the one that has learnt least first."""
         if self._over or self._stopping:
             return []
-        busy = {group.trial for group in self._groups}
+        busy = self._turns.busy
         free = [trial for trial in self._alive() if trial.trial not in busy and not self._due_at(trial)]
         # A clone first of all: its parent's weights of that step are there now.
-        return sorted(free, key=lambda trial: (trial.origin != "clone" or bool(trial.chunks), self._position(trial)))
-
-    def _give(self, group: WorkerGroup) -> None:
-        """A turn to the first trial that the group can go on with."""
-        if group.pending:
-            return
-        for trial in self._next_trials():
-            holder = next((each for each in self._groups if trial.trial in each.held), None)
-            if holder not in (None, group):
-                if not self._store(trial.trial).is_complete(self._position(trial)):
-                    # What it has learnt last is in another group's memory alone.
-                    continue
-                holder.drop(trial.trial)
-            at = self._position(trial)
-            rung = next(step for step in self._rungs if step > at)
-            parent = self._store(trial.parent).address if trial.origin == "clone" else ""
-            job = trial_job(self._shared, trial)
-            until = min(rung, at + self._shared.sweep.grace_steps)
-            group.learn(Chunk(job, until, trial.step, parent, trial.begins))
-            return
-
-    def _store(self, name: str) -> CheckpointStore:
-        return CheckpointStore(f"{self._shared.checkpoints}/{name}")
-
-    def _settle(self) -> None:
-        """Take in the chunks that have ended."""
-        from ray.exceptions import RayError
-
-        for place, group in enumerate(self._groups):
-            if not group.pending:
-                continue
-            name, world = group.trial, self._shared.place.num_workers
-            try:
-                result = group.result()
-            except RayError as error:
-                result = {"status": "crashed", "cause": f"its worker died: {_last_line(error)}", "died": True}
-            if result is None:
-                continue
-            crashed = result["status"] == "crashed"
-            # What broke on a GPU may have left it unusable to the whole process.
-            broken = crashed and self._shared.place.use_gpu
-            if result.get("died") or broken or (world > 1 and (crashed or result["status"] == "failed")):
-                # What waited in its memory goes on from its checkpoints; the others of a group wait for ever.
-                for held in (*group.held, name):
-                    self._at.pop(held, None)
-                group.close()
-                self._groups[place] = self._new_group()
-            self._note(self.standing.trials[name], result, group.place)
+        return sorted(
+            free, key=lambda trial: (trial.origin != "clone" or bool(trial.chunks), self._turns.position(trial))
+        )
 
     def _note(self, trial: Trial, result: dict[str, Any], place: str) -> None:
         """Write down how a chunk went. What it took counts whatever came of it."""
@@ -420,7 +349,6 @@ class Control:
             return
         died = bool(result.get("died"))
         if status == "crashed" and (trial.deaths < DEATHS if died else trial.retries < RETRIES):
-            self._at.pop(name, None)
             self._record("retried", name, cause=result["cause"], died=died)
             self._progress.say(f"{name} broke off ({result['cause']}): once more, from its last checkpoint.")
         elif status in ("failed", "crashed") or lost:
@@ -428,7 +356,6 @@ class Control:
             self._end(name, "failed", cause)
             self._progress.say(f"{name} failed: {cause}")
         else:
-            self._at[name] = result["step"]
             self._record_rungs(name, new, result, turn)
             if trial.step >= self._rungs[-1]:
                 self._end(name, "finished", "the last step")
@@ -448,15 +375,3 @@ class Control:
             entries.append(Entry("rung", name, "", content))
         if entries:
             self._record_all(entries)
-
-
-def machines_there() -> int:
-    """Machines of the cluster as it is."""
-    import ray
-
-    return max(1, sum(machine["Alive"] for machine in ray.nodes()))  # type: ignore[no-untyped-call]
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else type(error).__name__

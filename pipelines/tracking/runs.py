@@ -219,6 +219,22 @@ def end_run(settings: Settings, run_id: str, status: str = "FINISHED") -> None:
         tracker(settings).end(run_id, status)
 
 
+def end_children(settings: Settings, parent: str) -> None:
+    """Mark the end of the runs below a run that nobody goes on with, such as those of a driver that was killed."""
+    if not parent:
+        return
+    try:
+        client = tracker(settings).client
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        open_ones = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+        left = client.search_runs([experiment.experiment_id], open_ones)
+    except Exception:
+        # As everywhere: tracking that is away is no reason to fail.
+        return
+    for run in left:
+        end_run(settings, run.info.run_id)
+
+
 def metric_history(settings: Settings, run_id: str) -> dict[str, list[tuple[int, float, float]]]:
     """Metric -> its points as (step, value, unix time in seconds), by step; a repeated step keeps its last value."""
     client = tracker(settings).client

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.errors import UserError
+from cluster.errors import StageFailed, UserError
 from pipelines.search.history import ENDED, History, Trial
 from pipelines.search.trials import trial_job
 from pipelines.search.winner import choose
@@ -105,6 +105,25 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trials_go_on(small_recipe, 
     assert sum(trial.retries for trial in standing.trials.values()) == 0
     assert not any(trial.state == "failed" for trial in standing.trials.values())
     assert len({chunk.place for trial in standing.trials.values() for chunk in trial.chunks}) == 2
+
+
+def test_of_two_drivers_the_later_goes_on_and_the_earlier_says_so(small_recipe, ray_cluster):  # noqa: F811
+    section = sweep_section(scheduler="median", grace_steps=5, max_steps=60)
+    recipe = small_recipe(name="contested", sweep=section)
+    earlier, later = Sweeping(recipe, ray_cluster), Sweeping(recipe, ray_cluster)
+    with pytest.raises(StageFailed, match="Another driver took up contested-sweep-0"), earlier:
+        earlier.until(lambda standing: all(t.chunks for t in standing.trials.values()) and standing.trials)
+        with later:
+            earlier.thread.join(60)
+            raise earlier.error
+    standing = later.history.standing()
+    assert standing.closed == "all trials have ended"
+    assert not any(trial.state == "failed" for trial in standing.trials.values()) and choose(standing)
+    events = later.history.events()
+    taken_up = [event.id for event in events if event.kind == "opened"][1]
+    # Who lost it decides nothing more: each trial ends once.
+    assert len([e for e in events if e.kind == "ended"]) == len(standing.trials)
+    assert [e for e in events if e.kind == "rung" and e.id > taken_up]
 
 
 def test_what_breaks_twice_is_recorded_with_its_cause_and_the_others_go_on(

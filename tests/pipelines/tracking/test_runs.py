@@ -59,6 +59,25 @@ def test_a_finished_run_is_not_continued(settings):
     assert runs.start_run(settings, "small-abc", TAGS, {}) != first
 
 
+def test_runs_below_another_that_nobody_goes_on_with_are_ended_and_the_others_left(settings):
+    parent = runs.start_run(settings, "small-sweep-abc", TAGS | {"sluice.stage": "sweep"}, {})
+    below = {
+        name: runs.start_run(settings, name, TAGS | {"sluice.key": name, "mlflow.parentRunId": of}, {})
+        for name, of in (("left", parent), ("failed", parent), ("elsewhere", "0" * 32))
+    }
+    runs.end_run(settings, below["failed"], "FAILED")
+
+    runs.end_children(settings, parent)
+
+    states = {run.name: run.status for run in runs.list_runs(settings, "small")}
+    assert states == {
+        "left": "FINISHED",
+        "failed": "FAILED",
+        "elsewhere": "RUNNING",
+        "small-sweep-abc": "RUNNING",
+    }
+
+
 def test_an_outage_delays_points_and_loses_none(settings):
     tracker = runs.Tracker(settings.tracking_uri)
     run = runs.start_run(settings, "small-abc", TAGS, {})
