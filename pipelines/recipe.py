@@ -400,6 +400,15 @@ class Serve(Section):
     """Requests that may wait; more are answered 429 with Retry-After."""
     log_prompts: bool = True
     """Keep prompts and answers of interactions, not only their figures."""
+    keys: Literal["off", "required"] = "off"
+    """`required`: every request brings a key that `sluice keys add` made. Without keys the service listens to its own
+    machine alone (127.0.0.1)."""
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # YAML reads a bare off as false.
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _someone_answers(self) -> "Serve":

@@ -130,7 +130,7 @@ class InteractionRow(Table):
     arm: Mapped[str]
     model: Mapped[str]
     messages: Mapped[dict[str, Any] | None]
-    """{"messages": [...]}, or nothing where prompts are not kept."""
+    """{"messages": [...]}, {"prompt": "..."} of a text to continue, or nothing where prompts are not kept."""
     answer: Mapped[str | None] = mapped_column(Text)
     finish_reason: Mapped[str | None]
     prompt_tokens: Mapped[int]
@@ -216,3 +216,25 @@ class SweepEventRow(Table):
     content: Mapped[dict[str, Any]]
     by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ApiKeyRow(Table):
+    """A key of a recipe's service: what tells it from others, and nothing that would give it back."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    """Who or what uses it; while a key is being replaced, two have the same."""
+    prefix: Mapped[str]
+    """Its first characters, to recognise it by."""
+    sha256: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[str]
+    """What it may ask for: words with a space between."""
+    per_minute: Mapped[int | None]
+    """Requests per minute that it may make; None: any number."""
+    by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    """From when on it no longer counts; ahead of now while it is being replaced."""

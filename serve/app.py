@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import GateClosed, StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.recipe import Cluster, Recipe
 from pipelines.workspace import Workspace
-from serve.hosting import EngineReplica, Event, Options, Refused
+from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
 from serve.service import ChatService, Hosted
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ class ServeEngine:
     def __init__(self, handle: Any) -> None:
         self._stream, self._call = handle.options(stream=True), handle
 
-    async def answer(self, arm: str, messages: list[dict[str, str]], options: Options) -> AsyncIterator[Event]:
+    async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused; closing it cancels the request on the replica."""
         from ray.exceptions import TaskCancelledError
         from ray.serve.exceptions import BackPressureError
 
-        events = self._stream.answer.remote(arm, messages, options)
+        events = self._stream.answer.remote(arm, prompt, options)
         try:
             async for event in events:
                 yield event
@@ -103,9 +104,10 @@ class ServerHandle:
 def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> ServerHandle:
     """Serve what is promoted for `recipe`, ready to answer when this returns.
 
-    Raises GateClosed when nothing is promoted, UserError when its files changed, the port is taken, or Ray Serve
-    runs already at another address or for another recipe.
+    Raises GateClosed when nothing is promoted, UserError when its files changed, other machines could ask without a
+    key, the port is taken, or Ray Serve runs already at another address or for another recipe.
     """
+    _check_exposed(recipe, host)
     deployment, arms = promoted(recipe, workspace)
     from cluster.connect import connect
 
@@ -167,6 +169,7 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         max_new_tokens=served.max_new_tokens,
         log_prompts=served.log_prompts,
         created=int(deployment.created_at.timestamp()),
+        keys=served.keys,
     )
     engine: Any = ray_serve.deployment(
         EngineReplica,
@@ -200,6 +203,22 @@ def replica_options(cluster: Cluster) -> dict[str, Any]:
         # Ray leaves a node's GPUs in sight of an actor that asks for none, and torch would take one.
         return {"num_cpus": 1, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
     return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
+
+
+def _check_exposed(recipe: Recipe, host: str) -> None:
+    """Raise UserError when whoever reaches `host` from another machine could ask without a key."""
+    if recipe.serve.keys == "required":
+        return
+    try:
+        here = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        # A name may lead anywhere, tomorrow too.
+        here = False
+    if not here:
+        raise UserError(
+            f"{recipe.name} cannot listen at {host!r}: other machines would reach it, and serve.keys is off.",
+            "Set serve.keys=required and make keys with `sluice keys add`, or listen at 127.0.0.1 alone.",
+        )
 
 
 def _start_proxy(host: str, port: int) -> None:

@@ -6,6 +6,8 @@ weights. Once a unit has been exposed its stored arm counts, and not this functi
 
 from collections.abc import Mapping
 
+from cluster.errors import UserError
+
 BUCKETS = 10_000
 
 
@@ -33,3 +35,32 @@ def choose_arm(seed: str, unit: str, weights: Mapping[str, float]) -> str:
         if where < edge:
             return arm
     return arms[-1]
+
+
+def choose_covered_arm(seed: str, unit: str, weights: Mapping[str, float], coverage: float) -> str | None:
+    """The arm whose covered range holds the unit's place; None for a unit that is not in the experiment."""
+    if coverage == 1:
+        return choose_arm(seed, unit, weights)
+    where = place(seed, unit)
+    ranges = arm_ranges(weights, coverage)
+    return next((arm for arm, (start, end) in ranges.items() if start <= where < end), None)
+
+
+def arm_ranges(weights: Mapping[str, float], coverage: float = 1.0) -> dict[str, tuple[float, float]]:
+    """Arm -> its range of places, from (included) and to (excluded), in the order of the arms' names.
+
+    As in GrowthBook's SDKs (getBucketRanges): an arm's range starts where the full ranges of
+    those before it end, and coverage shortens it from its far end. So more coverage brings new units in and moves
+    none that was in. Raises UserError for a coverage outside 0 to 1.
+    """
+    if not 0 <= coverage <= 1:
+        raise UserError(f"the coverage is {coverage:g}", "give the share of the units to take in, from 0 to 1")
+    total = sum(weights.values())
+    assert total > 0, "no arm has a weight"
+    ranges, start = {}, 0.0
+    for arm in sorted(weights):
+        share = weights[arm] / total
+        if share > 0:
+            ranges[arm] = (start, start + coverage * share)
+            start += share
+    return ranges

@@ -1,6 +1,7 @@
 """A typed client of the service."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,16 @@ import httpx
 
 from cluster.errors import UserError
 from serve.schemas import Answer, FeedbackKind, Usage
+
+KEY_VARIABLE = "SLUICE_API_KEY"
+"""Environment variable with the key that clients of this machine send."""
+
+REMEDIES = {
+    401: f"Set {KEY_VARIABLE} to a key of this service; `sluice keys add RECIPE NAME` makes one.",
+    403: "Make a key that may: `sluice keys add RECIPE NAME --scope ...`.",
+    429: "Wait a moment and ask again.",
+    503: "Wait a moment and ask again.",
+}
 
 
 class ServiceError(UserError):
@@ -21,8 +32,15 @@ class ServiceError(UserError):
 class Client:
     """Talks to one service; use it as a context manager, or close it."""
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", timeout_s: float = 300) -> None:
-        self._http = httpx.Client(base_url=base_url.rstrip("/"), timeout=httpx.Timeout(timeout_s, connect=5))
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8000", timeout_s: float = 300, api_key: str | None = None
+    ) -> None:
+        """`api_key`: sent with each request; without it, the one in SLUICE_API_KEY, if there is one."""
+        self._http = httpx.Client(
+            base_url=base_url.rstrip("/"),
+            timeout=httpx.Timeout(timeout_s, connect=5),
+            headers=_authorization(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key),
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -152,5 +170,14 @@ def _check(reply: httpx.Response) -> None:
         message = reply.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = reply.text[:200] or reply.reason_phrase
-    remedy = "Wait a moment and ask again." if reply.status_code in (429, 503) else ""
-    raise ServiceError(f"{message} (HTTP {reply.status_code})", remedy, reply.status_code)
+    raise ServiceError(f"{message} (HTTP {reply.status_code})", REMEDIES.get(reply.status_code, ""), reply.status_code)
+
+
+def _authorization(key: str) -> dict[str, str]:
+    key = key.strip()
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # It must not stand in the message: it may be a key with something beside it.
+        raise UserError(f"{KEY_VARIABLE} holds characters that no key has.", "Set it to the key alone.")
+    return {"Authorization": f"Bearer {key}"}

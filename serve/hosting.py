@@ -7,6 +7,9 @@ from typing import Any, Literal, Protocol
 
 from pipelines.models.candidate import Candidate
 
+Prompt = str | list[dict[str, str]]
+"""A text that is continued as it is, or a conversation that is answered."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -50,7 +53,7 @@ Event = Started | Refused | Piece
 class Generator(Protocol):
     """What the gateway needs of the engine deployment."""
 
-    def answer(self, arm: str, messages: list[dict[str, str]], options: Options) -> AsyncIterator[Event]:
+    def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused. Closing the iterator cancels."""
 
     async def health(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class EngineReplica:
             prompt = self._prompt(arm, [{"role": "user", "content": "Hello"}])
             engine.generate([GenerationRequest(prompt, self._adapters[arm], max_new_tokens=1)])
 
-    async def answer(self, arm: str, messages: list[dict[str, str]], options: Options) -> AsyncIterator[Event]:
+    async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused. When the caller goes away the request leaves the batch."""
         from cluster.errors import UserError
         from pipelines.engines.protocol import Chunk, GenerationRequest, Overloaded, PromptTooLong
@@ -89,15 +92,16 @@ class EngineReplica:
         loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk]()
         try:
             # In a thread: a megabyte of text takes its time, and other answers stream meanwhile.
-            prompt = await asyncio.to_thread(self._prompt, arm, messages)
+            tokens = await asyncio.to_thread(self._prompt, arm, prompt)
             request = GenerationRequest(
-                prompt,
+                tokens,
                 self._adapters[arm],
                 options.max_new_tokens,
                 options.temperature,
                 options.top_p,
                 options.stop,
                 options.seed,
+                continues=isinstance(prompt, str),
             )
 
             def deliver(chunk: Chunk) -> None:
@@ -114,7 +118,7 @@ class EngineReplica:
             yield Refused("conversation", str(error))
             return
         try:
-            yield Started(len(prompt))
+            yield Started(len(tokens))
             while True:
                 chunk = await chunks.get()
                 yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error)
@@ -138,7 +142,10 @@ class EngineReplica:
         if not all(engine.alive for engine in self._engines.values()):
             raise RuntimeError("an engine's thread has ended")
 
-    def _prompt(self, arm: str, messages: list[dict[str, str]]) -> tuple[int, ...]:
-        from pipelines.data.chat import prompt_tokens
+    def _prompt(self, arm: str, prompt: Prompt) -> tuple[int, ...]:
+        from pipelines.data.chat import continuation_tokens, prompt_tokens
 
-        return tuple(prompt_tokens(self._engines[arm].base.tokenizer, messages))
+        tokenizer = self._engines[arm].base.tokenizer
+        if isinstance(prompt, str):
+            return tuple(continuation_tokens(tokenizer, prompt))
+        return tuple(prompt_tokens(tokenizer, prompt))

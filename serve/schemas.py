@@ -1,10 +1,12 @@
-"""Requests and answers, in the shape of OpenAI's chat completions."""
+"""Requests and answers, in the shape of OpenAI's completions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_BODY_BYTES = 2**20
+USUAL_CONTINUATION = 16
+"""Tokens of a continued text when the client names no number: OpenAI's default."""
 
 
 class _Closed(BaseModel):
@@ -40,14 +42,12 @@ class StreamOptions(_Closed):
     include_obfuscation: bool = False
 
 
-class ChatRequest(_Closed):
-    """A chat completion to make. A field that would change the answer and is not served here is refused."""
+class GenerationFields(_Closed):
+    """What both kinds of completion take. A field that would change the answer and is not served is refused."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     model: Annotated[str, Field(max_length=200)] = "auto"
     """`auto` or the recipe's name: the user's sticky arm; `base` or `tuned`: that one."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
@@ -60,10 +60,25 @@ class ChatRequest(_Closed):
     n: Literal[1] = 1
     presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(GenerationFields):
+    """A conversation to answer."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Literal[False] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
+
+    place: ClassVar[str] = "messages"
+    """The field that holds the prompt."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatRequest":
@@ -73,15 +88,47 @@ class ChatRequest(_Closed):
             raise ValueError("the last message is the assistant's own: end with the user's")
         return self
 
-    @property
-    def limit(self) -> int | None:
-        """Most tokens to generate, if the client set it."""
-        return self.max_completion_tokens or self.max_tokens
+    def limit(self, most: int) -> int:
+        """Most tokens to generate; `most`, the service's own limit, if the client set none."""
+        return self.max_completion_tokens or self.max_tokens or most
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """Stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    def asked(self) -> list[dict[str, str]]:
+        """The conversation."""
+        return [message.plain() for message in self.messages]
+
+
+class CompletionRequest(GenerationFields):
+    """A text to continue as it is: no chat template is applied."""
+
+    prompt: str | list[str]
+    """The text; in a list of one, too."""
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    suffix: None = None
+    logprobs: None = None
+
+    place: ClassVar[str] = "prompt"
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        text = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(text, str):
+            raise ValueError("must be a text or a list of one text: several prompts and token ids are not served")
+        if not text:
+            raise ValueError("is empty: there is nothing to continue")
+        return text
+
+    def limit(self, most: int) -> int:
+        """Most tokens to generate; OpenAI's 16, or `most` where that is less, if the client set none."""
+        return self.max_tokens or min(USUAL_CONTINUATION, most)
+
+    @property
+    def asked(self) -> str:
+        """The text."""
+        assert isinstance(self.prompt, str), "a list of one was taken apart"
+        return self.prompt
 
 
 FeedbackKind = Literal["thumb_up", "thumb_down", "flag", "correction"]

@@ -8,15 +8,17 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.workspace import Workspace
 from serve.errors import RequestError, overloaded
 from serve.exposures import Exposures, unit_of
 from serve.feedback import FeedbackStore
-from serve.hosting import Generator, Options, Piece, Refused, Started
+from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
 from serve.interactions import InteractionLog
-from serve.schemas import ChatRequest, FeedbackRequest, Usage
+from serve.key_check import KeyCheck, read_keys
+from serve.metrics import Metrics
+from serve.schemas import ChatRequest, CompletionRequest, FeedbackRequest, Usage
 
 logger = logging.getLogger("sluice.serve")
 
@@ -45,6 +47,7 @@ class Hosted:
     log_prompts: bool
     created: int
     """Unix time of the deployment."""
+    keys: Literal["off", "required"] = "off"
 
 
 @dataclass
@@ -55,7 +58,9 @@ class Turn:
     unit: str
     arm: str
     model: str
-    messages: list[dict[str, str]]
+    prompt: Prompt
+    place: str
+    """The request's field that holds the prompt."""
     options: Options
     started: float = field(default_factory=time.monotonic)
     prompt_tokens: int = 0
@@ -88,12 +93,17 @@ class ChatService:
         self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights)
         self.log = InteractionLog(workspace)
         self._feedback = FeedbackStore(workspace, hosted.recipe_name)
+        self.metrics = Metrics(lambda: self.log.lost)
+        self.keys: KeyCheck | None = None
+        """Where every request brings a key."""
+        if hosted.keys == "required":
+            self.keys = KeyCheck(lambda: read_keys(workspace, hosted.recipe_name))
 
-    async def begin(self, request: ChatRequest, user: str | None, request_id: str) -> Turn:
+    async def begin(self, request: ChatRequest | CompletionRequest, user: str | None, request_id: str) -> Turn:
         """The request with its arm. Raises RequestError for a model, a length or an id that is not served."""
         if not REQUEST_ID.fullmatch(request_id):
             raise RequestError(400, "x-request-id is not plain text of at most 100 characters.", code="invalid_id")
-        limit = request.limit or self.hosted.max_new_tokens
+        limit = request.limit(self.hosted.max_new_tokens)
         if limit > self.hosted.max_new_tokens:
             raise RequestError(
                 422,
@@ -106,8 +116,7 @@ class ChatService:
         if await self._taken(request_id) or not self._feedback.answering(request_id):
             raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
         options = Options(limit, request.temperature, request.top_p, request.stops, request.seed)
-        messages = [message.plain() for message in request.messages]
-        return Turn(request_id, unit, arm, self.hosted.models[arm], messages, options)
+        return Turn(request_id, unit, arm, self.hosted.models[arm], request.asked, request.place, options)
 
     async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
         """The answer as it is generated. Raises RequestError when it cannot be, before the first piece or later.
@@ -116,11 +125,11 @@ class ChatService:
         """
         refused = False
         try:
-            async with aclosing(self._engine.answer(turn.arm, turn.messages, turn.options)) as events:  # type: ignore[type-var]
+            async with aclosing(self._engine.answer(turn.arm, turn.prompt, turn.options)) as events:  # type: ignore[type-var]
                 async for event in events:
                     if isinstance(event, Refused):
                         refused = True
-                        raise _refusal(event)
+                        raise _refusal(event, turn.place)
                     if isinstance(event, Started):
                         turn.prompt_tokens = event.prompt_tokens
                         continue
@@ -149,7 +158,17 @@ class ChatService:
             raise RequestError(
                 404, f"There was no request {request.request_id}.", code="request_not_found", param="request_id"
             )
+        self.metrics.stored(request.kind)
         return number
+
+    async def figures(self) -> bytes:
+        """What /metrics says."""
+        try:
+            load = await asyncio.wait_for(self._engine.health(), timeout=5)
+        except Exception:
+            # Everything else is still worth reading; `sluice_engine_up` tells.
+            load = None
+        return self.metrics.text(load)
 
     async def health(self) -> dict[str, Any]:
         """Figures of the engine. Raises RequestError 503 while it has not generated a token."""
@@ -207,19 +226,22 @@ class ChatService:
             turn.status = 200
 
     def _keep(self, turn: Turn) -> None:
+        total_ms = _milliseconds(turn.started)
+        first_s = None if turn.first_token_ms is None else turn.first_token_ms / 1000
+        self.metrics.generated(turn.arm, turn.prompt_tokens, turn.completion_tokens, first_s, total_ms / 1000)
         self.log.add(
             request_id=turn.request_id,
             recipe_name=self.hosted.recipe_name,
             unit=turn.unit,
             arm=turn.arm,
             model=turn.model,
-            messages={"messages": turn.messages} if self.hosted.log_prompts else None,
+            messages={turn.place: turn.prompt} if self.hosted.log_prompts else None,
             answer="".join(turn.text) if self.hosted.log_prompts else None,
             finish_reason=turn.finish_reason if turn.status != CLIENT_GONE else "cancelled",
             prompt_tokens=turn.prompt_tokens,
             completion_tokens=turn.completion_tokens,
             first_token_ms=turn.first_token_ms,
-            total_ms=_milliseconds(turn.started),
+            total_ms=total_ms,
             status=turn.status,
         )
 
@@ -232,8 +254,8 @@ def _failure() -> RequestError:
     return RequestError(500, "The answer could not be generated.", code="generation_failed")
 
 
-def _refusal(event: Refused) -> RequestError:
+def _refusal(event: Refused, place: str) -> RequestError:
     if event.reason == "overloaded":
         return overloaded()
     code = "context_length_exceeded" if event.reason == "too_long" else "invalid_conversation"
-    return RequestError(400, event.message, code=code, param="messages")
+    return RequestError(400, event.message, code=code, param=place)

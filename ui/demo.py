@@ -1,6 +1,7 @@
 """`sluice demo`: from real examples to one served answer of base and tuned, with time and memory measured."""
 
 import json
+import os
 import socket
 import time
 import unicodedata
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.connect import prepare_environment
+from cluster.errors import UserError
 from cluster.packages import ROOT
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
 from pipelines.workspace import Workspace
+from serve.client import KEY_VARIABLE
 from ui.memory import PeakMemory
 
 if TYPE_CHECKING:
@@ -68,6 +71,11 @@ def run_demo(
     recipe = load_recipe(recipe_path, list(overrides))
     if recipe_path == RECIPE:
         progress.say(INTRODUCTION.format(base=recipe.base.base, storage=workspace.settings.storage))
+    if recipe.serve.keys == "required" and not os.environ.get(KEY_VARIABLE):
+        raise UserError(
+            f"{recipe.name}: serve.keys is required and {KEY_VARIABLE} holds no key: the last step would be refused.",
+            "Make one with `sluice keys add RECIPE NAME`, or set serve.keys=off.",
+        )
     answers = None
     with PeakMemory() as memory:
         reports = run_pipeline(recipe, workspace, progress, fresh=fresh)

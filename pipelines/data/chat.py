@@ -94,6 +94,20 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return earlier.tokens + _tokenize(tokenizer, prompt[len(rendered) :])
 
 
+def continuation_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text that is continued as it is, without a template; special tokens in it are plain text.
+
+    What the tokenizer puts before every text stands there; an end that it would add is left out. Of an
+    encoder-decoder the text is the source.
+    """
+    from pipelines.data.seq2seq import is_seq2seq, source_tokens
+
+    if is_seq2seq(tokenizer):
+        return source_tokens(tokenizer, [{"role": "user", "content": text}])
+    tokens = list(tokenizer(escape(tokenizer, text)[0])["input_ids"])
+    return tokens[:-1] if tokens and tokens[-1] == tokenizer.eos_token_id else tokens
+
+
 def stop_tokens(tokenizer: Any) -> set[int]:
     """Ids at which an answer ends: the tokenizer's own end, and what its template closes a turn with."""
     probe = encode(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])

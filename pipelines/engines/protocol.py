@@ -25,7 +25,7 @@ class GenerationRequest:
     """One prompt and how to continue it."""
 
     prompt: tuple[int, ...]
-    """Token ids, the chat template applied."""
+    """Token ids, the chat template applied where there is one to apply."""
     adapter: str | None = None
     """Name of the adapter that answers; None: the bare base."""
     max_new_tokens: int = 256
@@ -37,6 +37,8 @@ class GenerationRequest:
     """Strings that end the answer; they are not part of it."""
     seed: int | None = None
     """Of the sampling; the same seed gives the same answer, whoever shares the batch."""
+    continues: bool = False
+    """Whether the answer goes on with the prompt's text, rather than being a text of its own."""
 
 
 @dataclass(frozen=True)

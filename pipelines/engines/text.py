@@ -14,10 +14,13 @@ class TextStream:
     differently at the start of a text; so a piece is the difference between two decodings of a short window.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = (), context: tuple[int, ...] = ()
+    ) -> None:
+        """`context`: the last tokens of a text that goes on with the first piece, its blank in between included."""
         self._decode, self._stop = decode, tuple(text for text in stop if text)
-        self._window: list[int] = []
-        self._emitted = 0
+        self._window: list[int] = list(context)
+        self._emitted = len(context)
         """Tokens at the window's start whose text is out already; they are context for the next ones."""
         self._held = ""
         self.stopped = False

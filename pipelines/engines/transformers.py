@@ -26,6 +26,10 @@ from pipelines.engines.text import TextStream
 PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, that are read between two steps: a crowd of newcomers must not stop the others."""
 
+CONTEXT_TOKENS = 8
+"""The last tokens of a prompt by which the text that goes on with it is decoded: some tokenizers drop a blank that
+stands first."""
+
 
 class Running:
     """A request from its arrival to its last chunk; also the ticket that its owner holds."""
@@ -124,7 +128,8 @@ class TransformersEngine:
             )
         if request.adapter is not None and request.adapter not in self.base.adapters:
             raise KeyError(f"no adapter {request.adapter!r}; there are {self.base.adapters}")
-        running = Running(request, deliver, TextStream(self._decode, request.stop))
+        context = request.prompt[-CONTEXT_TOKENS:] if request.continues and not self.base.is_seq2seq else ()
+        running = Running(request, deliver, TextStream(self._decode, request.stop, context))
         with self._changed:
             if self._closed:
                 raise EngineFailed("The engine is closed.")

@@ -235,3 +235,12 @@ def test_yaml_merge_keys_work(recipe_file):
         path.read_text() + "train: &a {max_length: 512}\nserve: {<<: {max_new_tokens: 64, max_batch_size: 4}}\n"
     )
     assert load_recipe(path).serve.max_new_tokens == 64
+
+
+def test_keys_are_switched_off_by_the_bare_word_that_yaml_reads_as_false(recipe_file, tmp_path):
+    assert load_recipe(recipe_file(), ["serve.keys=off"]).serve.keys == "off"
+    path = recipe_file()
+    path.write_text(path.read_text() + "serve: {keys: off}\n")
+    assert load_recipe(path).serve.keys == "off"
+    assert load_recipe(path, ["serve.keys=required"]).serve.keys == "required"
+    assert "serve.keys" in problem_of(path, "serve.keys=yes") and "serve.keys" in problem_of(path, "serve.keys=on")

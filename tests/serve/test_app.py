@@ -57,6 +57,23 @@ def test_nothing_is_served_before_it_is_promoted(workspace, recipe_file):
         start(load_recipe(recipe_file()), workspace)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "example.org", "127.0.0.1.example.org"])
+def test_other_machines_are_not_served_without_keys(workspace, recipe_file, host):
+    from serve.app import _check_exposed, start
+
+    with pytest.raises(UserError, match=r"other machines would reach it, and serve\.keys is off") as refused:
+        start(load_recipe(recipe_file()), workspace, host)
+    assert "sluice keys add" in refused.value.remedy and "127.0.0.1" in refused.value.remedy
+    _check_exposed(load_recipe(recipe_file(serve={"keys": "required"})), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_is_served_without_keys(recipe_file, host):
+    from serve.app import _check_exposed
+
+    _check_exposed(load_recipe(recipe_file()), host)
+
+
 @pytest.mark.parametrize(("cluster", "gpu"), [({}, 0), ({"accelerator_type": "A100"}, 1), ({"use_gpu": True}, 1)])
 def test_the_replica_asks_for_a_gpu_that_is_yet_to_start(monkeypatch, recipe_file, cluster, gpu):
     from serve.app import replica_options
@@ -147,6 +164,17 @@ def test_the_openai_client_chats_and_streams(openai_client):
     assert pieces[-1].usage == answer.usage
     assert answer.model == "served-tuned"
     assert [model.id for model in openai_client.models.list()] == ["served", "base", "tuned"]
+
+
+@pytest.mark.cluster
+def test_the_openai_client_continues_a_text_and_the_figures_know_of_it(openai_client, server):
+    asked = {"model": "tuned", "prompt": "The file is", "max_tokens": 8}
+    whole = openai_client.completions.create(**asked)
+    pieces = list(openai_client.completions.create(**asked, stream=True))
+    assert "".join(choice.text for piece in pieces for choice in piece.choices) == whole.choices[0].text
+    figures = httpx.get(f"{server.url}/metrics", timeout=30).text
+    assert 'sluice_requests_total{arm="tuned",endpoint="completions",status="200"} 2.0' in figures
+    assert "sluice_engine_up 1.0" in figures
 
 
 @pytest.mark.cluster

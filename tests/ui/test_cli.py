@@ -20,6 +20,7 @@ from ui import cli
 VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "reports", "waive", "init", "schema"} | {
     "data",
     "trials",
+    "keys",
     "submit",
     "jobs",
     "stop",

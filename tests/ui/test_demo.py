@@ -116,3 +116,14 @@ def test_the_whole_demonstration_on_a_tiny_model(ray_cluster, recipe_file, tiny_
     deployed = deployments.current(ray_cluster, "tiny-demo")
     assert registry.champion(ray_cluster.settings, "tiny-demo") == deployed.model_version
     assert set(deployed.content["reports"]) == {"audit", "split", "train", "evaluate"}
+
+
+def test_a_recipe_that_asks_for_keys_is_refused_at_once_where_there_is_none(workspace, recipe_file, monkeypatch):
+    from cluster.errors import UserError
+    from pipelines.progress import Progress
+    from ui.demo import run_demo
+
+    monkeypatch.delenv("SLUICE_API_KEY", raising=False)
+    with pytest.raises(UserError, match="SLUICE_API_KEY holds no key") as refused:
+        run_demo(workspace, Progress(), recipe_path=str(recipe_file(serve={"keys": "required"})))
+    assert "sluice keys add" in refused.value.remedy

@@ -59,14 +59,17 @@ def serve(
     """Host base and tuned behind an OpenAI-compatible address, until Ctrl-C."""
     from pipelines.recipe_file import load_recipe
     from serve.app import start
+    from serve.keys import anyone_has_one
 
-    progress = Progress()
+    progress, workspace = Progress(), Workspace()
     loaded = load_recipe(recipe, overrides or [])
     progress.say(f"{loaded.name}: starting Ray and loading base and tuned ...")
-    handle = start(loaded, Workspace(), host, port)
+    handle = start(loaded, workspace, host, port)
     # `make up` and process managers end us with SIGTERM: as Ctrl-C does. Ray sets its own when it starts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress.say(f"{handle.recipe_name} version {handle.model_version} answers at {handle.url}/v1 (Ctrl-C ends it).")
+    if loaded.serve.keys == "required" and not anyone_has_one(workspace, loaded.name):
+        progress.say(f"It asks for a key, and nobody has one yet: `sluice keys add {recipe} NAME` makes one.")
     try:
         handle.wait()
     except KeyboardInterrupt:

@@ -129,3 +129,20 @@ def test_the_injected_system_turn_of_the_demonstration_base_trains_as_it_serves(
     assert "helpful AI assistant" in tokenizer.decode(prompt)
     assert taught(tokenizer, encoded) == "A row of things.<|im_end|>"
     assert encoded.tokens == tokenizer.apply_chat_template(ONE, tokenize=True, return_dict=False)
+
+
+def test_a_text_that_is_continued_keeps_the_tokenizers_beginning_and_loses_its_end(tiny_model):
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    from pipelines.data.chat import continuation_tokens
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    bare = tokenizer("go on", add_special_tokens=False)["input_ids"]
+    assert continuation_tokens(tokenizer, "go on") == bare
+    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    special = [(begin, tokenizer.bos_token_id), (end, tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin} $A {end}", special_tokens=special)
+    assert tokenizer("go on")["input_ids"] == [tokenizer.bos_token_id, *bare, tokenizer.eos_token_id]
+    assert continuation_tokens(tokenizer, "go on") == [tokenizer.bos_token_id, *bare]
+    assert tokenizer.eos_token_id not in continuation_tokens(tokenizer, f"a{end}b")

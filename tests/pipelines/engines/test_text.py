@@ -72,3 +72,14 @@ def test_a_blank_by_itself_is_kept_where_the_tokenizer_drops_it_at_the_start():
     stream = TextStream(lambda tokens: "".join(pieces[token] for token in tokens).replace("▁", " ").lstrip(" "))
     shown = "".join(stream.push(token) for token in range(len(pieces))) + stream.flush()
     assert shown == "2, provided  provided there"
+
+
+def test_a_text_that_goes_on_keeps_the_blank_before_its_first_word():
+    pieces = ["▁Once", "▁upon", "▁a", "▁time"]
+
+    def decode(tokens):
+        return "".join(pieces[token] for token in tokens).replace("▁", " ").removeprefix(" ")
+
+    alone, going_on = TextStream(decode), TextStream(decode, context=(0, 1))
+    assert alone.push(2) + alone.push(3) == "a time"
+    assert going_on.push(2) + going_on.push(3) + going_on.flush() == " a time"

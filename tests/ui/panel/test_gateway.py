@@ -145,3 +145,46 @@ def test_a_round_that_both_sides_refused_leaves_its_number_behind(workspace, mon
     assert [turn.number for turn in conversation.rounds] == [1, 3]
     assert conversation.ask("the next")
     assert conversation.rounds[-1].number == 4
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A service that asks for a key and knows none; the headers that reached it."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    sent = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            sent.append(self.headers.get("authorization"))
+            body = b'{"error": {"message": "There is no such key."}}'
+            self.send_response(401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SLUICE_GATEWAY", f"http://127.0.0.1:{server.server_port}")
+    yield sent
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_panel_sends_the_key_of_its_environment_and_says_what_to_do_without_one(refusing, monkeypatch):
+    from tests.ui.panel.browser import until
+
+    monkeypatch.setenv("SLUICE_API_KEY", "sluice_of_the_panel")
+    conversation = Conversation("c9", [])
+    assert conversation.ask("one")
+    until(lambda: not conversation.writing, "the answers' end")
+    monkeypatch.delenv("SLUICE_API_KEY")
+    problem = gateway.give_feedback("r1", "thumb_up")
+    assert refusing == ["Bearer sluice_of_the_panel"] * 2 + [None]
+    for told in (problem, *(answer.problem for answer in conversation.rounds[0].answers.values())):
+        assert "no such key" in told.message and "SLUICE_API_KEY" in told.remedy

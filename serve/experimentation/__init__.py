@@ -1,0 +1,1 @@
+"""The statistics of online experiments: plain values in and out."""

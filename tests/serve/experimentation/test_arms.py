@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from serve.experimentation.arms import (
+    Arm,
+    arm_of,
+    binary_arm,
+    difference,
+    is_enough,
+    restricted_proportions,
+    standard_error,
+    z_score,
+)
+
+counts = st.tuples(st.integers(1, 5000), st.floats(0, 1)).map(lambda pair: (pair[0], round(pair[0] * pair[1])))
+
+
+def test_the_sums_give_mean_and_variance():
+    values = np.random.default_rng(0).normal(3, 2, 50)
+    assert arm_of(values).mean == pytest.approx(values.mean())
+    assert arm_of(values).variance == pytest.approx(values.var(ddof=1))
+
+
+def test_an_arm_without_units_has_no_variance_and_breaks_nothing():
+    nothing = Arm(0, 0.0, 0.0)
+    assert nothing.mean == 0 and nothing.variance == 0
+    assert z_score(nothing, nothing, "mean") == 0 and z_score(nothing, nothing, "binary") == 0
+
+
+def test_the_standard_error_of_means_is_welchs():
+    one, two = np.random.default_rng(1).normal(0, 1, 30), np.random.default_rng(2).normal(0, 5, 90)
+    assert standard_error(arm_of(one), arm_of(two), "mean") == pytest.approx(
+        np.sqrt(one.var(ddof=1) / 30 + two.var(ddof=1) / 90)
+    )
+
+
+def test_z_of_proportions_is_the_root_of_pearsons_chi_squared():
+    from scipy.stats import chi2_contingency
+
+    z = z_score(binary_arm(200, 20), binary_arm(300, 51), "binary")
+    assert z**2 == pytest.approx(chi2_contingency([[20, 180], [51, 249]], correction=False).statistic)
+
+
+def test_the_restricted_proportions_are_farrington_and_mannings():
+    # Their closed form against the likelihood's maximum, found by search.
+    chance = np.random.default_rng(3)
+    for _ in range(200):
+        n, m = chance.integers(5, 2000, 2)
+        x, y, shift = chance.integers(1, n), chance.integers(1, m), chance.uniform(-0.9, 0.9)
+
+        def unlikely(high, n=n, m=m, x=x, y=y, shift=shift):
+            low = high - shift
+            return -(y * np.log(high) + (m - y) * np.log1p(-high) + x * np.log(low) + (n - x) * np.log1p(-low))
+
+        ends = max(shift, 0), min(1 + shift, 1)
+        best = minimize_scalar(unlikely, bounds=ends, method="bounded", options={"xatol": 1e-9}).x
+        low, high = restricted_proportions(binary_arm(n, x), binary_arm(m, y), shift)
+        assert high == pytest.approx(best, abs=1e-6) and high - low == pytest.approx(shift)
+
+
+@settings(deadline=None)
+@given(counts, counts, st.floats(-1, 1))
+def test_restricted_proportions_are_proportions_that_differ_by_the_shift(control, treated, shift):
+    low, high = restricted_proportions(binary_arm(*control), binary_arm(*treated), shift)
+    assert -1e-12 <= low <= 1 + 1e-12 and 0 <= high <= 1
+    assert high - low == pytest.approx(shift, abs=1e-9)
+
+
+# A shift of a billionth beside no success at all is lost in the rounding of the cubic's root.
+shifts = st.one_of(st.just(0.0), st.floats(1e-4, 0.9), st.floats(-0.9, -1e-4))
+
+
+@settings(deadline=None)
+@given(counts, counts, shifts)
+def test_swapping_the_arms_flips_the_sign(control, treated, shift):
+    one, two = binary_arm(*control), binary_arm(*treated)
+    for kind in ("binary", "mean"):
+        assert difference(one, two) == -difference(two, one)
+        there, back = z_score(one, two, kind, shift), z_score(two, one, kind, -shift)
+        assert there == pytest.approx(-back, rel=1e-5, abs=1e-6)
+
+
+def test_a_shift_as_large_as_the_difference_takes_each_arms_own_variance():
+    one, two = binary_arm(500, 50), binary_arm(100, 30)
+    own = np.sqrt(0.1 * 0.9 / 500 + 0.3 * 0.7 / 100)
+    assert standard_error(one, two, "binary", 0.2) == pytest.approx(own)
+    assert standard_error(one, two, "binary") < own
+
+
+def test_what_never_varies_is_either_equal_or_infinitely_far():
+    same = Arm(200, 200.0, 200.0)
+    assert z_score(same, same, "mean") == 0
+    assert z_score(same, Arm(200, 400.0, 800.0), "mean") == np.inf
+    assert z_score(Arm(200, 400.0, 800.0), same, "mean") == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("control", "treated", "enough"),
+    [
+        ((50, 10), (50, 10), True),
+        ((50, 10), (49, 10), False),
+        ((500, 4), (500, 10), False),
+        ((500, 10), (500, 4), False),
+        ((500, 496), (500, 400), False),
+        ((500, 400), (500, 496), False),
+        ((500, 5), (500, 495), True),
+        ((0, 0), (500, 50), False),
+    ],
+)
+def test_proportions_need_a_hundred_units_together_and_five_of_each_outcome_in_each_arm(control, treated, enough):
+    assert is_enough(binary_arm(*control), binary_arm(*treated), "binary") == enough
+
+
+@pytest.mark.parametrize(("n", "m", "enough"), [(100, 100, True), (99, 5000, False), (5000, 99, False)])
+def test_means_need_a_hundred_units_in_each_arm(n, m, enough):
+    assert is_enough(Arm(n, 1.0, 1.0), Arm(m, 1.0, 1.0), "mean") == enough
