@@ -49,12 +49,12 @@ def choose_covered_arm(seed: str, unit: str, weights: Mapping[str, float], cover
 def arm_ranges(weights: Mapping[str, float], coverage: float = 1.0) -> dict[str, tuple[float, float]]:
     """Arm -> its range of places, from (included) and to (excluded), in the order of the arms' names.
 
-    As in GrowthBook's SDKs (getBucketRanges): an arm's range starts where the full ranges of
-    those before it end, and coverage shortens it from its far end. So more coverage brings new units in and moves
-    none that was in. Raises UserError for a coverage outside 0 to 1.
+    As in GrowthBook's SDKs (getBucketRanges): an arm's range starts where the full ranges of those before it end, and
+    coverage shortens it from its far end. So more coverage brings new units in and moves none that was in.
+    Raises UserError for a coverage outside 0 to 1.
     """
     if not 0 <= coverage <= 1:
-        raise UserError(f"the coverage is {coverage:g}", "give the share of the units to take in, from 0 to 1")
+        raise UserError(f"The coverage is {coverage:g}.", "Give the share of the units to take in, from 0 to 1.")
     total = sum(weights.values())
     assert total > 0, "no arm has a weight"
     ranges, start = {}, 0.0

@@ -14,8 +14,9 @@ Figures = float | np.ndarray
 
 MIN_UNITS = 100
 """Fewer are too few for a verdict: of a binary metric in both arms together, of a mean in each."""
-MIN_OUTCOMES = 5
-"""Of each arm of a binary metric: fewer successes, or fewer failures, are too few."""
+MIN_OUTCOMES = 5.0
+"""Successes, and failures, that each arm of a binary metric must be due at the rate of both together (Cochran 1954).
+Due, not seen: an arm that fails always beside one that never does is the worst harm there is."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,17 @@ def units(control: Arm, treated: Arm) -> np.ndarray:
 
 
 def is_enough(control: Arm, treated: Arm, kind: Kind) -> np.ndarray:
-    """Whether there are the units, successes and failures without which no verdict is given."""
+    """Whether there are the units, and what varies in them, without which no verdict is given."""
     if kind == "mean":
         # A small arm's own variance is too often far too small: with 100 units together, at 95/5 and skewed figures,
         # a fifth of experiments without a difference found one.
-        return np.minimum(control.n, treated.n) >= MIN_UNITS
-    enough = units(control, treated) >= MIN_UNITS
-    for arm in (control, treated):
-        enough = enough & (arm.total >= MIN_OUTCOMES) & (np.asarray(arm.n) - arm.total >= MIN_OUTCOMES)
-    return np.asarray(enough)
+        # And one that was always the same so far (no error in a hundred sessions) is not known without any error.
+        varied = (control.variance > 0) & (treated.variance > 0)
+        return np.asarray((np.minimum(control.n, treated.n) >= MIN_UNITS) & varied)
+    together = units(control, treated)
+    rarer = np.minimum(successes := np.asarray(control.total) + treated.total, together - successes)
+    due = rarer / np.maximum(together, 1) * np.minimum(control.n, treated.n)
+    return np.asarray((together >= MIN_UNITS) & (due >= MIN_OUTCOMES))
 
 
 def standard_error(control: Arm, treated: Arm, kind: Kind, shift: Figures = 0.0) -> np.ndarray:

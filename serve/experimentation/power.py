@@ -40,7 +40,9 @@ def of_proportions(control: float, treated: float, share: float = 0.5) -> Effect
     """
     _check(share, treated - control)
     if not (0 < control < 1 and 0 < treated < 1):
-        raise UserError(f"{control:g} and {treated:g} are not proportions between 0 and 1", "give shares, not per cent")
+        raise UserError(
+            f"{control:g} and {treated:g} are not proportions between 0 and 1.", "Give shares, not per cent."
+        )
     pooled = (1 - share) * control + share * treated
     own = control * (1 - control) / (1 - share) + treated * (1 - treated) / share
     return Effect(treated - control, math.sqrt(pooled * (1 - pooled) / (share * (1 - share))), math.sqrt(own))
@@ -54,7 +56,7 @@ def of_means(difference: float, sd: float, share: float = 0.5, *, treated_sd: fl
     _check(share, difference)
     other = sd if treated_sd is None else treated_sd
     if not (sd > 0 and other > 0):
-        raise UserError("units that do not vary need no experiment", "give a standard deviation above 0")
+        raise UserError("Units that do not vary need no experiment.", "Give a standard deviation above 0.")
     spread = math.sqrt(sd**2 / (1 - share) + other**2 / share)
     return Effect(difference, spread, spread)
 
@@ -102,7 +104,7 @@ def sequential_stop(effect: Effect, units: float, alpha: float = 0.05) -> int:
 def days(units: int, units_per_day: float) -> int:
     """Days for that many units; raises UserError without traffic."""
     if not units_per_day > 0:
-        raise UserError("without traffic no experiment ends", "give the units per day that the experiment will see")
+        raise UserError("Without traffic no experiment ends.", "Give the units per day that the experiment will see.")
     return math.ceil(units / units_per_day)
 
 
@@ -137,11 +139,11 @@ def _needed_drift(power: float, alpha: float, scale: float) -> float:
 
 def _check(share: float, difference: float) -> None:
     if not 0 < share < 1:
-        raise UserError(f"{share:g} is no share of the units", "give the treated arm a share between 0 and 1")
+        raise UserError(f"{share:g} is no share of the units.", "Give the treated arm a share between 0 and 1.")
     if difference == 0:
-        raise UserError("no number of units shows a difference of zero", "name the least difference that matters")
+        raise UserError("No number of units shows a difference of zero.", "Name the least difference that matters.")
 
 
 def _check_errors(power: float, alpha: float) -> None:
     if not (0 < alpha < 0.5 and alpha < power < 1):
-        raise UserError(f"power {power:g} at alpha {alpha:g} cannot be had", "take for example 0.8 at 0.05")
+        raise UserError(f"Power {power:g} at alpha {alpha:g} cannot be had.", "Take for example 0.8 at 0.05.")

@@ -39,7 +39,7 @@ def check_sample_ratio(exposures: Mapping[str, int], weights: Mapping[str, float
     0 that has units is a mismatch. Raises UserError for weights that share out nothing.
     """
     if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise UserError("the arms' weights share out nothing", "give each arm a weight of 0 or more, one above 0")
+        raise UserError("The arms' weights share out nothing.", "Give each arm a weight of 0 or more, one above 0.")
     arms = sorted({*weights, *(arm for arm, units in exposures.items() if units)})
     observed = np.array([exposures.get(arm, 0) for arm in arms], dtype=float)
     assert np.all(observed >= 0), "an arm has fewer than no units"
@@ -57,6 +57,9 @@ def check_sample_ratio(exposures: Mapping[str, int], weights: Mapping[str, float
         return SampleRatio(p, due, None, f"units are shared out as the weights say (p = {p:.2g})")
     # The variance of an arm's count is its expectation times the share of all others.
     lacking = int(np.argmin(off / np.sqrt(np.where(weighted & (shares < 1), 1 - shares, 1.0))))
+    if stray:
+        strays = ", ".join(f"{arms[i]} has {observed[i]:.0f}" for i in np.flatnonzero(~weighted & (observed > 0)))
+        return SampleRatio(p, due, arms[lacking], f"units are in arms that have no weight: {strays}")
     told = (
         f"arm {arms[lacking]} has {observed[lacking]:.0f} units where its weight promises {expected[lacking]:.0f} "
         f"(p = {p:.1g}): units get lost, or are counted twice"

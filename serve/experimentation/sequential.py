@@ -49,8 +49,7 @@ def critical_z(plan: Plan, n: Figures, *, one_sided: bool = False) -> np.ndarray
 def p_value(plan: Plan, z: Figures, n: Figures, *, one_sided: bool = False) -> np.ndarray:
     """Always-valid p: the least level at which the sequence has left the value that `z` is measured from.
 
-    In closed form (equation 155 of version 7), as rho is held at the plan's alpha: else each level had a sequence of
-    its own. One-sided, only a
+    In closed form, as rho is held at the plan's alpha: else each level had a sequence of its own. One-sided, only a
     `z` above zero speaks. At most alpha exactly where z is on or beyond `critical_z`.
     """
     grown = np.asarray(n) * rho_squared(plan, one_sided=one_sided)

@@ -4,6 +4,7 @@ Read anew at every look from what the database has summed up. The order in which
 ratio blocks all others; then harm; then worse, better; and only at the planned number of units an end without either.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +32,7 @@ class Metric:
     def __post_init__(self) -> None:
         if not self.margin >= 0:
             raise UserError(
-                f"metric {self.name}: the margin is {self.margin:g}", "say how much worse is bearable: >= 0"
+                f"Metric {self.name}: the margin is {self.margin:g}.", "Say how much worse is bearable, 0 or more."
             )
 
 
@@ -54,15 +55,24 @@ class Design:
         problems = [
             f"metric {name} is named twice" for name in sorted({name for name in names if names.count(name) > 1})
         ]
-        problems += [f"arm {arm} has no weight" for arm in (self.control, self.treated) if not self.weights.get(arm)]
+        problems += [f"arm {arm} has a weight below 0" for arm, weight in self.weights.items() if not weight >= 0]
+        pair = [self.weights.get(arm, 0.0) for arm in (self.control, self.treated)]
+        problems += [
+            f"arm {arm} has no weight"
+            for arm, weight in zip((self.control, self.treated), pair, strict=True)
+            if not weight
+        ]
         if self.control == self.treated:
             problems.append(f"arm {self.control} cannot be compared with itself")
-        if self.planned < MIN_UNITS:
-            problems.append(f"{self.planned} planned units are fewer than the {MIN_UNITS} of any verdict")
+        means = any(metric.kind == "mean" for metric in (self.primary, *self.guardrails))
+        needed = math.ceil(MIN_UNITS * sum(pair) / min(pair)) if means and min(pair) > 0 else MIN_UNITS
+        if self.planned < needed:
+            problems.append(f"{self.planned} planned units are fewer than the {needed} of any verdict")
         if not 0 < self.alpha < 0.5:
-            problems.append(f"alpha is {self.alpha:g}")
+            problems.append(f"alpha is {self.alpha:g} and must lie between 0 and 0.5")
         if problems:
-            raise UserError("; ".join(problems), "correct the experiment's design")
+            told = "; ".join(problems)
+            raise UserError(f"The experiment cannot decide: {told}.", "Correct its design before it starts.")
 
     @property
     def plan(self) -> Plan:
@@ -121,8 +131,9 @@ class Verdict:
 def decide(design: Design, statistics: Mapping[str, Mapping[str, Arm]], exposures: Mapping[str, int]) -> Verdict:
     """The verdict at this look. `statistics`: metric -> arm -> its sums; `exposures`: arm -> units, of all arms.
 
-    Guardrails are tested one-sided (arXiv 2103.06476, appendix B): harmed beyond the margin at level alpha each, and
-    safe within it, without which nothing is better or non-inferior; as all must hold, alpha is not shared out.
+    Guardrails are tested one-sided (arXiv 2103.06476, appendix B), each at the treated arm's share of alpha: harmed
+    beyond the margin, or safe within it, without which nothing is better or non-inferior. As all must hold, alpha is
+    not shared out among them.
     """
     primary = read(design, design.primary, statistics)
     guardrails = tuple(read(design, metric, statistics) for metric in design.guardrails)
@@ -165,7 +176,7 @@ def _outcome(
         return "better", f"{design.treated} is better than {design.control}: {primary}{held}"
     seen = primary.control_n + primary.treated_n
     if seen >= design.planned:
-        return _end(primary, waiting)
+        return _end(design.treated, primary, waiting)
     if not primary.enough:
         return "undecided", f"too little is in: {_lacking(primary)}"
     if primary.sign > 0:
@@ -173,20 +184,22 @@ def _outcome(
     return "undecided", f"no difference is shown after {seen} of {design.planned} units, {primary}: go on"
 
 
-def _end(primary: Reading, waiting: str) -> tuple[Outcome, str]:
+def _end(treated: str, primary: Reading, waiting: str) -> tuple[Outcome, str]:
     """At the planned number of units with neither better nor worse."""
     if not primary.enough:
         return "no_verdict", f"the planned units are in, and still too little: {_lacking(primary)}"
     if waiting:
-        return "no_verdict", f"{primary}, but {waiting} may be worse than bearable: not to be shipped"
+        return "no_verdict", f"{waiting} may be worse than bearable, with {primary}: not to be shipped"
     if primary.guard == "safe":
         margin = f"{primary.metric.margin:g}"
-        return "non_inferior", f"no difference is shown, and none beyond the margin of {margin}: {primary}"
+        told = f"no difference is shown, and {treated} is not worse by more than {margin}: {primary}"
+        return "non_inferior", told
     return "no_verdict", f"neither a difference nor its absence is shown: {primary}; not to be shipped"
 
 
 def _lacking(reading: Reading) -> str:
-    rule = f"{MIN_UNITS} in each arm are needed"
+    rule = f"{MIN_UNITS} in each arm are needed, and figures that vary"
     if reading.metric.kind == "binary":
-        rule = f"{MIN_UNITS} together are needed, with {MIN_OUTCOMES} successes and {MIN_OUTCOMES} failures in each arm"
+        due = f"{MIN_OUTCOMES:g} successes and {MIN_OUTCOMES:g} failures due in each arm"
+        rule = f"{MIN_UNITS} together are needed, and {due} at the rate of both"
     return f"{reading.metric.name} has {reading.control_n} and {reading.treated_n} units; {rule}"

@@ -1,6 +1,6 @@
 """Time until a sweep names its best configuration, beside one after another and beside Ray Tune's ASHA.
 
-    python -m tests.benchmarks.sweep [--steps 48] [--only ours,tune,exhaustive,swap]
+    python -m tests.benchmarks.sweep [--steps 96] [--grace 6] [--factor 4] [--only ours,tune,exhaustive,swap]
 
 The same twelve configurations (six rates, two ranks) of LoRA over the standard library's docstrings, packed into 128
 tokens, two a step, validated on the same sequences. `exhaustive`: each trained to its end, one after another in one
@@ -27,8 +27,8 @@ RANKS = [4, 16]
 NEAR = 0.01
 
 
-def recipe_of(folder: Path, steps: int) -> Any:
-    """The recipe of all three."""
+def recipe_of(folder: Path, steps: int, grace: int, factor: int) -> Any:
+    """The recipe of all three: so many steps, first judged after `grace`, one in `factor` kept."""
     import yaml
 
     from pipelines.recipe_file import load_recipe
@@ -39,8 +39,8 @@ def recipe_of(folder: Path, steps: int) -> Any:
         "search": "grid",
         "default_trial": False,
         "max_steps": steps,
-        "grace_steps": 4,
-        "reduction_factor": 4,
+        "grace_steps": grace,
+        "reduction_factor": factor,
         "space": {"learning_rate": {"choice": RATES}, "lora_r": {"choice": RANKS}},
     }
     content["cluster"] = {"max_concurrent_trials": 1}
@@ -183,7 +183,9 @@ def swap(trials: list[Any], steps: int) -> tuple[float, float]:
 def main() -> None:
     """Print a line of each, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=96)
+    parser.add_argument("--grace", type=int, default=6)
+    parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--only", default="ours,tune,exhaustive,swap")
     options = parser.parse_args()
     wanted = options.only.split(",")
@@ -192,16 +194,16 @@ def main() -> None:
     prepare_environment()
     with tempfile.TemporaryDirectory(prefix="sluice-sweep-") as folder:
         os.environ["SLUICE_STORAGE"] = folder
-        measure(Path(folder), options.steps, wanted)
+        measure(Path(folder), recipe_of(Path(folder), options.steps, options.grace, options.factor), wanted)
 
 
-def measure(folder: Path, steps: int, wanted: list[str]) -> None:
+def measure(folder: Path, recipe: Any, wanted: list[str]) -> None:
     """Each of what is wanted, in one run."""
     from pipelines import audit, split, sweep
     from pipelines.progress import Progress
     from pipelines.workspace import Workspace
 
-    recipe, workspace = recipe_of(folder, steps), Workspace()
+    workspace = Workspace()
     for stage in (audit.STAGE, split.STAGE):
         stage.perform(recipe, workspace)
     shared = sweep.share(recipe, workspace, Progress(quiet=True), "bench-sweep-0")

@@ -102,18 +102,26 @@ def test_what_never_varies_is_either_equal_or_infinitely_far():
     [
         ((50, 10), (50, 10), True),
         ((50, 10), (49, 10), False),
-        ((500, 4), (500, 10), False),
-        ((500, 10), (500, 4), False),
-        ((500, 496), (500, 400), False),
-        ((500, 400), (500, 496), False),
-        ((500, 5), (500, 495), True),
+        ((500, 4), (500, 5), False),
+        ((500, 5), (500, 5), True),
+        ((500, 0), (500, 10), True),
+        ((500, 495), (500, 496), False),
+        ((500, 500), (500, 0), True),
+        ((950, 50), (50, 40), False),
+        ((900, 0), (100, 50), True),
         ((0, 0), (500, 50), False),
     ],
 )
-def test_proportions_need_a_hundred_units_together_and_five_of_each_outcome_in_each_arm(control, treated, enough):
+def test_proportions_need_a_hundred_units_together_and_five_of_each_outcome_due_in_each_arm(control, treated, enough):
     assert is_enough(binary_arm(*control), binary_arm(*treated), "binary") == enough
 
 
 @pytest.mark.parametrize(("n", "m", "enough"), [(100, 100, True), (99, 5000, False), (5000, 99, False)])
 def test_means_need_a_hundred_units_in_each_arm(n, m, enough):
     assert is_enough(Arm(n, 1.0, 1.0), Arm(m, 1.0, 1.0), "mean") == enough
+
+
+def test_a_mean_of_figures_that_were_all_the_same_is_not_known_without_error():
+    varied, constant = Arm(200, 1.0, 1.0), Arm(200, 0.0, 0.0)
+    assert not is_enough(varied, constant, "mean") and not is_enough(constant, varied, "mean")
+    assert is_enough(varied, varied, "mean")

@@ -121,7 +121,7 @@ def test_days_are_whole_days():
         (lambda: of_means(1.0, 1.0, 0.0), "no share"),
         (lambda: fixed_units(of_means(1.0, 1.0), 1.0), "cannot be had"),
         (lambda: sequential_units(of_means(1.0, 1.0), 0.8, 0.0), "cannot be had"),
-        (lambda: days(10, 0), "without traffic"),
+        (lambda: days(10, 0), "Without traffic"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(ask, told):

@@ -48,6 +48,7 @@ def test_of_several_arms_the_one_that_lacks_most_is_named():
 def test_an_arm_without_weight_must_have_no_units():
     found = check_sample_ratio({"base": 500, "tuned": 500, "old": 3}, EVEN | {"old": 0.0})
     assert found.mismatch and found.p == 0 and found.short in ("base", "tuned")
+    assert found.sentence == "units are in arms that have no weight: old has 3"
     assert check_sample_ratio({"base": 500, "tuned": 500, "gone": 1}, EVEN).mismatch
     assert not check_sample_ratio({"base": 500, "tuned": 500, "old": 0}, EVEN | {"old": 0.0}).mismatch
 

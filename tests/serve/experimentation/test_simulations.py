@@ -53,7 +53,7 @@ def test_the_interval_holds_the_truth_when_stopped_and_at_every_look(control, tr
 
 
 def test_the_pooled_error_would_make_the_interval_too_narrow_where_the_arms_are_unequal():
-    found = watched(binary(0.02, 0.06), 0.05, RUNS, truth=0.04, planned=5000)
+    found = watched(binary(0.05, 0.3), 0.05, RUNS, truth=0.25, planned=5000)
     assert found.ever_missed_pooled > 0.2 > found.ever_missed
 
 

@@ -67,6 +67,16 @@ def test_a_guardrail_beyond_its_margin_is_harm_whatever_the_primary_says(changed
     assert found.sentence.startswith(f"tuned is worse than base by more than is bearable: {name} +")
 
 
+def test_harm_beside_a_control_without_a_single_error_is_seen():
+    found = verdict(seen(5000, solved=(0.5, 0.55), errors=(0.0, 0.5)), 5000)
+    assert found.outcome == "harm" and states(found)["errors"] == "harmed"
+
+
+def test_a_guardrail_that_was_always_zero_is_not_safe_yet():
+    found = verdict(seen(solved=(0.5, 0.55)) | {"latency_s": means(10_000, 0.0, 0.0, sd=0.0)})
+    assert found.outcome == "no_verdict" and states(found)["latency_s"] == "open"
+
+
 def test_worse_by_less_than_the_margin_is_no_harm():
     found = verdict(seen(100_000, errors=(0.05, 0.06)), 100_000, of=design(planned=1_000_000))
     assert states(found)["errors"] == "safe" and found.guardrails[0].low > 0
@@ -87,7 +97,7 @@ def test_where_less_is_better_a_lower_mean_is_better():
 
 def test_the_end_without_a_difference_is_non_inferior_if_the_margin_is_excluded():
     found = verdict(seen())
-    assert found.outcome == "non_inferior" and "none beyond the margin of 0.02" in found.sentence
+    assert found.outcome == "non_inferior" and "tuned is not worse by more than 0.02" in found.sentence
     narrow = verdict(seen(), of=design(Metric("solved", "binary", margin=0.001)))
     assert narrow.outcome == "no_verdict" and "neither a difference nor its absence" in narrow.sentence
 
@@ -164,8 +174,12 @@ def test_several_treated_arms_share_alpha_out():
         ({"guardrails": (SOLVED,)}, "metric solved is named twice"),
         ({"treated": "new"}, "arm new has no weight"),
         ({"treated": "base"}, "cannot be compared with itself"),
-        ({"planned": 50}, "50 planned units are fewer than the 100"),
-        ({"alpha": 0.0}, "alpha is 0"),
+        ({"planned": 50}, "50 planned units are fewer than the 200"),
+        ({"planned": 50, "guardrails": ()}, "50 planned units are fewer than the 100"),
+        ({"planned": 1900, "weights": {"base": 0.95, "tuned": 0.05}}, "1900 planned units are fewer than the 2000"),
+        ({"alpha": 0.0}, "alpha is 0 and must lie between 0 and 0.5"),
+        ({"weights": {"base": 2.0, "tuned": -1.0}}, "arm tuned has a weight below 0"),
+        ({"weights": EVEN | {"off": float("nan")}}, "arm off has a weight below 0"),
     ],
 )
 def test_a_design_that_cannot_decide_is_refused(changed, told):
@@ -180,5 +194,5 @@ def test_all_that_is_wrong_with_a_design_is_told_at_once():
 
 @pytest.mark.parametrize("margin", [-0.01, float("nan")])
 def test_a_negative_margin_is_refused(margin):
-    with pytest.raises(UserError, match="metric solved: the margin"):
+    with pytest.raises(UserError, match="Metric solved: the margin"):
         Metric("solved", "binary", margin=margin)
