@@ -16,9 +16,9 @@ BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 RECIPE ?= pipelines/recipes/demo.yaml
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet
 PYTEST := $(BIN)/python -m pytest
-# The quick part shares out whole files among the cores; of the rest one process has the browser's tests, another Ray's.
+# The quick part shares out whole files among the cores; the rest wants the machine for itself.
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -n 2 --dist loadgroup -m "cluster or browser or drill"
+REST := $(PYTEST) -m "cluster or browser or drill"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean

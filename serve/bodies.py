@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
-from serve.errors import RequestError, invalid
+from serve.errors import CLIENT_GONE, RequestError, invalid
 from serve.schemas import MAX_BODY_BYTES
 
 BODY_TIMEOUT_S = 30
@@ -16,9 +17,14 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:
-    """The request's body. Raises RequestError: 413 too large, 408 too slow, 400 no JSON, 422 wrong values."""
+    """The request's body.
+
+    Raises RequestError: 413 too large, 408 too slow, 400 no JSON, 422 wrong values, 499 the client left.
+    """
     try:
         raw = await asyncio.wait_for(_read_bytes(request), BODY_TIMEOUT_S)
+    except ClientDisconnect:
+        raise RequestError(CLIENT_GONE, "The client left before its body had arrived.", code="client_gone") from None
     except TimeoutError:
         raise RequestError(408, f"The body did not arrive in {BODY_TIMEOUT_S} s.", code="timeout") from None
     try:

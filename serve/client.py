@@ -14,7 +14,7 @@ KEY_VARIABLE = "SLUICE_API_KEY"
 """Environment variable with the key that clients of this machine send."""
 
 REMEDIES = {
-    401: f"Set {KEY_VARIABLE} to a key of this service; `sluice keys add RECIPE NAME` makes one.",
+    401: f"Give a key of this service ({KEY_VARIABLE}); `sluice keys add RECIPE NAME` makes one.",
     403: "Make a key that may: `sluice keys add RECIPE NAME --scope ...`.",
     429: "Wait a moment and ask again.",
     503: "Wait a moment and ask again.",
@@ -135,7 +135,9 @@ class Stream:
         """Pieces of text as they arrive."""
         try:
             for line in self._reply.iter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
+                if line == "data: [DONE]":
+                    return
+                if not line.startswith("data: "):
                     continue
                 event = json.loads(line.removeprefix("data: "))
                 if "error" in event:
@@ -147,6 +149,8 @@ class Stream:
                     self.finish_reason = choice["finish_reason"] or self.finish_reason
                     if text := choice["delta"].get("content"):
                         yield text
+            # Something in between may end a reply in good order where the service did not.
+            raise ServiceError("The stream broke off: it has no end.", "Ask again.")
         except httpx.TransportError as error:
             raise ServiceError(f"The stream broke off: {error}.", "Ask again.") from None
         finally:
@@ -179,5 +183,5 @@ def _authorization(key: str) -> dict[str, str]:
         return {}
     if not key.isascii() or not key.isprintable() or " " in key:
         # It must not stand in the message: it may be a key with something beside it.
-        raise UserError(f"{KEY_VARIABLE} holds characters that no key has.", "Set it to the key alone.")
+        raise UserError("The API key holds characters that no key has.", f"Give the key alone ({KEY_VARIABLE}).")
     return {"Authorization": f"Bearer {key}"}

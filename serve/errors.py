@@ -2,6 +2,9 @@
 
 from typing import Any
 
+CLIENT_GONE = 499
+"""Status of a request whose client left before its end (nginx's convention)."""
+
 
 class RequestError(Exception):
     """A request that cannot be answered, with its HTTP status."""

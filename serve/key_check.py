@@ -71,6 +71,8 @@ class KeyCheck:
         self._thread: asyncio.Future[Mapping[str, KnownKey]] | None = None
         """A reading that may have outlived the patience of its task; no second one is started beside it."""
         self._began = -math.inf
+        self._failed = False
+        """Whether the last reading brought nothing in time."""
 
     async def check(self, authorization: str | None, scope: Scope) -> None:
         """Return when the header's key may do this now.
@@ -109,8 +111,9 @@ class KeyCheck:
         now = self._clock()
         current = now - self._read_at < patience
         under_way = self._reading is not None and not self._reading.done()
-        # After a reading that failed the known keys do not wait for the next one each time.
-        if not current and (under_way or now - self._tried_at >= patience):
+        # After a reading that failed the known keys do not wait for those that strangers' keys begin.
+        waits = under_way and not (self._failed and sha256 in self._keys)
+        if not current and (waits or (not under_way and now - self._tried_at >= patience)):
             current = await self._renewed()
         found = self._keys.get(sha256)
         if not current and (found is None or self._clock() - self._read_at >= GRACE_S):
@@ -131,18 +134,29 @@ class KeyCheck:
 
     async def _renew(self) -> bool:
         self._tried_at = self._clock()
-        if self._thread is None or self._thread.done():
+        if self._thread is not None and self._thread.done():
+            # One that outlived its patience: late, and better than none.
+            self._take(self._thread)
+        if self._thread is None:
             # What was revoked after the reading began may be missing in it: it counts from then on.
             self._began = self._tried_at
             self._thread = asyncio.ensure_future(asyncio.to_thread(self._read))
             self._thread.add_done_callback(_heard)
+        reading = self._thread
         try:
-            keys = await asyncio.wait_for(asyncio.shield(self._thread), READ_TIMEOUT_S)
+            await asyncio.wait_for(asyncio.shield(reading), READ_TIMEOUT_S)
         except Exception as error:
             logger.warning("the keys could not be read: %s", type(error).__name__)
+        self._failed = not (reading.done() and self._take(reading))
+        return not self._failed
+
+    def _take(self, reading: "asyncio.Future[Mapping[str, KnownKey]]") -> bool:
+        """Take in what a reading that has ended brought; False when it failed."""
+        self._thread = None
+        if reading.cancelled() or reading.exception():
             return False
-        self._keys, self._read_at = keys, self._began
-        names = {key.name for key in keys.values()}
+        self._keys, self._read_at = reading.result(), self._began
+        names = {key.name for key in self._keys.values()}
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in names}
         return True
 

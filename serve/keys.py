@@ -13,6 +13,9 @@ from pipelines.waive import LONGEST_NAME, plain
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
+    from sqlalchemy.orm import Session
+
     from pipelines.records import ApiKeyRow
 
 Scope = Literal["chat", "feedback", "models", "metrics"]
@@ -53,29 +56,27 @@ def add(
 ) -> MadeKey:
     """A new key for `name`. Raises UserError for an unknown scope, an unfit name, or one whose key still counts."""
     at, name = at or datetime.now(UTC), _fit_name(name)
+    by = _fit_maker(by)
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise UserError(f"{unknown[0]!r} is no scope{nearest(unknown[0], SCOPES)}", f"Scopes: {', '.join(SCOPES)}.")
-    if _counting(workspace, recipe_name, name, at):
-        raise UserError(
-            f"{recipe_name} has a key {name!r} already.",
-            "Choose another name, or replace that key: `sluice keys rotate RECIPE NAME`.",
-        )
     # In one order, each once, however they were given.
-    granted = [scope for scope in SCOPES if scope in scopes]
-    lasts = None if expires_days is None else timedelta(days=expires_days)
-    return _make(workspace, recipe_name, name, granted, per_minute, by, at, lasts)
+    granted = " ".join(scope for scope in SCOPES if scope in scopes)
+    made = _make(recipe_name, name, granted, per_minute, by, at)
+    made.row.expires_at = None if expires_days is None else at + timedelta(days=expires_days)
+    with workspace.session() as session:
+        if _counting(session, recipe_name, name, at):
+            raise UserError(
+                f"{recipe_name} has a key {name!r} already.",
+                "Choose another name, or replace that key: `sluice keys rotate RECIPE NAME`.",
+            )
+        session.add(made.row)
+    return made
 
 
 def listed(workspace: Workspace, recipe_name: str) -> "list[ApiKeyRow]":
     """All keys of the recipe that there ever were, the oldest first."""
-    from sqlalchemy import select
-
-    from pipelines.records import ApiKeyRow
-
     with workspace.session() as session:
-        return list(
-            session.scalars(select(ApiKeyRow).where(ApiKeyRow.recipe_name == recipe_name).order_by(ApiKeyRow.id))
-        )
+        return list(session.scalars(_all(recipe_name)))
 
 
 def rotate(
@@ -88,20 +89,24 @@ def rotate(
     expires_days: float | None = None,
     at: datetime | None = None,
 ) -> MadeKey:
-    """A new key in place of the one of `name`, which counts for `grace_hours` more.
+    """A new key in place of those of `name`, which count for `grace_hours` more, or until they end anyway.
 
-    It has the old one's scopes and rate, and lasts as long as that was made to last unless `expires_days` says
+    It has the newest one's scopes and rate, and lasts as long as that was made to last unless `expires_days` says
     otherwise. Raises UserError when no key of that name counts.
     """
-    at = at or datetime.now(UTC)
-    old = _named(workspace, recipe_name, name, at)
-    last = old[-1]
-    lasts = last.expires_at - last.created_at if last.expires_at is not None else None
-    if expires_days is not None:
-        lasts = timedelta(days=expires_days)
-    # The new one first: whatever breaks between the two, somebody has a key.
-    made = _make(workspace, recipe_name, last.name, last.scopes.split(), last.per_minute, by, at, lasts)
-    _end(workspace, old, at + timedelta(hours=grace_hours))
+    at, by = at or datetime.now(UTC), _fit_maker(by)
+    with workspace.session() as session:
+        # First characters may name one that is ending: whatever counts under its name is replaced.
+        named = _named(session, recipe_name, name, at)[-1].name
+        old = _counting(session, recipe_name, named, at)
+        last = old[-1]
+        made = _make(recipe_name, last.name, last.scopes, last.per_minute, by, at)
+        if expires_days is not None:
+            made.row.expires_at = at + timedelta(days=expires_days)
+        elif last.expires_at is not None:
+            made.row.expires_at = at + (last.expires_at - last.created_at)
+        session.add(made.row)
+        _end(session, old, at + timedelta(hours=grace_hours))
     return made
 
 
@@ -111,7 +116,8 @@ def revoke(workspace: Workspace, recipe_name: str, name: str, *, at: datetime | 
     Raises UserError when no key of that name counts.
     """
     at = at or datetime.now(UTC)
-    return _end(workspace, _named(workspace, recipe_name, name, at), at)
+    with workspace.session() as session:
+        return _end(session, _named(session, recipe_name, name, at), at)
 
 
 def anyone_has_one(workspace: Workspace, recipe_name: str, *, at: datetime | None = None) -> bool:
@@ -129,57 +135,53 @@ def state(row: "ApiKeyRow", at: datetime) -> Literal["active", "ending", "expire
     return "active" if row.revoked_at is None else "ending"
 
 
-def _make(
-    workspace: Workspace,
-    recipe_name: str,
-    name: str,
-    scopes: Sequence[str],
-    per_minute: int | None,
-    by: str,
-    at: datetime,
-    lasts: timedelta | None,
-) -> MadeKey:
+def _make(recipe_name: str, name: str, scopes: str, per_minute: int | None, by: str, at: datetime) -> MadeKey:
+    """A key that is yet to be stored."""
     from pipelines.records import ApiKeyRow
 
-    by = plain("--by", by, LONGEST_NAME, "The list of keys says who made each.")
     key = MARK + secrets.token_urlsafe(32)
     row = ApiKeyRow(
         recipe_name=recipe_name,
         name=name,
         prefix=key[:SHOWN],
         sha256=digest(key),
-        scopes=" ".join(scopes),
+        scopes=scopes,
         per_minute=per_minute,
         by=by,
         created_at=at,
-        expires_at=None if lasts is None else at + lasts,
     )
-    with workspace.session() as session:
-        session.add(row)
     return MadeKey(key, row)
 
 
-def _end(workspace: Workspace, rows: "list[ApiKeyRow]", at: datetime) -> "list[ApiKeyRow]":
+def _all(recipe_name: str) -> "Select[ApiKeyRow]":
+    from sqlalchemy import select
+
+    from pipelines.records import ApiKeyRow
+
+    return select(ApiKeyRow).where(ApiKeyRow.recipe_name == recipe_name).order_by(ApiKeyRow.id)
+
+
+def _end(session: "Session", rows: "list[ApiKeyRow]", at: datetime) -> "list[ApiKeyRow]":
     """Let them count until `at`; what ends sooner still does."""
-    with workspace.session() as session:
-        for row in rows:
-            row.revoked_at = min(row.revoked_at, at) if row.revoked_at else at
-            session.merge(row)
+    for row in rows:
+        row.revoked_at = min(row.revoked_at, at) if row.revoked_at else at
+    session.flush()
     return rows
 
 
-def _counting(workspace: Workspace, recipe_name: str, name: str, at: datetime) -> "list[ApiKeyRow]":
-    rows = listed(workspace, recipe_name)
+def _counting(session: "Session", recipe_name: str, name: str, at: datetime) -> "list[ApiKeyRow]":
+    # Held until the session ends: what is revoked meanwhile must not count again (SQLite refuses the later writer).
+    rows = session.scalars(_all(recipe_name).with_for_update())
     return [row for row in rows if name in (row.name, row.prefix) and state(row, at) in ("active", "ending")]
 
 
-def _named(workspace: Workspace, recipe_name: str, name: str, at: datetime) -> "list[ApiKeyRow]":
+def _named(session: "Session", recipe_name: str, name: str, at: datetime) -> "list[ApiKeyRow]":
     if name.startswith(MARK) and len(name) > SHOWN:
         # It must not come back in a message, which may be logged.
         raise UserError("That is a key, and keys are named by their names.", "`sluice keys list RECIPE` shows them.")
-    found = _counting(workspace, recipe_name, name, at)
+    found = _counting(session, recipe_name, name, at)
     if not found:
-        known = {row.name for row in listed(workspace, recipe_name) if state(row, at) in ("active", "ending")}
+        known = {row.name for row in session.scalars(_all(recipe_name)) if state(row, at) in ("active", "ending")}
         raise UserError(
             f"{recipe_name} has no key {name!r} that counts{nearest(name, known)}",
             "`sluice keys list RECIPE` shows the keys.",
@@ -191,3 +193,7 @@ def _fit_name(name: str) -> str:
     if name.startswith(MARK):
         raise UserError(f"A key's name cannot begin with {MARK}: so do the keys.", "Name who or what will use it.")
     return plain("NAME", name, LONGEST_NAME, "A name says who or what uses the key.")
+
+
+def _fit_maker(by: str) -> str:
+    return plain("--by", by, LONGEST_NAME, "The list of keys says who made each.")

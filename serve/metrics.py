@@ -61,14 +61,16 @@ class Metrics:
         """Count a request."""
         self._requests.labels(ENDPOINTS.get(path, "other"), arm or "none", str(status)).inc()
 
-    def generated(self, arm: str, tokens_in: int, tokens_out: int, first_s: float | None, total_s: float) -> None:
-        """Count what was generated for a request, to its end or not; `first_s` and `total_s` since it came."""
+    def generated(self, arm: str, tokens_in: int, tokens_out: int) -> None:
+        """Count what was generated for a request, to its end or not."""
         self._tokens_in.labels(arm).inc(tokens_in)
         self._tokens_out.labels(arm).inc(tokens_out)
-        if first_s is not None:
-            self._first_token.labels(arm).observe(first_s)
-            if tokens_out > 1:
-                self._per_token.labels(arm).observe((total_s - first_s) / (tokens_out - 1))
+
+    def took(self, arm: str, first_s: float, further_s: float, further: int) -> None:
+        """Seconds from a request, its arm assigned, to its first piece of text, and for the `further` tokens after."""
+        self._first_token.labels(arm).observe(first_s)
+        if further > 0:
+            self._per_token.labels(arm).observe(further_s / further)
 
     def stored(self, kind: str) -> None:
         """Count feedback."""

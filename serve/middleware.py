@@ -3,8 +3,9 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.errors import CLIENT_GONE
 from serve.metrics import Metrics
-from serve.service import CLIENT_GONE, new_request_id
+from serve.service import new_request_id
 
 # Plain ASGI, both: Starlette's own middleware hides from a stream that its client left.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
-from serve.errors import RequestError, overloaded
+from serve.errors import CLIENT_GONE, RequestError, overloaded
 from serve.exposures import Exposures, unit_of
 from serve.feedback import FeedbackStore
 from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
@@ -21,9 +21,6 @@ from serve.metrics import Metrics
 from serve.schemas import ChatRequest, CompletionRequest, FeedbackRequest, Usage
 
 logger = logging.getLogger("sluice.serve")
-
-CLIENT_GONE = 499
-"""Status of an interaction whose client left before its end (nginx's convention)."""
 
 LOOKUP_TIMEOUT_S = 5
 """How long a request waits to learn whether its id was used before."""
@@ -66,6 +63,8 @@ class Turn:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     first_token_ms: float | None = None
+    first_tokens: int = 0
+    """Tokens of the first piece: a character may take several."""
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     status: int = CLIENT_GONE
@@ -220,15 +219,17 @@ class ChatService:
         turn.text.append(piece.text)
         turn.completion_tokens += piece.tokens
         turn.finish_reason = piece.finish_reason
-        if turn.first_token_ms is None:
-            turn.first_token_ms = _milliseconds(turn.started)
+        if turn.first_token_ms is None and piece.tokens:
+            turn.first_token_ms, turn.first_tokens = _milliseconds(turn.started), piece.tokens
         if piece.finish_reason in ("stop", "length"):
             turn.status = 200
 
     def _keep(self, turn: Turn) -> None:
         total_ms = _milliseconds(turn.started)
-        first_s = None if turn.first_token_ms is None else turn.first_token_ms / 1000
-        self.metrics.generated(turn.arm, turn.prompt_tokens, turn.completion_tokens, first_s, total_ms / 1000)
+        self.metrics.generated(turn.arm, turn.prompt_tokens, turn.completion_tokens)
+        if turn.first_token_ms is not None:
+            further = turn.completion_tokens - turn.first_tokens
+            self.metrics.took(turn.arm, turn.first_token_ms / 1000, (total_ms - turn.first_token_ms) / 1000, further)
         self.log.add(
             request_id=turn.request_id,
             recipe_name=self.hosted.recipe_name,

@@ -29,8 +29,7 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """The quick part first, then what starts Ray, then the browser; where processes share the tests, one has all of
-    the browser's, another the rest: each has its own Ray, model and Chromium, once."""
+    """The quick part first, then what starts Ray, then the browser."""
 
     def weight(item):
         return (
@@ -40,11 +39,6 @@ def pytest_collection_modifyitems(items):
         )
 
     items.sort(key=weight)
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif weight(item):
-            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

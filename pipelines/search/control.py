@@ -324,7 +324,7 @@ class Control:
                 self._end(trial.trial, "stopped", self._over)
         return False
 
-    # Turns
+    # Who is next, and what came of it
 
     def _next_trials(self) -> list[Trial]:
         """Those that may have a turn, the one that has learnt least first."""

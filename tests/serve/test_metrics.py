@@ -87,7 +87,7 @@ def test_tokens_and_times_are_counted_by_arm(http, service_of):
 
 def test_the_time_per_token_leaves_out_the_first():
     metrics = Metrics(lambda: 0)
-    metrics.generated("base", 10, 5, first_s=2.0, total_s=3.0)
+    metrics.took("base", 2.0, 1.0, 4)
     samples = scraped(metrics.text(None).decode())
     assert samples["sluice_time_per_output_token_seconds_sum{'arm': 'base'}"] == pytest.approx(0.25)
     assert samples["sluice_time_to_first_token_seconds_sum{'arm': 'base'}"] == 2.0

@@ -100,7 +100,7 @@ def test_a_rotation_prints_the_new_key_and_how_long_the_old_one_counts(run, reci
     old = run("add", recipe, "shop")[1].strip()
     code, out, err = run("rotate", recipe, "shop", "--grace-hours", "1.5")
     assert code == 0 and out.strip() != old and digest(out.strip()) == stored()[1].sha256
-    assert "The old key counts for 1.5 h more." in err
+    assert "The old key counts for at most 1.5 h more." in err
     assert "no longer counts" in run("rotate", recipe, "shop", "--grace-hours", "0")[2]
 
 

@@ -90,7 +90,7 @@ def rotate(
         workspace, loaded.name, name, by=by or _maker(), grace_hours=grace_hours, expires_days=expires_days
     )
     _hand_over(made, loaded, as_json)
-    _say(f"The old key counts for {grace_hours:g} h more." if grace_hours else "The old key no longer counts.")
+    _say(f"The old key counts for at most {grace_hours:g} h more." if grace_hours else "The old key no longer counts.")
 
 
 @app.command()
