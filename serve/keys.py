@@ -100,13 +100,15 @@ def rotate(
         named = _named(session, recipe_name, name, at)[-1].name
         old = _counting(session, recipe_name, named, at)
         last = old[-1]
-        made = _make(recipe_name, last.name, last.scopes, last.per_minute, by, at)
+        # First of all, as it takes the writer's lock: what is revoked meanwhile must not count again.
+        if not _end(session, old, at + timedelta(hours=grace_hours)):
+            raise UserError(f"The key of {named} was revoked a moment ago.", "Make another with `sluice keys add`.")
+        made = _make(recipe_name, named, last.scopes, last.per_minute, by, at)
         if expires_days is not None:
             made.row.expires_at = at + timedelta(days=expires_days)
         elif last.expires_at is not None:
             made.row.expires_at = at + (last.expires_at - last.created_at)
         session.add(made.row)
-        _end(session, old, at + timedelta(hours=grace_hours))
     return made
 
 
@@ -117,7 +119,9 @@ def revoke(workspace: Workspace, recipe_name: str, name: str, *, at: datetime | 
     """
     at = at or datetime.now(UTC)
     with workspace.session() as session:
-        return _end(session, _named(session, recipe_name, name, at), at)
+        rows = _named(session, recipe_name, name, at)
+        _end(session, rows, at)
+        return rows
 
 
 def anyone_has_one(workspace: Workspace, recipe_name: str, *, at: datetime | None = None) -> bool:
@@ -161,17 +165,24 @@ def _all(recipe_name: str) -> "Select[ApiKeyRow]":
     return select(ApiKeyRow).where(ApiKeyRow.recipe_name == recipe_name).order_by(ApiKeyRow.id)
 
 
-def _end(session: "Session", rows: "list[ApiKeyRow]", at: datetime) -> "list[ApiKeyRow]":
-    """Let them count until `at`; what ends sooner still does."""
+def _end(session: "Session", rows: "list[ApiKeyRow]", at: datetime) -> bool:
+    """Let them count until `at`; what ends sooner still does. False: somebody has ended one since it was read."""
+    from sqlalchemy import or_, update
+
+    from pipelines.records import ApiKeyRow
+
+    as_read = True
     for row in rows:
-        row.revoked_at = min(row.revoked_at, at) if row.revoked_at else at
-    session.flush()
-    return rows
+        ends = at if row.revoked_at is None else min(row.revoked_at, at)
+        later = or_(ApiKeyRow.revoked_at.is_(None), ApiKeyRow.revoked_at > at)
+        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == row.id, later).values(revoked_at=at))
+        session.refresh(row)
+        as_read = as_read and row.revoked_at == ends
+    return as_read
 
 
 def _counting(session: "Session", recipe_name: str, name: str, at: datetime) -> "list[ApiKeyRow]":
-    # Held until the session ends: what is revoked meanwhile must not count again (SQLite refuses the later writer).
-    rows = session.scalars(_all(recipe_name).with_for_update())
+    rows = session.scalars(_all(recipe_name))
     return [row for row in rows if name in (row.name, row.prefix) and state(row, at) in ("active", "ending")]
 
 

@@ -1,5 +1,6 @@
 """Our client against a gateway that asks for keys, over a real socket."""
 
+import json
 import threading
 
 import pytest
@@ -66,6 +67,22 @@ def test_a_key_that_may_not_is_told_what_it_lacks(address, workspace):
     with Client(address, api_key=key) as client, pytest.raises(ServiceError, match="lacks the scope chat") as refused:
         client.chat(HELLO)
     assert refused.value.status == 403 and "--scope" in refused.value.remedy
+
+
+def test_a_stream_that_something_in_between_cut_off_in_good_order_is_an_error():
+    import httpx
+
+    from serve.client import Stream
+
+    piece = {"model": "small-base", "choices": [{"delta": {"content": "Hel"}, "finish_reason": None}]}
+    headers = {"x-request-id": "1", "x-sluice-arm": "base"}
+
+    def stream(*lines):
+        return Stream(httpx.Response(200, headers=headers, text="".join(f"data: {line}\n\n" for line in lines)))
+
+    assert list(stream(json.dumps(piece), "[DONE]")) == ["Hel"]
+    with pytest.raises(ServiceError, match="it has no end"):
+        list(stream(json.dumps(piece)))
 
 
 @pytest.mark.parametrize("wrong", ["two words", "sluice_\u00e9", "sluice_a\nX-Other: b"])

@@ -235,6 +235,61 @@ def test_a_database_that_hangs_keeps_one_thread_and_nobody_for_long(workspace, m
     assert asyncio.run(asyncio.wait_for(go(), 30)) == (2, 3)
 
 
+def test_a_reading_that_came_late_still_counts(workspace, make, clock, monkeypatch):
+    monkeypatch.setattr(key_check, "READ_TIMEOUT_S", 0.05)
+    key, releases, calls = make(), [threading.Event(), threading.Event()], []
+
+    def read():
+        calls.append(1)
+        assert releases[len(calls) - 1].wait(30)
+        return read_keys(workspace, "small")
+
+    check = KeyCheck(read, clock.seconds, clock.today)
+
+    async def go():
+        with pytest.raises(RequestError) as away:
+            await check.check(f"Bearer {key}", "chat")
+        releases[0].set()
+        await asyncio.wait([check._thread])
+        clock.passed = YOUNG_S
+        # The next reading hangs as well; what the first one brought is there.
+        await check.check(f"Bearer {key}", "chat")
+        releases[1].set()
+        return away.value.status
+
+    assert asyncio.run(asyncio.wait_for(go(), 30)) == 503 and len(calls) == 2
+
+
+def test_after_a_failure_known_keys_do_not_wait_for_what_strangers_begin(workspace, make, clock):
+    key, release, calls = make(), threading.Event(), []
+
+    def read():
+        calls.append(1)
+        if len(calls) == 2:
+            raise ConnectionError
+        if len(calls) == 3:
+            assert release.wait(30)
+        return read_keys(workspace, "small")
+
+    check = KeyCheck(read, clock.seconds, clock.today)
+
+    async def go():
+        await check.check(f"Bearer {key}", "chat")
+        clock.passed = KNOWN_S
+        await check.check(f"Bearer {key}", "chat")
+        clock.passed += YOUNG_S
+        stranger = asyncio.create_task(check.check("Bearer sluice_unknown", "chat"))
+        while len(calls) < 3:
+            await asyncio.sleep(0)
+        await check.check(f"Bearer {key}", "chat")
+        waited = stranger.done()
+        release.set()
+        (refused,) = await asyncio.gather(stranger, return_exceptions=True)
+        return waited, refused.status
+
+    assert asyncio.run(asyncio.wait_for(go(), 30)) == (False, 401)
+
+
 def test_requests_at_once_wait_for_one_reading_and_one_that_leaves_does_not_end_it(make, workspace, clock):
     key, release, calls = make(), threading.Event(), []
 
@@ -304,7 +359,7 @@ def test_health_stays_open_and_no_route_was_forgotten(http, service_of, clock, w
     from serve.gateway import build_gateway
 
     (health,) = gateway(http, service_of, clock, workspace, ("GET", "/healthz", None, None))
-    assert health.status_code == 200
+    assert health.status_code == 200 and health.json() == {"status": "ok", "recipe": "small"}
     paths = {route.path for route in build_gateway(service_of()).routes}
     assert paths - {path for _, path, _, _ in ROUTES} == {"/healthz", "/openapi.json"}
 

@@ -87,6 +87,29 @@ def test_a_second_rotation_does_not_prolong_the_first_ones_grace(workspace):
     assert states(workspace, NOON + timedelta(hours=2)) == ["revoked", "ending", "active"]
 
 
+def test_first_characters_of_a_key_that_is_ending_replace_whatever_counts_under_its_name(workspace):
+    old = add(workspace)
+    keys.rotate(workspace, "small", "shop", by="jane", grace_hours=24, at=NOON)
+    keys.rotate(workspace, "small", old.row.prefix, by="jane", grace_hours=1, at=NOON)
+    assert states(workspace, NOON) == ["ending", "ending", "active"]
+    assert states(workspace, NOON + timedelta(hours=2)) == ["revoked", "revoked", "active"]
+
+
+def test_a_key_that_is_revoked_while_it_is_replaced_stays_revoked(workspace, monkeypatch):
+    add(workspace)
+    end = keys._end
+
+    def after_a_revocation(*arguments):
+        monkeypatch.setattr(keys, "_end", end)
+        keys.revoke(workspace, "small", "shop", at=NOON)
+        return end(*arguments)
+
+    monkeypatch.setattr(keys, "_end", after_a_revocation)
+    with pytest.raises(UserError, match="was revoked a moment ago"):
+        keys.rotate(workspace, "small", "shop", by="jane", at=NOON + timedelta(seconds=1))
+    assert states(workspace, NOON) == ["revoked"]
+
+
 def test_without_a_grace_the_old_key_ends_at_once(workspace):
     add(workspace)
     keys.rotate(workspace, "small", "shop", by="jane", grace_hours=0, at=NOON)

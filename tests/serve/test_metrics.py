@@ -177,6 +177,35 @@ def test_a_client_that_leaves_is_counted_as_that(service_of):
     assert requests_of(samples, "chat", "base", 499) == 1
 
 
+def test_a_client_that_leaves_while_it_sends_its_body_is_no_failure_of_ours(service_of):
+    from serve.gateway import build_gateway
+
+    service, sent = service_of(), []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+    scope["asgi"] = {"spec_version": "2.3"}
+
+    async def go():
+        await build_gateway(service)(scope, receive, send)
+        return await service.figures()
+
+    samples = scraped(asyncio.run(asyncio.wait_for(go(), 60)).decode())
+    assert requests_of(samples, "completions", "none", 499) == 1
+
+
+def test_what_breaks_before_its_first_token_has_no_time_to_it(http, service_of, engine):
+    service = service_of(engine=DyingEngine(engine, 1))
+    _, samples = figures(http, service, ("POST", "/v1/chat/completions", chat()))
+    assert requests_of(samples, "chat", "base", 500) == 1
+    assert not any(name.startswith("sluice_time_to_first_token") for name in samples)
+
+
 def test_running_and_waiting_are_the_engines(http, service_of):
     async def go():
         async with http(service_of()) as client:
