@@ -43,7 +43,7 @@ class Sweeping:
     def __exit__(self, failure, *_):
         if failure:
             return
-        self.until(lambda standing: standing.closed, 60)
+        self.until(lambda standing: standing.closed, 120)
         self.thread.join(60)
         assert self.error is None
 

@@ -95,7 +95,7 @@ def test_people_pause_resume_stop_clone_add_and_extend_a_sweep_that_runs(small_r
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_trials_go_on(small_recipe, ray_cluster):  # noqa: F811
-    section = sweep_section(scheduler="median", grace_steps=5, max_steps=60)
+    section = sweep_section(scheduler="median", grace_steps=5, max_steps=30)
     with Sweeping(small_recipe(name="struck", sweep=section), ray_cluster) as sweeping:
         standing = sweeping.until(lambda standing: all(t.chunks for t in standing.trials.values()) and standing.trials)
         place = next(iter(standing.trials.values())).chunks[0].place
@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trials_go_on(small_recipe, 
 
 
 def test_of_two_drivers_the_later_goes_on_and_the_earlier_says_so(small_recipe, ray_cluster):  # noqa: F811
-    section = sweep_section(scheduler="median", grace_steps=5, max_steps=60)
+    section = sweep_section(scheduler="median", grace_steps=5, max_steps=30)
     recipe = small_recipe(name="contested", sweep=section)
     earlier, later = Sweeping(recipe, ray_cluster), Sweeping(recipe, ray_cluster)
     with pytest.raises(StageFailed, match="Another driver took up contested-sweep-0"), earlier:
