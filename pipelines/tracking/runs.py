@@ -225,6 +225,7 @@ def end_children(settings: Settings, parent: str) -> None:
         return
     try:
         client = tracker(settings).client
+        # There is one, as the parent is in it.
         experiment = client.get_experiment_by_name(EXPERIMENT)
         open_ones = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
         left = client.search_runs([experiment.experiment_id], open_ones)

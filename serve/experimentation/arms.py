@@ -67,12 +67,12 @@ def is_enough(control: Arm, treated: Arm, kind: Kind) -> np.ndarray:
     """Whether there are the units, and what varies in them, without which no verdict is given."""
     if kind == "mean":
         # A small arm's own variance is too often far too small: with 100 units together, at 95/5 and skewed figures,
-        # a fifth of experiments without a difference found one.
-        # And one that was always the same so far (no error in a hundred sessions) is not known without any error.
+        # a fifth of experiments without a difference found one. And one that was always the same so
+        # far (no error in a hundred sessions) is not known without any error.
         varied = (control.variance > 0) & (treated.variance > 0)
         return np.asarray((np.minimum(control.n, treated.n) >= MIN_UNITS) & varied)
-    together = units(control, treated)
-    rarer = np.minimum(successes := np.asarray(control.total) + treated.total, together - successes)
+    together, successes = units(control, treated), np.asarray(control.total) + treated.total
+    rarer = np.minimum(successes, together - successes)
     due = rarer / np.maximum(together, 1) * np.minimum(control.n, treated.n)
     return np.asarray((together >= MIN_UNITS) & (due >= MIN_OUTCOMES))
 

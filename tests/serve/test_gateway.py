@@ -1,11 +1,11 @@
 import asyncio
 import json
-from contextlib import aclosing
 
 import pytest
 
 from pipelines.records import ExposureRow, FeedbackRow, InteractionRow
 from serve.schemas import MAX_BODY_BYTES
+from tests.serve.dying_engine import DyingEngine
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -284,19 +284,6 @@ def test_a_stream_that_is_left_early_frees_its_slot(service_of, engine, rows):
     (row,) = rows(InteractionRow)
     assert (row.status, row.finish_reason) == (499, "cancelled")
     assert row.completion_tokens < 900
-
-
-class DyingEngine:
-    """The real engine, which dies after so many events."""
-
-    def __init__(self, engine, events):
-        self._engine, self._events = engine, events
-
-    async def answer(self, *arguments):
-        async with aclosing(self._engine.answer(*arguments)) as events:
-            for _ in range(self._events):
-                yield await anext(events)
-        raise ConnectionError("the actor died")
 
 
 @pytest.mark.parametrize(("events", "stream"), [(0, False), (0, True), (3, False)])

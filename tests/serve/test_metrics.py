@@ -1,12 +1,12 @@
 """What /metrics says."""
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.metrics import ENDPOINTS, Metrics
+from tests.serve.dying_engine import DyingEngine
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -105,22 +105,6 @@ def test_overload_is_counted_with_its_arm_and_generates_nothing(http, service_of
     samples = scraped(asyncio.run(go()))
     assert requests_of(samples, "chat", "base", 200) == 4 and requests_of(samples, "chat", "base", 429) == 8
     assert samples["sluice_time_to_first_token_seconds_count{'arm': 'base'}"] == 4
-
-
-class DyingEngine:
-    """The real engine, which dies after so many events, and then says nothing of its load."""
-
-    def __init__(self, engine, events):
-        self._engine, self._events = engine, events
-
-    async def answer(self, *arguments):
-        async with aclosing(self._engine.answer(*arguments)) as events:
-            for _ in range(self._events):
-                yield await anext(events)
-        raise ConnectionError("the actor died")
-
-    async def health(self):
-        raise ConnectionError("the actor died")
 
 
 def test_a_stream_that_breaks_off_counts_as_failed_though_its_status_went_out(http, service_of, engine):
