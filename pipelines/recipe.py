@@ -1,8 +1,8 @@
 """One recipe: everything that a run depends on, and nothing else.
 
-What concerns the examples is in `recipe_data.py`. Sections are frozen and refuse unknown keys. The text under
-each field is the one description of it:
-`sluice schema`, `sluice init` and the panel's labels show it.
+What concerns the examples is in `recipe_data.py`, what concerns experiments in `recipe_experiment.py`. Sections are
+frozen and refuse unknown keys. The text under each field is the one description of it: `sluice schema`, `sluice init`
+and the panel's labels show it.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.recipe_data import Audit, Dataset, Split
+from pipelines.recipe_experiment import Experiment
 from pipelines.section import Fraction, ModelName, PositiveFloat, PowerOfTwo, Section, nearest
 
 
@@ -400,6 +401,11 @@ class Serve(Section):
     """Requests that may wait; more are answered 429 with Retry-After."""
     log_prompts: bool = True
     """Keep prompts and answers of interactions, not only their figures."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of users who always meet `base`, whatever is promoted or tried: what all of it together brought is the
+    difference to them. No experiment counts them."""
+    shadow: Fraction = 0.0
+    """Share of the requests to a user's own arm that the other arm answers too: kept beside it, seen by nobody."""
     keys: Literal["off", "required"] = "off"
     """`required`: every request brings a key that `sluice keys add` made. Without keys the service listens to its own
     machine alone (127.0.0.1)."""
@@ -463,6 +469,7 @@ class Recipe(Section):
     sweep: Sweep | None = None
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
+    experiment: Experiment | None = None
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")

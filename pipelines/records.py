@@ -114,7 +114,8 @@ class DeploymentRow(Table):
     model_name: Mapped[str]
     model_version: Mapped[str]
     content: Mapped[dict[str, Any]]
-    """Lineage: addresses, fingerprints, report keys, waivers."""
+    """Lineage: addresses, fingerprints, report keys, waivers; and once an experiment has decided, {"traffic": arm ->
+    weight, "experiment": what it showed}."""
     by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
@@ -138,6 +139,12 @@ class InteractionRow(Table):
     first_token_ms: Mapped[float | None]
     total_ms: Mapped[float]
     status: Mapped[int]
+    experiment_id: Mapped[int | None] = mapped_column(index=True)
+    """The experiment that chose the arm; None where a client named it, or none ran."""
+    declined: Mapped[bool | None]
+    """Whether the answer refuses; None where that was not looked at."""
+    shadow_of: Mapped[str | None]
+    """The request whose prompt this is: nobody has seen the answer."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -150,6 +157,83 @@ class ExposureRow(Table):
     recipe_name: Mapped[str]
     unit: Mapped[str]
     arm: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ExperimentRow(Table):
+    """An experiment on live traffic. What it decides with is fixed at its start; what happened is in its events."""
+
+    __tablename__ = "experiments"
+    __table_args__ = (UniqueConstraint("live"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str] = mapped_column(index=True)
+    model_version: Mapped[str]
+    """The registered version that `tuned` is."""
+    design: Mapped[dict[str, Any]]
+    """The recipe's section as it was at the start."""
+    planned: Mapped[int]
+    """Units in both arms together at which it ends without a verdict."""
+    seed: Mapped[str]
+    state: Mapped[str]
+    """running, paused or ended."""
+    live: Mapped[str | None]
+    """The recipe's name until it has ended: a recipe has one at a time."""
+    coverage: Mapped[float]
+    """Share of all units that take part by now."""
+    covered_at: Mapped[datetime] = mapped_column(default=now)
+    """Since when."""
+    outcome: Mapped[str | None]
+    """How it ended."""
+    by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    looked_at: Mapped[datetime | None]
+    """When the watcher looked last."""
+    ended_at: Mapped[datetime | None]
+
+
+class ExperimentEventRow(Table):
+    """Append-only: what happened in an experiment, and what was seen at each look that showed something new."""
+
+    __tablename__ = "experiment_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(index=True)
+    action: Mapped[str]
+    """start, pause, resume, cover, look or end."""
+    content: Mapped[dict[str, Any]]
+    by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ExperimentExposureRow(Table):
+    """The first time that a unit met an arm of an experiment; committed before the answer."""
+
+    __tablename__ = "experiment_exposures"
+    __table_args__ = (UniqueConstraint("experiment_id", "unit"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    experiment_id: Mapped[int]
+    unit: Mapped[str]
+    arm: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class EventRow(Table):
+    """Something that happened to a unit outside of the service: a case resolved, minutes of editing."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("recipe_name", "event_id"),
+        Index("events_by_unit", "recipe_name", "name", "unit"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipe_name: Mapped[str]
+    event_id: Mapped[str]
+    """The sender's: the same event sent twice counts once."""
+    unit: Mapped[str]
+    request_id: Mapped[str | None]
+    """The request that it came of, where the sender named one."""
+    name: Mapped[str]
+    value: Mapped[float]
+    happened_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -56,6 +56,8 @@ class Gateway:
 
     def __init__(self, engine: Any, hosted: Hosted, settings: Settings) -> None:
         self._service = ChatService(hosted, ServeEngine(engine), Workspace(settings))
+        # Opens the database now, and not under the first request.
+        _ = self._service.traffic.latest
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Ray Serve on the replica."""
@@ -94,6 +96,7 @@ class ServerHandle:
         """End the service, if it still runs; Ray goes on."""
         from ray import serve as ray_serve
 
+        _end_watcher(self.recipe_name)
         if not _serving():
             return
         ray_serve.delete(self.recipe_name)
@@ -126,6 +129,7 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
         message = ray_serve.status().applications[recipe.name].message if _deployed(recipe.name) else str(error)
         ray_serve.delete(recipe.name)
         raise StageFailed(f"{recipe.name} could not be served: {message}", "Its replica's log says more.") from error
+    _start_watcher(recipe.name, workspace.settings)
     return ServerHandle(f"http://{_reachable(host)}:{port}", recipe.name, deployment.model_version)
 
 
@@ -170,6 +174,9 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         log_prompts=served.log_prompts,
         created=int(deployment.created_at.timestamp()),
         keys=served.keys,
+        model_version=deployment.model_version,
+        holdout=served.holdout,
+        shadow=served.shadow,
     )
     engine: Any = ray_serve.deployment(
         EngineReplica,
@@ -203,6 +210,38 @@ def replica_options(cluster: Cluster) -> dict[str, Any]:
         # Ray leaves a node's GPUs in sight of an actor that asks for none, and torch would take one.
         return {"num_cpus": 1, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
     return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
+
+
+def watcher_of(recipe_name: str) -> dict[str, str]:
+    """How the actor that watches a recipe's experiments is found in its Ray."""
+    return {"name": f"watcher-{recipe_name}", "namespace": "sluice"}
+
+
+def _start_watcher(recipe_name: str, settings: Settings) -> None:
+    """Let an actor watch the experiments: none of Serve's, so that it goes on whatever becomes of the service."""
+    import ray
+
+    from serve.experimentation.watcher import Watcher
+
+    actor: Any = ray.remote(Watcher).options(
+        **watcher_of(recipe_name), lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
+    )
+    actor.remote(settings, recipe_name)
+
+
+def _end_watcher(recipe_name: str) -> None:
+    """End the watcher unless an experiment runs: that one is watched until Ray ends."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        actor: Any = ray.get_actor(**watcher_of(recipe_name))
+        idle: Any = ray.get(actor.is_idle.remote(), timeout=5)
+        if idle:
+            ray.kill(actor)
+    except (ValueError, RayError):
+        # It is gone, or does not answer: nothing depends on it.
+        return
 
 
 def _check_exposed(recipe: Recipe, host: str) -> None:

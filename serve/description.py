@@ -6,9 +6,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from serve.schemas import ChatRequest, CompletionRequest, FeedbackRequest
+from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest
 
-BODIES: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, FeedbackRequest)
+BODIES: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, FeedbackRequest, EventsRequest)
 PLACE = "#/components/schemas/"
 OPEN = ("/healthz",)
 """Paths that ask for no key."""

@@ -1,13 +1,21 @@
-"""Who met which arm first. What is stored counts: no change of weights moves an exposed unit."""
+"""Who met which arm first. What is stored counts: no change of weights or coverage moves an exposed unit."""
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.workspace import Workspace
-from serve.assignment import choose_arm
+from serve.assignment import choose_arm, choose_covered_arm, place
+from serve.traffic import Running, Traffic
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select
 
 REMEMBERED = 100_000
+HELD_OUT = "base"
+"""What the units of the holdout meet."""
 
 
 def unit_of(user: str) -> str:
@@ -15,47 +23,98 @@ def unit_of(user: str) -> str:
     return hashlib.sha256(user.encode("utf-8", errors="surrogatepass")).hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class Met:
+    """The arm that a unit meets."""
+
+    arm: str
+    experiment: int | None = None
+    """The experiment that chose it."""
+
+
 class Exposures:
     """The arm of each unit of a recipe; called from threads."""
 
-    def __init__(self, workspace: Workspace, recipe_name: str, seed: str, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        recipe_name: str,
+        seed: str,
+        weights: Mapping[str, float],
+        holdout: float = 0.0,
+    ) -> None:
         self._workspace, self._recipe_name = workspace, recipe_name
-        self._seed, self._weights = seed, dict(weights)
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._seed, self._weights, self._holdout = seed, dict(weights), holdout
+        self._known: OrderedDict[tuple[int | None, str], str] = OrderedDict()
 
-    def arm_of(self, unit: str) -> str:
-        """The unit's arm: the stored one, else the assigned one, which is stored before it is used."""
-        arm = self._known.get(unit) or self._stored(unit) or self._expose(unit)
-        self._known[unit] = arm
-        self._known.move_to_end(unit)
+    def arm_of(self, unit: str, traffic: Traffic) -> Met:
+        """What the unit meets: what it has met, else the assigned arm, which is stored before it is used."""
+        if self._is_held_out(unit):
+            return Met(HELD_OUT)
+        running = traffic.experiment
+        if running is not None:
+            return self._in_experiment(unit, running)
+        if traffic.weights is not None:
+            # An experiment has decided: what a unit met before is over.
+            return Met(choose_arm(self._seed, unit, traffic.weights))
+        return Met(self._sticky(unit, None, choose_arm(self._seed, unit, self._weights)))
+
+    def assigned(self, unit: str, traffic: Traffic) -> str:
+        """What a unit meets that nobody will know again, so that nothing is stored and no experiment counts it."""
+        if traffic.experiment is not None:
+            return traffic.experiment.control
+        return choose_arm(self._seed, unit, self._weights if traffic.weights is None else traffic.weights)
+
+    def _in_experiment(self, unit: str, running: Running) -> Met:
+        arm = choose_covered_arm(running.seed, unit, running.weights, running.coverage)
+        if arm is None:
+            return Met(running.control)
+        if running.paused:
+            # Nobody new comes in; who is in stays.
+            met = self._known.get((running.id, unit)) or self._stored(unit, running.id)
+            return Met(met, running.id) if met else Met(running.control)
+        return Met(self._sticky(unit, running.id, arm), running.id)
+
+    def _is_held_out(self, unit: str) -> bool:
+        # A seed of its own: who is held out must not all be of one arm.
+        return self._holdout > 0 and place(f"holdout:{self._seed}", unit) < self._holdout
+
+    def _sticky(self, unit: str, experiment: int | None, assigned: str) -> str:
+        """The stored arm, else `assigned`, stored."""
+        key = (experiment, unit)
+        arm = self._known.get(key) or self._stored(unit, experiment) or self._expose(unit, experiment, assigned)
+        self._known[key] = arm
+        self._known.move_to_end(key)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return arm
 
-    def assigned(self, unit: str) -> str:
-        """What the weights say, stored or not."""
-        return choose_arm(self._seed, unit, self._weights)
+    def _stored(self, unit: str, experiment: int | None) -> str | None:
+        with self._workspace.session() as session:
+            return session.scalars(self._query(unit, experiment)).one_or_none()
 
-    def _stored(self, unit: str) -> str | None:
+    def _query(self, unit: str, experiment: int | None) -> "Select[str]":
         from sqlalchemy import select
 
-        from pipelines.records import ExposureRow
+        from pipelines.records import ExperimentExposureRow, ExposureRow
 
-        with self._workspace.session() as session:
-            return session.scalar(
-                select(ExposureRow.arm).where(ExposureRow.recipe_name == self._recipe_name, ExposureRow.unit == unit)
-            )
+        if experiment is None:
+            return select(ExposureRow.arm).where(ExposureRow.recipe_name == self._recipe_name, ExposureRow.unit == unit)
+        met = ExperimentExposureRow
+        return select(met.arm).where(met.experiment_id == experiment, met.unit == unit)
 
-    def _expose(self, unit: str) -> str:
+    def _expose(self, unit: str, experiment: int | None, arm: str) -> str:
         from sqlalchemy.exc import IntegrityError
 
-        from pipelines.records import ExposureRow
+        from pipelines.records import ExperimentExposureRow, ExposureRow
 
-        arm = self.assigned(unit)
         try:
             with self._workspace.session() as session:
-                session.add(ExposureRow(recipe_name=self._recipe_name, unit=unit, arm=arm))
+                if experiment is None:
+                    session.add(ExposureRow(recipe_name=self._recipe_name, unit=unit, arm=arm))
+                else:
+                    session.add(ExperimentExposureRow(experiment_id=experiment, unit=unit, arm=arm))
         except IntegrityError:
             # Another gateway exposed the unit a moment ago: its row counts.
-            return self._stored(unit) or arm
+            return self._stored(unit, experiment) or arm
         return arm

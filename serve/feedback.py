@@ -1,6 +1,7 @@
 """Feedback by request id, committed before the reply."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from pipelines.workspace import Workspace
 from serve.schemas import FeedbackRequest
@@ -13,8 +14,8 @@ class FeedbackStore:
 
     def __init__(self, workspace: Workspace, recipe_name: str) -> None:
         self._workspace, self._recipe_name = workspace, recipe_name
-        self._recent: OrderedDict[str, None] = OrderedDict()
-        """Requests of this process: their rows may still wait to be written."""
+        self._recent: OrderedDict[str, str] = OrderedDict()
+        """Request -> unit, of this process: their rows may still wait to be written."""
 
     def taken(self, request_id: str) -> bool:
         """Whether there is or was a request of that name, in this process or in the table."""
@@ -25,11 +26,11 @@ class FeedbackStore:
         with self._workspace.session() as session:
             return session.get(InteractionRow, request_id) is not None
 
-    def answering(self, request_id: str) -> bool:
+    def answering(self, request_id: str, unit: str) -> bool:
         """Remember that there is such a request; False when this process remembers one of that name."""
         if request_id in self._recent:
             return False
-        self._recent[request_id] = None
+        self._recent[request_id] = unit
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         return True
@@ -37,6 +38,22 @@ class FeedbackStore:
     def refused(self, request_id: str) -> None:
         """Forget a request that was not taken on: its id is free again, and there is nothing to say of it."""
         self._recent.pop(request_id, None)
+
+    def units(self, request_ids: Iterable[str]) -> dict[str, str]:
+        """Request -> unit, of those requests that there were."""
+        from sqlalchemy import select
+
+        from pipelines.records import InteractionRow
+
+        wanted = set(request_ids)
+        found = {one: self._recent[one] for one in wanted if one in self._recent}
+        if older := wanted - found.keys():
+            query = select(InteractionRow.request_id, InteractionRow.unit).where(
+                InteractionRow.recipe_name == self._recipe_name, InteractionRow.request_id.in_(older)
+            )
+            with self._workspace.session() as session:
+                found.update(session.execute(query).tuples())
+        return found
 
     def add(self, feedback: FeedbackRequest) -> int | None:
         """The number of the stored row, or None when there was no such request."""

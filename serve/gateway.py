@@ -14,7 +14,7 @@ from serve.keys import Scope
 from serve.metrics import CONTENT_TYPE
 from serve.middleware import Counted, RequestIds
 from serve.replies import ChatShape, Shape, TextShape, events, whole
-from serve.schemas import ChatRequest, CompletionRequest, FeedbackRequest
+from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest
 from serve.service import ChatService
 
 logger = logging.getLogger("sluice.serve")
@@ -71,6 +71,12 @@ def build_gateway(service: ChatService) -> FastAPI:
         """Keep what a person says of an answer."""
         number = await service.feedback(await read_body(request, FeedbackRequest))
         return JSONResponse({"id": number, "status": "stored"})
+
+    @app.post("/v1/events", dependencies=[needs("events")], openapi_extra=body_of(EventsRequest))
+    async def store_events(request: Request) -> Response:
+        """Keep what came of answers; each event counts once, however often it is sent."""
+        done = await service.events(await read_body(request, EventsRequest))
+        return JSONResponse({"stored": done.stored, "known": done.known})
 
     @app.get("/v1/models", dependencies=[needs("models")])
     async def models() -> Response:

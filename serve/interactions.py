@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines.workspace import Workspace
@@ -30,8 +31,12 @@ class InteractionLog:
         self._thread.start()
         atexit.register(self.close)
 
-    def add(self, **columns: Any) -> None:
-        """Queue a row of `InteractionRow`; counted as lost when there is no room, or after `close`."""
+    def add(self, *, keep_text: bool = True, **columns: Any) -> None:
+        """Queue a row of `InteractionRow`; counted as lost when there is no room, or after `close`.
+
+        Without `keep_text` the prompt and the answer are not written: only whether the answer declines.
+        """
+        columns["keep_text"] = keep_text
         with self._lock:
             if not self._closed:
                 try:
@@ -90,8 +95,9 @@ class InteractionLog:
         if not rows:
             return
         try:
+            made = [InteractionRow(**columns) for columns in _looked_at(rows)]
             with self._workspace.session() as session:
-                session.add_all(InteractionRow(**row) for row in rows)
+                session.add_all(made)
         except Exception as error:
             if len(rows) == 1:
                 self._lose(1)
@@ -100,3 +106,15 @@ class InteractionLog:
             # One bad row must not take its neighbours with it.
             for row in rows:
                 self._write([row])
+
+
+def _looked_at(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The columns of each row, with whether its answer declines, and without text that is not kept."""
+    from pipelines.data.anomaly.refusals import declines
+
+    declined = declines([row.get("answer") or "" for row in rows]).to_pylist()
+    for row, refuses in zip(rows, declined, strict=True):
+        columns = {name: value for name, value in row.items() if name != "keep_text"}
+        if not row["keep_text"]:
+            columns |= {"messages": None, "answer": None}
+        yield columns | {"declined": bool(refuses)}

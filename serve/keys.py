@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from pipelines.records import ApiKeyRow
 
-Scope = Literal["chat", "feedback", "models", "metrics"]
-"""`chat`: answers and continued texts; `feedback`; `models`: their names; `metrics`: the figures of /metrics."""
-SCOPES: tuple[Scope, ...] = ("chat", "feedback", "models", "metrics")
-USUAL_SCOPES: tuple[Scope, ...] = ("chat", "feedback", "models")
+Scope = Literal["chat", "feedback", "events", "models", "metrics"]
+"""`chat`: answers and continued texts; `feedback`; `events`: business events; `models`: their names; `metrics`: the
+figures of /metrics."""
+SCOPES: tuple[Scope, ...] = ("chat", "feedback", "events", "models", "metrics")
+USUAL_SCOPES: tuple[Scope, ...] = ("chat", "feedback", "events", "models")
 
 MARK = "sluice_"
 """How every key begins: scanners for leaked secrets know it by that."""

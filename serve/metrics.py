@@ -18,6 +18,7 @@ ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/feedback": "feedback",
+    "/v1/events": "events",
     "/v1/models": "models",
     "/healthz": "health",
     "/metrics": "metrics",
@@ -52,6 +53,13 @@ class Metrics:
         self._tokens_in = Counter("sluice_prompt_tokens", "Tokens of prompts taken on.", ["arm"], registry=registry)
         self._tokens_out = Counter("sluice_completion_tokens", "Tokens generated.", ["arm"], registry=registry)
         self._feedback = Counter("sluice_feedback_stored", "Feedback committed.", ["kind"], registry=registry)
+        self._events = Counter("sluice_events_stored", "Business events committed.", registry=registry)
+        self._shadows = Counter(
+            "sluice_shadow_answers",
+            "Answers that nobody saw, by how they ended.",
+            ["arm", "outcome"],
+            registry=registry,
+        )
         self._up = Gauge("sluice_engine_up", "1 when the engine said how much it does.", registry=registry)
         self._running = Gauge("sluice_requests_running", "Requests that the engine generates for.", registry=registry)
         self._waiting = Gauge("sluice_requests_waiting", "Requests that wait for a place.", registry=registry)
@@ -75,6 +83,14 @@ class Metrics:
     def stored(self, kind: str) -> None:
         """Count feedback."""
         self._feedback.labels(kind).inc()
+
+    def stored_events(self, count: int) -> None:
+        """Count business events."""
+        self._events.inc(count)
+
+    def shadowed(self, arm: str, outcome: str) -> None:
+        """Count an answer that nobody saw: answered, refused or failed."""
+        self._shadows.labels(arm, outcome).inc()
 
     def text(self, load: Mapping[str, Any] | None) -> bytes:
         """All of it; `load` is what the engine says of itself, None when it does not answer."""

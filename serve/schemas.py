@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_BODY_BYTES = 2**20
 USUAL_CONTINUATION = 16
@@ -148,6 +148,38 @@ class FeedbackRequest(_Closed):
         if (self.kind == "correction") != (self.correction is not None):
             raise ValueError("`correction` goes with kind correction, and only with it")
         return self
+
+
+MAX_EVENTS = 1000
+EventName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+class Event(_Closed):
+    """Something that came of an answer: a case resolved, minutes of editing, an order."""
+
+    event_id: Annotated[str, Field(min_length=1, max_length=100)]
+    """The sender's own: the same event sent again counts once."""
+    name: EventName
+    """What happened; a recipe's metric `event.NAME` is made of it."""
+    value: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    user: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Whom it happened to, as in the requests; or `request_id`."""
+    request_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """The request that it came of."""
+    at: AwareDatetime | None = None
+    """When it happened, with its time zone; without it, now. It may come late, and in any order."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "Event":
+        if self.user is None and self.request_id is None:
+            raise ValueError("say whom it happened to: user or request_id")
+        return self
+
+
+class EventsRequest(_Closed):
+    """Events, all of which are stored, or none."""
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class Usage(BaseModel):

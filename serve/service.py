@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 from pipelines.workspace import Workspace
 from serve.errors import CLIENT_GONE, RequestError, overloaded
-from serve.exposures import Exposures, unit_of
+from serve.events import EventStore, Stored
+from serve.exposures import Exposures, Met, unit_of
 from serve.feedback import FeedbackStore
 from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
 from serve.interactions import InteractionLog
 from serve.key_check import KeyCheck, read_keys
 from serve.metrics import Metrics
-from serve.schemas import ChatRequest, CompletionRequest, FeedbackRequest, Usage
+from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest, Usage
+from serve.shadow import Shadow
+from serve.traffic import TrafficWatch, read_traffic
 
 logger = logging.getLogger("sluice.serve")
 
@@ -45,6 +48,10 @@ class Hosted:
     created: int
     """Unix time of the deployment."""
     keys: Literal["off", "required"] = "off"
+    model_version: str = ""
+    """The registered version that `tuned` is."""
+    holdout: float = 0.0
+    shadow: float = 0.0
 
 
 @dataclass
@@ -59,6 +66,10 @@ class Turn:
     place: str
     """The request's field that holds the prompt."""
     options: Options
+    experiment: int | None = None
+    """The experiment that chose the arm."""
+    named: bool = False
+    """Whether the client named the arm."""
     started: float = field(default_factory=time.monotonic)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -89,10 +100,13 @@ class ChatService:
 
     def __init__(self, hosted: Hosted, engine: Generator, workspace: Workspace) -> None:
         self.hosted, self._engine = hosted, engine
-        self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights)
+        self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights, hosted.holdout)
+        self.traffic = TrafficWatch(lambda: read_traffic(workspace, hosted.recipe_name))
         self.log = InteractionLog(workspace)
         self._feedback = FeedbackStore(workspace, hosted.recipe_name)
+        self._events = EventStore(workspace, hosted.recipe_name, self._feedback)
         self.metrics = Metrics(lambda: self.log.lost)
+        self._shadow = Shadow(engine, self.log, self.metrics, hosted)
         self.keys: KeyCheck | None = None
         """Where every request brings a key."""
         if hosted.keys == "required":
@@ -110,12 +124,26 @@ class ChatService:
                 code="invalid_value",
                 param="max_tokens",
             )
-        unit, arm = await self._arm(request.model, request.user or user, request_id)
+        user = request.user or user
+        # Nobody will come back under a request's own id: such a unit has no exposure to keep.
+        unit = unit_of(user if user is not None else request_id)
+        named = self._named(request.model)
+        met = Met(named) if named else await self._met(unit, known=user is not None)
         # Last: whoever was refused may come again under the same id.
-        if await self._taken(request_id) or not self._feedback.answering(request_id):
+        if await self._taken(request_id) or not self._feedback.answering(request_id, unit):
             raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
         options = Options(limit, request.temperature, request.top_p, request.stops, request.seed)
-        return Turn(request_id, unit, arm, self.hosted.models[arm], request.asked, request.place, options)
+        return Turn(
+            request_id,
+            unit,
+            met.arm,
+            self.hosted.models[met.arm],
+            request.asked,
+            request.place,
+            options,
+            experiment=met.experiment,
+            named=bool(named),
+        )
 
     async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
         """The answer as it is generated. Raises RequestError when it cannot be, before the first piece or later.
@@ -160,6 +188,12 @@ class ChatService:
         self.metrics.stored(request.kind)
         return number
 
+    async def events(self, request: EventsRequest) -> Stored:
+        """How many events were committed, and how many were there. Raises RequestError as `EventStore.add`."""
+        stored = await asyncio.to_thread(self._events.add, request.events)
+        self.metrics.stored_events(stored.stored)
+        return stored
+
     async def figures(self) -> bytes:
         """What /metrics says."""
         try:
@@ -177,10 +211,21 @@ class ChatService:
             raise RequestError(503, f"The engine does not answer: {type(error).__name__}.", code="not_ready") from None
         if not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
-        return {"status": "ok", "recipe": self.hosted.recipe_name, **found, "interactions_lost": self.log.lost}
+        in_force = self.traffic.latest
+        version = in_force.model_version if in_force is not None else None
+        stale = {"in_production": version} if version not in (None, self.hosted.model_version or version) else {}
+        return {
+            "status": "ok",
+            "recipe": self.hosted.recipe_name,
+            **found,
+            "interactions_lost": self.log.lost,
+            # Another version was promoted since: it is hosted from the next start on.
+            **stale,
+        }
 
     def close(self) -> None:
         """Write the interactions that wait; no request comes after."""
+        self.traffic.close()
         self.log.close(CLOSING_S)
 
     def models(self) -> list[dict[str, Any]]:
@@ -200,20 +245,24 @@ class ChatService:
             logger.warning("the id of a request could not be looked up: %s", type(error).__name__)
             return False
 
-    async def _arm(self, model: str, user: str | None, request_id: str) -> tuple[str, str]:
-        # Nobody will come back under a request's own id: such a unit has no exposure to keep.
-        unit = unit_of(user if user is not None else request_id)
+    def _named(self, model: str) -> str | None:
+        """The arm that a client names; None: it leaves that to us. Raises RequestError for a model that is not."""
         by_name = {name: arm for arm, identity in self.hosted.models.items() for name in (arm, identity)}
-        if model in by_name:
-            return unit, by_name[model]
-        if model not in ("auto", self.hosted.recipe_name):
-            known = ", ".join(["auto", self.hosted.recipe_name, *self.hosted.models])
-            raise RequestError(
-                404, f"There is no model {model!r}; there are {known}.", code="model_not_found", param="model"
-            )
-        if user is None:
-            return unit, self._exposures.assigned(unit)
-        return unit, await asyncio.to_thread(self._exposures.arm_of, unit)
+        if model in by_name or model in ("auto", self.hosted.recipe_name):
+            return by_name.get(model)
+        known = ", ".join(["auto", self.hosted.recipe_name, *self.hosted.models])
+        raise RequestError(
+            404, f"There is no model {model!r}; there are {known}.", code="model_not_found", param="model"
+        )
+
+    async def _met(self, unit: str, *, known: bool) -> Met:
+        """What a unit meets; `known`: it will come again."""
+        traffic = self.traffic.latest
+        if traffic is None:
+            traffic = await asyncio.to_thread(self.traffic.current)
+        if known:
+            return await asyncio.to_thread(self._exposures.arm_of, unit, traffic)
+        return Met(self._exposures.assigned(unit, traffic))
 
     def _note(self, turn: Turn, piece: Piece) -> None:
         turn.text.append(piece.text)
@@ -231,20 +280,24 @@ class ChatService:
             further = turn.completion_tokens - turn.first_tokens
             self.metrics.took(turn.arm, turn.first_token_ms / 1000, (total_ms - turn.first_token_ms) / 1000, further)
         self.log.add(
+            keep_text=self.hosted.log_prompts,
             request_id=turn.request_id,
             recipe_name=self.hosted.recipe_name,
             unit=turn.unit,
             arm=turn.arm,
             model=turn.model,
-            messages={turn.place: turn.prompt} if self.hosted.log_prompts else None,
-            answer="".join(turn.text) if self.hosted.log_prompts else None,
+            messages={turn.place: turn.prompt},
+            answer="".join(turn.text),
             finish_reason=turn.finish_reason if turn.status != CLIENT_GONE else "cancelled",
             prompt_tokens=turn.prompt_tokens,
             completion_tokens=turn.completion_tokens,
             first_token_ms=turn.first_token_ms,
             total_ms=total_ms,
             status=turn.status,
+            experiment_id=turn.experiment,
         )
+        if turn.status == 200 and not turn.named:
+            self._shadow.follow(turn)
 
 
 def _milliseconds(since: float) -> float:

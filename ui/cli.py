@@ -12,7 +12,7 @@ import typer
 
 from pipelines.commands import EXIT_FAILED, run_stage, user_errors
 from pipelines.stages import STAGES, load_stage
-from ui.commands import data, evidence, house, jobs, keys, models, recipes, service, trials
+from ui.commands import data, evidence, experiment, house, jobs, keys, models, recipes, service, trials
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -60,6 +60,7 @@ for _part in (service, models, evidence, recipes, jobs, house):
     app.add_typer(_part.app)
 app.add_typer(data.app, name="data", rich_help_panel=evidence.PANEL)
 app.add_typer(trials.app, name="trials", rich_help_panel=evidence.PANEL)
+app.add_typer(experiment.app, name="experiment", rich_help_panel=service.SERVICE)
 app.add_typer(keys.app, name="keys", rich_help_panel=service.SERVICE)
 
 

@@ -1,9 +1,13 @@
 """The deployment log: what is in production from when, by whom, on what evidence. Rows are only ever added."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipelines.records import DeploymentRow
 from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 
@@ -30,6 +34,41 @@ def append(
     with workspace.session() as session:
         session.add(row)
     return row
+
+
+def switch_traffic(
+    session: "Session", recipe_name: str, traffic: Mapping[str, float], *, action: str, note: dict[str, Any], by: str
+) -> DeploymentRow:
+    """The new row that sends `traffic` (arm -> weight) to the models in production, in the caller's transaction.
+
+    `note` says on what evidence. A later promotion of another version ends it.
+    """
+    from sqlalchemy import select
+
+    newest = select(DeploymentRow).where(DeploymentRow.recipe_name == recipe_name).order_by(DeploymentRow.id.desc())
+    before = session.scalars(newest.limit(1)).one()
+    row = DeploymentRow(
+        recipe_name=recipe_name,
+        action=action,
+        model_name=before.model_name,
+        model_version=before.model_version,
+        content=before.content | {"traffic": dict(traffic), "experiment": note},
+        by=by,
+    )
+    session.add(row)
+    return row
+
+
+def traffic_of(row: DeploymentRow) -> dict[str, float] | None:
+    """Arm -> weight where an experiment has decided, else None: the recipe's weights."""
+    found = row.content.get("traffic")
+    return None if found is None else {str(arm): float(weight) for arm, weight in found.items()}
+
+
+def champion_of(row: DeploymentRow) -> str | None:
+    """The registered version that the alias `champion` names while `row` is in force; None: the base serves all."""
+    traffic = traffic_of(row)
+    return None if traffic is not None and not traffic.get("tuned") else row.model_version
 
 
 def current(workspace: Workspace, recipe_name: str) -> DeploymentRow | None:

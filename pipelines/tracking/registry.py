@@ -40,10 +40,13 @@ def register(settings: Settings, name: str, content: dict[str, Any]) -> str:
         return str(created.version)
 
 
-def set_champion(settings: Settings, name: str, version: str) -> None:
-    """Move the alias `champion` to `version`."""
+def set_champion(settings: Settings, name: str, version: str | None) -> None:
+    """Move the alias `champion` to `version`; None: no version has it."""
     with _client(settings) as client:
-        client.set_registered_model_alias(name, CHAMPION, version)
+        if version is None:
+            client.delete_registered_model_alias(name, CHAMPION)
+        else:
+            client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def champion(settings: Settings, name: str) -> str | None:

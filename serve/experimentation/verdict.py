@@ -128,8 +128,12 @@ class Verdict:
     sample_ratio: SampleRatio
 
 
-def decide(design: Design, statistics: Mapping[str, Mapping[str, Arm]], exposures: Mapping[str, int]) -> Verdict:
+def decide(
+    design: Design, statistics: Mapping[str, Mapping[str, Arm]], exposures: Mapping[str, int], *, last: bool = False
+) -> Verdict:
     """The verdict at this look. `statistics`: metric -> arm -> its sums; `exposures`: arm -> units, of all arms.
+
+    `last`: no more units will come, though fewer than planned are in.
 
     Guardrails are tested one-sided (arXiv 2103.06476, appendix B), each at the treated arm's share of alpha: harmed
     beyond the margin, or safe within it, without which nothing is better or non-inferior. As all must hold, alpha is
@@ -138,7 +142,7 @@ def decide(design: Design, statistics: Mapping[str, Mapping[str, Arm]], exposure
     primary = read(design, design.primary, statistics)
     guardrails = tuple(read(design, metric, statistics) for metric in design.guardrails)
     ratio = check_sample_ratio(exposures, design.weights)
-    outcome, sentence = _outcome(design, primary, guardrails, ratio)
+    outcome, sentence = _outcome(design, primary, guardrails, ratio, last)
     return Verdict(outcome, sentence, primary, guardrails, ratio)
 
 
@@ -160,7 +164,7 @@ def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, A
 
 
 def _outcome(
-    design: Design, primary: Reading, guardrails: tuple[Reading, ...], ratio: SampleRatio
+    design: Design, primary: Reading, guardrails: tuple[Reading, ...], ratio: SampleRatio, last: bool
 ) -> tuple[Outcome, str]:
     if ratio.mismatch:
         return "blocked", f"no figure counts until the cause is found: {ratio.sentence}"
@@ -175,7 +179,7 @@ def _outcome(
         held = " and every guardrail is within its margin" if guardrails else ""
         return "better", f"{design.treated} is better than {design.control}: {primary}{held}"
     seen = primary.control_n + primary.treated_n
-    if seen >= design.planned:
+    if last or seen >= design.planned:
         return _end(design.treated, primary, waiting)
     if not primary.enough:
         return "undecided", f"too little is in: {_lacking(primary)}"
@@ -187,7 +191,7 @@ def _outcome(
 def _end(treated: str, primary: Reading, waiting: str) -> tuple[Outcome, str]:
     """At the planned number of units with neither better nor worse."""
     if not primary.enough:
-        return "no_verdict", f"the planned units are in, and still too little: {_lacking(primary)}"
+        return "no_verdict", f"it is over, and too little is in: {_lacking(primary)}"
     if waiting:
         return "no_verdict", f"{waiting} may be worse than bearable, with {primary}: not to be shipped"
     if primary.guard == "safe":

@@ -67,7 +67,7 @@ def service_of(engine, workspace):
 
     yield make
     for service in made:
-        service.log.close()
+        service.close()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_a_key_is_kept_as_its_hash_and_its_first_characters_alone(workspace, row
     assert row.sha256 == hashlib.sha256(made.key.encode()).hexdigest()
     assert made.key.startswith(row.prefix) and len(row.prefix) == 11
     assert (row.recipe_name, row.name, row.by, row.per_minute) == ("small", "shop", "jane", 60)
-    assert row.scopes == "chat feedback models" and row.revoked_at is None
+    assert row.scopes == "chat feedback events models" and row.revoked_at is None
     assert (row.created_at, row.expires_at) == (NOON, NOON + 90 * DAY)
     kept = [str(getattr(row, column.name)) for column in ApiKeyRow.__table__.columns]
     assert keys.anyone_has_one(workspace, "small", at=NOON)

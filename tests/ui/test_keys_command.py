@@ -44,7 +44,7 @@ def test_the_key_stands_alone_on_standard_output_and_what_it_may_do_beside_it(ru
     code, out, err = run("add", recipe, "shop", "--per-minute", 60, "--expires-days", 90)
     (row,) = stored()
     assert code == 0 and digest(out.strip()) == row.sha256 and out.count("\n") == 1
-    assert "The key of shop: chat, feedback, models; 60 requests a minute; until" in err
+    assert "The key of shop: chat, feedback, events, models; 60 requests a minute; until" in err
     assert "this once" in err and "SLUICE_API_KEY" in err
     assert out.strip() not in err and (row.by, row.per_minute) == ("jane", 60)
     assert (row.expires_at - row.created_at).days == 90
@@ -73,7 +73,7 @@ def test_options_out_of_range_make_no_key(run, recipe, stored, options):
 
 def test_json_holds_the_key_once_and_never_again(run, recipe):
     made = json.loads(run("add", recipe, "shop", "--json")[1])
-    assert made["key"].startswith(made["prefix"]) and made["scopes"] == ["chat", "feedback", "models"]
+    assert made["key"].startswith(made["prefix"]) and made["scopes"] == ["chat", "feedback", "events", "models"]
     listed = run("list", recipe, "--json")[1]
     (told,) = json.loads(listed)
     assert made["key"] not in listed and "key" not in told and "sha256" not in told
@@ -93,7 +93,7 @@ def test_the_list_shows_what_each_key_may_do_and_whether_it_counts(run, recipe):
         "active",
         "revoked",
     ]
-    assert "[red]old[/red]" in out and "chat, feedback, models" in out
+    assert "[red]old[/red]" in out and "chat, feedback, events, models" in out
 
 
 def test_a_rotation_prints_the_new_key_and_how_long_the_old_one_counts(run, recipe, stored):

@@ -31,7 +31,9 @@ def add(
     name: Name,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may ask for, once for each: chat, feedback, models, metrics. [all but metrics]"),
+        typer.Option(
+            help="What it may ask for, once for each: chat, feedback, events, models, metrics. [all but metrics]"
+        ),
     ] = None,
     per_minute: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Requests per minute that it may make.")

@@ -1,0 +1,88 @@
+"""From the recipe's words to what is decided with: metrics, planned units, power. Pure."""
+
+from dataclasses import dataclass
+
+from cluster.errors import UserError
+from pipelines.recipe_experiment import Experiment, Measure
+from serve.experimentation import power
+from serve.experimentation.arms import MIN_UNITS
+from serve.experimentation.verdict import Design, Metric
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an experiment has to be, before it starts."""
+
+    planned: int
+    """Units in both arms together at which it ends without a verdict."""
+    power: float | None
+    """Probability of showing the effect by then; None where the recipe names none."""
+    expected: int | None
+    """Units after which it ends on average, if the effect is there."""
+    fixed: int | None
+    """Units of a test that is done once, at the end, for the same power."""
+
+
+def metric_of(measure: Measure) -> Metric:
+    """The figure that is decided on."""
+    kind = "binary" if measure.per_unit == "any" else "mean"
+    return Metric(measure.metric, kind, measure.good_upwards, measure.margin)  # type: ignore[arg-type]
+
+
+def design_of(experiment: Experiment, planned: int) -> Design:
+    """What decides. Raises UserError when it cannot."""
+    return Design(
+        primary=metric_of(experiment.primary),
+        guardrails=tuple(metric_of(measure) for measure in experiment.guardrails),
+        weights={str(arm): weight for arm, weight in experiment.weights.items()},
+        control=experiment.control,
+        treated=experiment.treated,
+        planned=planned,
+        alpha=experiment.alpha,
+    )
+
+
+def size_of(experiment: Experiment) -> Size:
+    """The recipe's own number, or what its effect takes. Raises UserError when the effect takes nothing that ends."""
+    effect = experiment.effect
+    if effect is None:
+        assert experiment.planned_units is not None, "the section asks for one of the two"
+        return Size(experiment.planned_units, None, None, None)
+    share, alpha = experiment.treated_share, experiment.alpha
+    if experiment.primary.per_unit == "any":
+        wanted = power.of_proportions(effect.baseline, effect.baseline + effect.difference, share)
+    else:
+        assert effect.sd is not None, "the section asks for it"
+        wanted = power.of_means(effect.difference, effect.sd, share)
+    units = max(power.sequential_units(wanted, effect.power, alpha), _fewest(experiment))
+    return Size(
+        planned=units,
+        power=power.sequential_power(wanted, units, alpha),
+        expected=power.sequential_stop(wanted, units, alpha),
+        fixed=power.fixed_units(wanted, effect.power, alpha),
+    )
+
+
+def days_for(experiment: Experiment, size: Size, units_per_day: float) -> int:
+    """Days until the planned units are in, at that many new units a day, those of no experiment among them.
+
+    Raises UserError where they are more than `max_days`.
+    """
+    steps = len(experiment.ramp) * experiment.ramp_hours / 24
+    ramped = sum(coverage * units_per_day * experiment.ramp_hours / 24 for coverage in experiment.ramp)
+    left = max(0.0, size.planned - ramped)
+    needed = power.days(1, units_per_day) and round(steps + left / (units_per_day * experiment.coverage) + 0.499)
+    if needed > experiment.max_days:
+        raise UserError(
+            f"{size.planned} units take {needed} days at {units_per_day:g} new units a day, and max_days is "
+            f"{experiment.max_days:g}.",
+            "Plan for a larger difference, less power or more traffic, or raise experiment.max_days.",
+        )
+    return int(needed)
+
+
+def _fewest(experiment: Experiment) -> int:
+    """Units below which no verdict is given, whatever the effect."""
+    means = any(measure.per_unit != "any" for measure in (experiment.primary, *experiment.guardrails))
+    rarer = min(experiment.treated_share, 1 - experiment.treated_share)
+    return int(MIN_UNITS / rarer + 0.999) if means else MIN_UNITS

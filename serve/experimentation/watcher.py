@@ -1,0 +1,122 @@
+"""The watcher: looks at the experiment of a recipe again and again, and does what follows.
+
+It holds nothing: all that it knows is in the database, so one that was killed goes on where it was, and two at once do
+no harm. It runs as an actor of its own in the service's Ray, which survives the service, or as
+`sluice experiment watch`.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.settings import Settings
+from pipelines.records import ExperimentRow
+from pipelines.workspace import Workspace
+
+logger = logging.getLogger("sluice.serve")
+
+BY = "sluice watcher"
+EVERY_S = 5.0
+"""Seconds between two looks: a gateway follows within two more, so that harm lasts no longer than ten."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a round of the watcher saw and did."""
+
+    row: ExperimentRow
+    evidence: dict[str, Any]
+    did: str
+    """A sentence; empty when nothing was to be done."""
+
+
+def watch_once(workspace: Workspace, recipe_name: str) -> Seen | None:
+    """Look at the experiment that runs, if one does, and do what follows."""
+    from pipelines.tracking import deployments
+    from serve.experimentation import lifecycle
+    from serve.experimentation.look import evidence_of, is_news, look, next_step
+
+    row = lifecycle.live(workspace, recipe_name)
+    if row is None:
+        return None
+    seen, section = look(workspace, row), lifecycle.section_of(row)
+    evidence, outcome = evidence_of(seen), seen.verdict.outcome
+    kept = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action == "look"]
+    lifecycle.looked(workspace, row, BY, evidence if is_news(seen, kept[-1] if kept else None) else None)
+    deployment = deployments.current(workspace, recipe_name)
+    if deployment is None or deployment.model_version != row.model_version:
+        because = f"version {row.model_version}, which it tried, is no longer in production"
+        lifecycle.end(workspace, row, "superseded", by=BY, because=because, evidence=evidence)
+        return Seen(row, evidence, f"experiment {row.id} ended: {because}")
+    step = next_step(section, row, seen)
+    did = ""
+    if step.action == "cover":
+        assert step.coverage is not None
+        if lifecycle.cover(workspace, row, step.coverage, BY, "the coverage before it harmed nobody"):
+            did = f"experiment {row.id} covers {step.coverage:.0%} of the units from now on"
+    elif step.action == "end":
+        sentence = seen.verdict.sentence
+        lifecycle.end(workspace, row, outcome, by=BY, because=sentence, evidence=evidence, champion=step.champion)
+        did = f"experiment {row.id} ended, {step.champion} serves everyone: {sentence}"
+    return Seen(row, evidence, did)
+
+
+def follow_alias(workspace: Workspace, recipe_name: str) -> None:
+    """Let the registry's alias `champion` name what the deployment log says."""
+    from pipelines.tracking import deployments, registry
+
+    row = deployments.current(workspace, recipe_name)
+    if row is None:
+        return
+    wanted = deployments.champion_of(row)
+    if registry.champion(workspace.settings, row.model_name) != wanted:
+        registry.set_champion(workspace.settings, row.model_name, wanted)
+
+
+class Watcher:
+    """Looks on until it is closed; the class of the actor."""
+
+    def __init__(self, settings: Settings, recipe_name: str, every_s: float = EVERY_S) -> None:
+        self._workspace, self._recipe_name, self._every_s = Workspace(settings), recipe_name, every_s
+        self._closing = threading.Event()
+        self._followed: int | None = None
+        self.rounds = 0
+        """Looks so far, with or without an experiment; for tests and for `ping`."""
+        self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
+        self._thread.start()
+
+    def ping(self) -> int:
+        """The number of rounds so far: that it answers says that it lives."""
+        return self.rounds
+
+    def is_idle(self) -> bool:
+        """Whether there is no experiment to watch."""
+        from serve.experimentation import lifecycle
+
+        return lifecycle.live(self._workspace, self._recipe_name) is None
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closing.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._closing.wait(self._every_s if self.rounds else 0):
+            self.rounds += 1
+            try:
+                self._round()
+            except Exception as error:
+                # The database or the registry is away: the next round comes.
+                logger.warning("the watcher of %s could not look: %s", self._recipe_name, type(error).__name__)
+
+    def _round(self) -> None:
+        from pipelines.tracking import deployments
+
+        seen = watch_once(self._workspace, self._recipe_name)
+        if seen is not None and seen.did:
+            logger.warning("%s: %s", self._recipe_name, seen.did)
+        row = deployments.current(self._workspace, self._recipe_name)
+        if row is not None and row.id != self._followed:
+            follow_alias(self._workspace, self._recipe_name)
+            self._followed = row.id
