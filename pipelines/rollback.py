@@ -25,9 +25,8 @@ def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, be
             f"Deployment {target.id} (version {target.model_version}) cannot be restored: {problem}.",
             "Restore the files, or name another deployment with --to ID.",
         )
-    registry.set_champion(workspace.settings, target.model_name, target.model_version)
-    note = {"restores": _origin(target), "replaces": rows[0].id, "because": because}
-    return deployments.append(
+    note = {"restores": deployments.origin(target), "replaces": rows[0].id, "because": because}
+    row = deployments.append(
         workspace,
         recipe_name=recipe_name,
         action=deployments.ROLLBACK,
@@ -36,20 +35,17 @@ def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, be
         content=target.content | {"rollback": note},
         by=by,
     )
-
-
-def _origin(row: DeploymentRow) -> int:
-    """The promotion whose content a row holds: a rollback's row points to an earlier one."""
-    note = row.content.get("rollback")
-    return int(note["restores"]) if note else row.id
+    # The log is the switch; the alias follows it.
+    registry.set_champion(workspace.settings, row.model_name, deployments.champion_of(row))
+    return row
 
 
 def _previous(rows: list[DeploymentRow]) -> DeploymentRow:
     """The promotion before the one in production; a second rollback goes further back, never forth again."""
     present = rows[0]
     for row in rows:
-        earlier = row.action == deployments.PROMOTE and row.id < _origin(present)
-        if earlier and row.model_version != present.model_version:
+        earlier = row.action == deployments.PROMOTE and row.id < deployments.origin(present)
+        if earlier and _state(row) != _state(present):
             return row
     raise UserError(
         f"{present.recipe_name}: there is nothing before version {present.model_version} to go back to.",
@@ -57,12 +53,17 @@ def _previous(rows: list[DeploymentRow]) -> DeploymentRow:
     )
 
 
+def _state(row: DeploymentRow) -> tuple[str, dict[str, float] | None]:
+    """What of a deployment its users meet."""
+    return row.model_version, deployments.traffic_of(row)
+
+
 def _named(rows: list[DeploymentRow], to: int) -> DeploymentRow:
     for row in rows:
         if row.id == to:
-            if row.id == rows[0].id or row.model_version == rows[0].model_version:
+            if _state(row) == _state(rows[0]):
                 raise UserError(
-                    f"Deployment {to} (version {row.model_version}) is the one in production.",
+                    f"Deployment {to} (version {row.model_version}) is what is in production.",
                     "Name another one with --to ID.",
                 )
             return row

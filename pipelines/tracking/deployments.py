@@ -47,16 +47,28 @@ def switch_traffic(
 
     newest = select(DeploymentRow).where(DeploymentRow.recipe_name == recipe_name).order_by(DeploymentRow.id.desc())
     before = session.scalars(newest.limit(1)).one()
+    content = {
+        name: value for name, value in before.content.items() if name not in ("traffic", "experiment", "rollback")
+    }
+    content |= {"traffic": dict(traffic), "experiment": note}
+    if action == ROLLBACK:
+        content["rollback"] = {"restores": origin(before), "replaces": before.id, "because": note["because"]}
     row = DeploymentRow(
         recipe_name=recipe_name,
         action=action,
         model_name=before.model_name,
         model_version=before.model_version,
-        content=before.content | {"traffic": dict(traffic), "experiment": note},
+        content=content,
         by=by,
     )
     session.add(row)
     return row
+
+
+def origin(row: DeploymentRow) -> int:
+    """The promotion whose content a row holds: a rollback's row points to an earlier one."""
+    note = row.content.get("rollback")
+    return int(note["restores"]) if note else row.id
 
 
 def traffic_of(row: DeploymentRow) -> dict[str, float] | None:

@@ -87,7 +87,7 @@ def test_an_unknown_deployment_is_named_with_those_there_are(promoted):
 
 def test_the_deployment_in_production_is_not_restored_over_itself(promoted):
     workspace = promoted("a").workspace
-    with pytest.raises(UserError, match="is the one in production"):
+    with pytest.raises(UserError, match="is what is in production"):
         rollback(workspace, "small", deployments.current(workspace, "small").id, "ada", "no reason")
 
 

@@ -25,6 +25,7 @@ def test_every_route_is_described_and_every_reference_leads_somewhere(http, serv
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/feedback",
+        "/v1/events",
         "/v1/models",
         "/metrics",
         "/healthz",
