@@ -53,7 +53,9 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     version = registry.register(workspace.settings, recipe.name, content)
     before = deployments.current(workspace, recipe.name)
     # Started again after a crash between the log and the report: the deployment stands already.
-    if before is None or before.model_version != version:
+    # What an experiment has put back to its base comes again only when somebody asks for just that.
+    put_back = before is not None and deployments.champion_of(before) is None
+    if before is None or before.model_version != version or (fresh and put_back):
         row = deployments.append(
             workspace,
             recipe_name=recipe.name,
@@ -66,8 +68,12 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     else:
         row = before
     # The log is the switch; the alias follows it.
-    registry.set_champion(workspace.settings, recipe.name, version)
-    progress.say(f"promote: {recipe.name} version {version} is the champion (deployment {row.id}, by {row.by}).")
+    champion = deployments.champion_of(row)
+    registry.set_champion(workspace.settings, recipe.name, champion)
+    if champion is None:
+        progress.say(f"promote: the base serves everyone since deployment {row.id}; --fresh promotes {version} again.")
+    else:
+        progress.say(f"promote: {recipe.name} version {version} is the champion (deployment {row.id}, by {row.by}).")
     return Outcome(
         gates=(gate,),
         figures={

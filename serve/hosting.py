@@ -1,11 +1,14 @@
 """The engine deployment: base and adapters in one process, answers streamed piece by piece."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pipelines.models.candidate import Candidate
+
+if TYPE_CHECKING:
+    from pipelines.engines.transformers import TransformersEngine
 
 Prompt = str | list[dict[str, str]]
 """A text that is continued as it is, or a conversation that is answered."""
@@ -65,87 +68,95 @@ class EngineReplica:
 
     def __init__(self, arms: Mapping[str, Candidate], dtype: str, max_batch_size: int, max_queued_requests: int):
         """Load everything and generate a token from each arm: what cannot answer never becomes ready."""
-        from pipelines.engines.protocol import GenerationRequest
-        from pipelines.engines.transformers import TransformersEngine
-        from pipelines.workspace import Workspace
+        from serve.places import Places
 
-        # The replica may run on another machine than the one that recorded the folders.
-        arms = {arm: one.here(Workspace()) for arm, one in arms.items()}
-        self._engines: dict[str, TransformersEngine] = {}
-        self._adapters: dict[str, str | None] = {}
-        for folder in dict.fromkeys(candidate.base_folder for candidate in arms.values()):
-            over = {arm: one for arm, one in arms.items() if one.base_folder == folder}
-            adapters = {arm: one.adapter_folder for arm, one in over.items() if one.adapter_folder is not None}
-            engine = TransformersEngine(folder, adapters, dtype, max_batch_size, max_queued_requests)
-            for arm in over:
-                self._engines[arm] = engine
-                self._adapters[arm] = arm if arm in adapters else None
-        for arm, engine in self._engines.items():
-            prompt = self._prompt(arm, [{"role": "user", "content": "Hello"}])
-            engine.generate([GenerationRequest(prompt, self._adapters[arm], max_new_tokens=1)])
+        self._places = Places(dtype, max_batch_size, max_queued_requests)
+        for arm, candidate in arms.items():
+            self._places.host(arm, candidate)
+
+    async def host(self, arm: str, candidate: Candidate) -> None:
+        """Answer `arm` with the candidate from now on; no other answer is held up, and those that run end as begun.
+
+        The candidate is loaded and has generated a token before the arm is its, and what no arm has any more is
+        unloaded after its last answer. Hosting what the arm has does nothing. Calls take place one after another.
+        Raises UserError for a candidate that cannot be loaded here or does not fit its base, EngineFailed for one that
+        cannot generate; the arms are then as they were.
+        """
+        await self._change(self._places.host, arm, candidate)
+
+    async def drop(self, arm: str) -> None:
+        """Answer `arm` no more; answers that run end as begun, and then its model is unloaded."""
+        await self._change(self._places.drop, arm)
 
     async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
-        """Started and then pieces, or Refused. When the caller goes away the request leaves the batch."""
+        """Started and then pieces, or Refused. When the caller goes away the request leaves the batch.
+
+        All from what the arm has now, whatever it is given meanwhile. Raises KeyError for an arm that has nothing.
+        """
         from cluster.errors import UserError
         from pipelines.engines.protocol import Chunk, GenerationRequest, Overloaded, PromptTooLong
 
         loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk]()
-        try:
-            # In a thread: a megabyte of text takes its time, and other answers stream meanwhile.
-            tokens = await asyncio.to_thread(self._prompt, arm, prompt)
-            request = GenerationRequest(
-                tokens,
-                self._adapters[arm],
-                options.max_new_tokens,
-                options.temperature,
-                options.top_p,
-                options.stop,
-                options.seed,
-                continues=isinstance(prompt, str),
-            )
 
-            def deliver(chunk: Chunk) -> None:
-                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+        def deliver(chunk: Chunk) -> None:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-            ticket = self._engines[arm].submit(request, deliver)
-        except Overloaded as error:
-            yield Refused("overloaded", str(error))
-            return
-        except PromptTooLong as error:
-            yield Refused("too_long", str(error))
-            return
-        except UserError as error:
-            yield Refused("conversation", str(error))
-            return
-        try:
-            yield Started(len(tokens))
-            while True:
-                chunk = await chunks.get()
-                yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error)
-                if chunk.finish_reason is not None:
-                    return
-        finally:
-            ticket.cancel()
+        with self._places.answering(arm) as place:
+            try:
+                # In a thread: a megabyte of text takes its time, and other answers stream meanwhile.
+                tokens = await asyncio.to_thread(place.tokens, prompt)
+                request = GenerationRequest(
+                    tokens,
+                    place.adapter,
+                    options.max_new_tokens,
+                    options.temperature,
+                    options.top_p,
+                    options.stop,
+                    options.seed,
+                    continues=isinstance(prompt, str),
+                )
+                ticket = place.engine.submit(request, deliver)
+            except Overloaded as error:
+                yield Refused("overloaded", str(error))
+                return
+            except PromptTooLong as error:
+                yield Refused("too_long", str(error))
+                return
+            except UserError as error:
+                yield Refused("conversation", str(error))
+                return
+            try:
+                yield Started(len(tokens))
+                while True:
+                    chunk = await chunks.get()
+                    yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error)
+                    if chunk.finish_reason is not None:
+                        return
+            finally:
+                ticket.cancel()
 
     async def health(self) -> dict[str, Any]:
         """`generated_tokens`, `running` and `waiting` over all engines."""
-        engines = set(self._engines.values())
-        loads = [engine.load for engine in engines]
+        loads = [engine.load for engine in self._places.engines]
         return {
-            "generated_tokens": sum(engine.generated_tokens for engine in engines),
+            "generated_tokens": self._places.generated_tokens,
             "running": sum(running for running, _ in loads),
             "waiting": sum(waiting for _, waiting in loads),
         }
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
-        if not all(engine.alive for engine in self._engines.values()):
+        if not all(engine.alive for engine in self._places.engines):
             raise RuntimeError("an engine's thread has ended")
 
-    def _prompt(self, arm: str, prompt: Prompt) -> tuple[int, ...]:
-        from pipelines.data.chat import continuation_tokens, prompt_tokens
+    async def _change(self, change: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._places.worker, change, *arguments)
 
-        tokenizer = self._engines[arm].base.tokenizer
-        if isinstance(prompt, str):
-            return tuple(continuation_tokens(tokenizer, prompt))
-        return tuple(prompt_tokens(tokenizer, prompt))
+    @property
+    def _engines(self) -> "dict[str, TransformersEngine]":
+        """The engine of each arm."""
+        return {arm: place.engine for arm, place in self._places.arms.items()}
+
+    def _prompt(self, arm: str, prompt: Prompt) -> tuple[int, ...]:
+        """A prompt as the model of `arm` reads it."""
+        return self._places.arms[arm].tokens(prompt)

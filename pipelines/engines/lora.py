@@ -1,17 +1,29 @@
 """LoRA for batches whose rows use different adapters.
 
 PEFT can do it (`adapter_names`), with a hook on every layer at every step and copies of rows in every layer; on small
-steps that costs more than the model itself (`tests/benchmarks/engine.py`). Here all adapters together cost two
-matrix products and a mask a layer.
+steps that costs more than the model itself (`tests/benchmarks/engine.py`). Here all adapters of a batch together cost
+two matrix products and a mask a layer.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from cluster.errors import UserError
+
+@dataclass(frozen=True)
+class LowRank:
+    """What an adapter adds to one linear layer, in the layer's own dtype and on its device."""
+
+    down: torch.Tensor
+    """(inputs, rank)"""
+    up: torch.Tensor
+    """(rank, outputs); the adapter's scale and DoRA's gain are in it."""
+    gain: torch.Tensor | None = None
+    """(outputs,): what DoRA multiplies the base's part by."""
 
 
 class Rows:
@@ -19,18 +31,20 @@ class Rows:
 
     def __init__(self) -> None:
         self.adapters: tuple[str | None, ...] = ()
+        self.present: frozenset[str | None] = frozenset()
         self._device = torch.device("cpu")
         self._masks: dict[tuple[tuple[str, int], ...], torch.Tensor] = {}
 
     def assign(self, adapters: Sequence[str | None], device: torch.device) -> None:
         """Set the adapter of each row; None: the bare base."""
         if self.adapters != tuple(adapters):
-            self.adapters, self._device, self._masks = tuple(adapters), device, {}
+            self.adapters, self.present = tuple(adapters), frozenset(adapters)
+            self._device, self._masks = device, {}
 
     @property
     def common(self) -> str | None:
         """The adapter of all rows, if they have one in common."""
-        return self.adapters[0] if len(set(self.adapters)) == 1 else None
+        return self.adapters[0] if len(self.present) == 1 else None
 
     def others(self, ranks: tuple[tuple[str, int], ...]) -> torch.Tensor:
         """(rows, 1, sum of the ranks): True where a rank belongs to an adapter that the row does not use."""
@@ -45,88 +59,111 @@ class Rows:
 class AdaptedLinear(nn.Module):
     """A frozen linear layer and the low-rank updates of several adapters (Hu et al. 2021, arXiv 2106.09685).
 
-    The adapters' matrices stand side by side: a mixed batch goes through all of them at once, and between the two
-    products, where a row is only as wide as the ranks, what is not its own is set to zero.
+    The matrices of the adapters in a mixed batch stand side by side: it goes through all of them at once, and between
+    the two products, where a row is only as wide as the ranks, what is not its own is set to zero. Adapters that no row
+    uses take no part: they may come and go, and not a bit of the answers changes.
 
     DoRA (Liu et al. 2024, arXiv 2402.09353, equation 5) also sets the length of each row of the adapted weight: a gain
     on what base and update give, of which the update's part goes into the second matrix.
     """
 
-    def __init__(self, layer: Any, rows: Rows) -> None:
-        """From PEFT's layer; its scale (alpha / r, or alpha / sqrt(r) for rsLoRA) goes into the second matrix."""
+    def __init__(self, base: nn.Linear, rows: Rows) -> None:
         super().__init__()
-        self.base = layer.base_layer
+        self.base = base
         self._rows = rows
-        down = {name: layer.lora_A[name].weight.detach().t() for name in layer.lora_A}
-        up = {name: (layer.lora_B[name].weight.detach() * layer.scaling[name]).t() for name in layer.lora_A}
-        self._gains = {name: dora_gain(layer, name) for name in layer.lora_A if layer.use_dora[name]}
-        up |= {name: up[name] * gain for name, gain in self._gains.items()}
-        self._ranks = tuple((name, matrix.shape[1]) for name, matrix in down.items())
-        self._own = {name: (down[name].contiguous(), up[name].contiguous()) for name in down}
-        self._all = self._own[next(iter(down))]
-        if len(down) > 1:
-            self._all = torch.cat(list(down.values()), dim=1), torch.cat(list(up.values()))
+        self._own: dict[str, LowRank] = {}
+        self._mixed: tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        """The bare layer: what is copied is a base (`bare_view`)."""
+        bare: nn.Module = copy.deepcopy(self.base, memo)
+        return bare
 
     @property
     def weight(self) -> torch.Tensor:
         """The base's: T5 looks at its type before it multiplies."""
-        found: torch.Tensor = self.base.weight
-        return found
+        return self.base.weight
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that change this layer."""
+        return tuple(self._own)
+
+    def put(self, name: str, update: LowRank) -> None:
+        """Let rows of the adapter `name` be changed by `update`."""
+        self._own[name], self._mixed = update, None
+
+    def drop(self, name: str) -> None:
+        """Forget the adapter, and its matrices."""
+        self._own.pop(name, None)
+        self._mixed = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(rows, columns, width) in and out."""
         output: torch.Tensor = self.base(inputs)
-        used = {name for name in self._rows.adapters if name in self._own}
+        # In the order in which they came, whatever the order of the rows.
+        used = tuple(name for name in self._own if name in self._rows.present)
         if not used:
             return output
         common = self._rows.common
-        if self._gains.keys() & used:
+        if any(self._own[name].gain is not None for name in used):
             output = self._rescaled(output, common)
-        down, up = self._own[common] if common else self._all
+        down, up = self._side_by_side(used)
         inner = inputs @ down
         if not common:
-            inner.masked_fill_(self._rows.others(self._ranks), 0)
+            inner.masked_fill_(self._rows.others(tuple((name, self._own[name].down.shape[1]) for name in used)), 0)
         output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up)
         return output
+
+    def _side_by_side(self, used: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two matrices of these adapters; those of the last mixture are kept."""
+        if len(used) == 1:
+            own = self._own[used[0]]
+            return own.down, own.up
+        if self._mixed is None or self._mixed[0] != used:
+            updates = [self._own[name] for name in used]
+            down = torch.cat([update.down for update in updates], dim=1)
+            self._mixed = used, down, torch.cat([update.up for update in updates])
+        return self._mixed[1:]
 
     def _rescaled(self, output: torch.Tensor, common: str | None) -> torch.Tensor:
         """What the base gave, times each row's gain; its bias stays as it is."""
         ones = torch.ones_like(output[0, 0])
         names = [common] if common else self._rows.adapters
-        gains = torch.stack([ones if name is None else self._gains.get(name, ones) for name in names]).unsqueeze(1)
+        gains = torch.stack([self._gain(name, ones) for name in names]).unsqueeze(1)
         bias = self.base.bias
         return output * gains if bias is None else (output - bias) * gains + bias
 
-
-@torch.no_grad()
-def dora_gain(layer: Any, name: str) -> torch.Tensor:
-    """[outputs]: the trained length of each row of the adapted weight over the length that it has."""
-    update = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-    adapted = layer.base_layer.weight.float() + layer.scaling[name] * update
-    magnitude = layer.lora_magnitude_vector[name].weight
-    gain: torch.Tensor = magnitude.float() / torch.linalg.norm(adapted, dim=1)
-    return gain.to(magnitude.dtype)
+    def _gain(self, name: str | None, ones: torch.Tensor) -> torch.Tensor:
+        own = self._own.get(name) if name is not None else None
+        return ones if own is None or own.gain is None else own.gain
 
 
-def replace_peft_layers(model: nn.Module, rows: Rows) -> None:
-    """Put an `AdaptedLinear` where PEFT put its layers. Raises UserError for anything but LoRA, rsLoRA and DoRA."""
-    from peft.tuners.lora.layer import Linear as PeftLinear
-    from peft.tuners.lora.variants import DoraLinearVariant
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
+def attach(model: nn.Module, rows: Rows, name: str, updates: Mapping[str, LowRank]) -> None:
+    """Let the layers of `model` at these paths add `updates` to rows of the adapter `name`."""
+    for path, update in updates.items():
+        layer = model.get_submodule(path)
+        if not isinstance(layer, AdaptedLinear):
+            assert isinstance(layer, nn.Linear), path
+            layer = AdaptedLinear(layer, rows)
+            _set(model, path, layer)
+        layer.put(name, update)
 
-    for path, module in list(model.named_modules()):
-        if not isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            continue
-        if (
-            not isinstance(module, PeftLinear)
-            or type(module.base_layer) is not nn.Linear
-            or not all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
-            or any(module.lora_bias.values())
-        ):
-            raise UserError(
-                f"{path}: only LoRA, rsLoRA and DoRA on linear layers can be served beside their base.",
-                "Train with method lora and without biases or modules_to_save.",
-            )
-        parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, AdaptedLinear(module, rows))
+
+def detach(model: nn.Module, name: str) -> None:
+    """Forget the adapter everywhere; a layer that no adapter changes is the base's own again."""
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, AdaptedLinear):
+            layer.drop(name)
+            if not layer.adapters:
+                _set(model, path, layer.base)
+
+
+def bare_view(model: nn.Module) -> nn.Module:
+    """The base of `model` in modules of its own, over the same tensors: whoever replaces modules may do it there."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def _set(model: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)

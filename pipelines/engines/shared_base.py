@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cluster.errors import UserError
 from pipelines.data.chat import stop_tokens
-from pipelines.engines.lora import Rows, replace_peft_layers
+from pipelines.engines.adapters import read_adapter
+from pipelines.engines.lora import LowRank, Rows, attach, detach
 from pipelines.models.kind import MOST_SEQ2SEQ_TOKENS
 from pipelines.models.load import load_model, load_tokenizer
 from pipelines.models.precision import arithmetic
@@ -25,11 +25,11 @@ class SharedBase:
         dtype = arithmetic(dtype, self.device.type)
         self.model: nn.Module = load_model(folder, dtype).to(self.device)  # type: ignore[arg-type]
         self.config: Any = self.model.config
-        self.adapters = tuple(adapters or ())
-        self._rows = Rows()
-        if adapters:
-            self._attach(adapters, getattr(torch, dtype))
         self.model.requires_grad_(False)
+        self.adapters: tuple[str, ...] = ()
+        self._rows = Rows()
+        for name, adapter in (adapters or {}).items():
+            self.attach(name, self.read(adapter))
 
     @property
     def is_seq2seq(self) -> bool:
@@ -55,25 +55,16 @@ class SharedBase:
         self._rows.assign(adapters, self.device)
         return self.model
 
-    def _attach(self, adapters: Mapping[str, str | Path], dtype: torch.dtype) -> None:
-        from peft import PeftModel
+    def read(self, folder: str | Path) -> dict[str, LowRank]:
+        """What an adapter would add, by layer; nothing changes, and batches may run meanwhile. Raises UserError."""
+        return read_adapter(self.model, folder)
 
-        peft_model: Any = None
-        for name, folder in adapters.items():
-            if not (Path(folder) / "adapter_model.safetensors").is_file():
-                raise UserError(f"{folder}: no adapter_model.safetensors.", "An adapter must be saved as safetensors.")
-            try:
-                if peft_model is None:
-                    peft_model = PeftModel.from_pretrained(
-                        self.model, str(folder), adapter_name=name, autocast_adapter_dtype=False
-                    )
-                else:
-                    peft_model.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
-            except (RuntimeError, ValueError, KeyError) as error:
-                reason = str(error).strip().splitlines()[0][:200]
-                raise UserError(
-                    f"{folder}: the adapter does not fit this base: {reason}", "Use its own base."
-                ) from None
-        peft_model.to(dtype).eval()
-        self.model = peft_model.base_model.model
-        replace_peft_layers(self.model, self._rows)
+    def attach(self, name: str, updates: Mapping[str, LowRank]) -> None:
+        """Let rows name an adapter that was read; between two batches."""
+        attach(self.model, self._rows, name, updates)
+        self.adapters = (*self.adapters, name)
+
+    def detach(self, name: str) -> None:
+        """Forget an adapter, and its memory; between two batches of which the next has no row for it."""
+        self.adapters = tuple(other for other in self.adapters if other != name)
+        detach(self.model, name)

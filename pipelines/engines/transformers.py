@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
-from pipelines.engines.batch import Batch, Row
+from cluster.errors import UserError
+from pipelines.engines.batch import Batch
+from pipelines.engines.lora import LowRank
 from pipelines.engines.protocol import (
     Chunk,
     EngineFailed,
@@ -18,7 +20,7 @@ from pipelines.engines.protocol import (
     Overloaded,
     PromptTooLong,
 )
-from pipelines.engines.sampling import Sampler
+from pipelines.engines.running import Collector, Running
 from pipelines.engines.seq2seq_batch import Seq2SeqBatch
 from pipelines.engines.shared_base import SharedBase
 from pipelines.engines.text import TextStream
@@ -29,30 +31,6 @@ PREFILL_TOKENS = 4096
 CONTEXT_TOKENS = 8
 """The last tokens of a prompt by which the text that goes on with it is decoded: some tokenizers drop a blank that
 stands first."""
-
-
-class Running:
-    """A request from its arrival to its last chunk; also the ticket that its owner holds."""
-
-    def __init__(self, request: GenerationRequest, deliver: Callable[[Chunk], None], text: TextStream) -> None:
-        self.request, self.text = request, text
-        self.row = Row(request.prompt, request.adapter, Sampler.of(request.temperature, request.top_p, request.seed))
-        self.cancelled = False
-        self.tokens = 0
-        self._deliver, self._reported = deliver, 0
-
-    def cancel(self) -> None:
-        """Leave the batch (or the queue) at the next step."""
-        self.cancelled = True
-
-    def tell(self, text: str, finish_reason: FinishReason | None = None, error: str = "") -> None:
-        """Deliver a chunk; a listener that fails has gone away."""
-        chunk = Chunk(text, self.tokens - self._reported, finish_reason, error)
-        self._reported = self.tokens
-        try:
-            self._deliver(chunk)
-        except Exception:
-            self.cancelled = True
 
 
 class TransformersEngine:
@@ -74,6 +52,8 @@ class TransformersEngine:
         self.generated_tokens = 0
         self._batch, self._running = self._empty_batch(), list[Running]()
         self._waiting: deque[Running] = deque()
+        self._arriving: dict[str, dict[str, LowRank]] = {}
+        self._leaving: set[str] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -92,7 +72,7 @@ class TransformersEngine:
         left = threading.Semaphore(0)
         tickets = []
         for index, request in enumerate(requests):
-            collect = _Collector(index, results, errors, left, on_done)
+            collect = Collector(index, results, errors, left, on_done)
             tickets.append(self._enqueue(request, collect, bounded=False))
         for _ in requests:
             left.acquire()
@@ -101,6 +81,36 @@ class TransformersEngine:
                     ticket.cancel()
                 raise EngineFailed(errors[0])
         return [result for result in results if result is not None]
+
+    def add_adapter(self, name: str, folder: str | Path) -> None:
+        """Let requests name one more adapter; what runs goes on, token for token as without it.
+
+        Raises UserError for an adapter that cannot be used over this base and for a name that is taken, EngineFailed
+        for an engine that is closed; the engine is then as it was.
+        """
+        updates = self.base.read(folder)
+        with self._changed:
+            if name in self.base.adapters or name in self._arriving:
+                raise UserError(f"The engine has an adapter {name} already.", "Remove it first, or name another.")
+            self._arriving[name] = updates
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: name not in self._arriving or self._closed)
+            if name not in self.base.adapters:
+                self._arriving.pop(name, None)
+                raise EngineFailed(f"The engine ended before it took the adapter {name}.")
+
+    def remove_adapter(self, name: str, timeout_s: float | None = None) -> bool:
+        """Refuse new requests for an adapter from now on, and free its memory when those that it has have ended.
+
+        Waits for that, at most `timeout_s` seconds; False: it is still to come, and will. Raises KeyError when there is
+        no such adapter.
+        """
+        with self._changed:
+            if name not in self.base.adapters:
+                raise KeyError(f"no adapter {name!r}; there are {self.base.adapters}")
+            self._leaving.add(name)
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: name not in self._leaving or self._closed, timeout_s)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -126,13 +136,14 @@ class TransformersEngine:
                 f"The prompt has {len(request.prompt)} tokens and the model's context {self.base.context}; "
                 "at least one token must be left for the answer."
             )
-        if request.adapter is not None and request.adapter not in self.base.adapters:
-            raise KeyError(f"no adapter {request.adapter!r}; there are {self.base.adapters}")
         context = request.prompt[-CONTEXT_TOKENS:] if request.continues and not self.base.is_seq2seq else ()
         running = Running(request, deliver, TextStream(self._decode, request.stop, context))
         with self._changed:
             if self._closed:
                 raise EngineFailed("The engine is closed.")
+            there = [name for name in self.base.adapters if name not in self._leaving]
+            if request.adapter is not None and request.adapter not in there:
+                raise KeyError(f"no adapter {request.adapter!r}; there are {there}")
             if bounded and self._free_slots() + self.max_queued_requests <= len(self._waiting):
                 raise Overloaded(f"{len(self._waiting)} requests wait already.")
             self._waiting.append(running)
@@ -151,13 +162,16 @@ class TransformersEngine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting or self._running)
+                self._changed.wait_for(
+                    lambda: self._closed or self._waiting or self._running or self._arriving or self._leaving
+                )
                 if self._closed:
                     leaving = [*self._running, *self._waiting]
                     self._running, self._waiting = [], deque()
                     break
             try:
                 self._drop_cancelled()
+                self._change_adapters()
                 self._admit()
                 if self._running:
                     self._advance(self._running, self._batch.step())
@@ -165,6 +179,21 @@ class TransformersEngine:
                 self._fail(f"{type(error).__name__}: {error}")
         for running in leaving:
             running.tell("", "cancelled")
+
+    def _change_adapters(self) -> None:
+        """Take in the adapters that were read, and forget those that are to go and have no request left."""
+        with self._changed:
+            if not (self._arriving or self._leaving):
+                return
+            try:
+                while self._arriving:
+                    self.base.attach(*self._arriving.popitem())
+                used = {running.request.adapter for running in (*self._waiting, *self._running)}
+                for name in self._leaving - used:
+                    self.base.detach(name)
+                    self._leaving.remove(name)
+            finally:
+                self._changed.notify_all()
 
     def _admit(self) -> None:
         """Move waiting requests into free slots, as many as one prefill may hold."""
@@ -234,38 +263,3 @@ class TransformersEngine:
         self._batch = self._empty_batch()
         for running in failed:
             running.tell("", "error", error)
-
-
-class _Collector:
-    """Gathers the chunks of one request of a batch."""
-
-    def __init__(
-        self,
-        index: int,
-        results: list[Generation | None],
-        errors: list[str],
-        left: threading.Semaphore,
-        on_done: Callable[[int, Generation], None] | None,
-    ) -> None:
-        self._index, self._results, self._errors, self._left = index, results, errors, left
-        self._on_done = on_done
-        self._pieces: list[str] = []
-        self._tokens = 0
-
-    def __call__(self, chunk: Chunk) -> None:
-        self._pieces.append(chunk.text)
-        self._tokens += chunk.tokens
-        if chunk.finish_reason is None:
-            return
-        try:
-            if chunk.finish_reason == "error":
-                self._errors.append(chunk.error)
-                return
-            done = Generation("".join(self._pieces), self._tokens, chunk.finish_reason)
-            self._results[self._index] = done
-            if self._on_done:
-                self._on_done(self._index, done)
-        except Exception as error:
-            self._errors.append(f"the listener failed: {error!r}")
-        finally:
-            self._left.release()

@@ -47,9 +47,7 @@ def switch_traffic(
 
     newest = select(DeploymentRow).where(DeploymentRow.recipe_name == recipe_name).order_by(DeploymentRow.id.desc())
     before = session.scalars(newest.limit(1)).one()
-    content = {
-        name: value for name, value in before.content.items() if name not in ("traffic", "experiment", "rollback")
-    }
+    content = {name: value for name, value in before.content.items() if name != "rollback"}
     content |= {"traffic": dict(traffic), "experiment": note}
     if action == ROLLBACK:
         content["rollback"] = {"restores": origin(before), "replaces": before.id, "because": note["because"]}

@@ -334,6 +334,7 @@ ROUTES = [
     ("POST", "/v1/chat/completions", "chat", CHAT),
     ("POST", "/v1/completions", "chat", {"prompt": "Hello", "model": "base", "max_tokens": 2}),
     ("POST", "/v1/feedback", "feedback", {"request_id": "none", "kind": "thumb_up"}),
+    ("POST", "/v1/events", "events", {"events": [{"event_id": "a", "name": "resolved", "user": "jane"}]}),
     ("GET", "/v1/models", "models", None),
     ("GET", "/metrics", "metrics", None),
 ]

@@ -16,6 +16,8 @@ page = st.navigation(
         st.Page("views/launch.py", title="Launch", url_path="launch"),
         st.Page("views/runs.py", title="Runs", url_path="runs"),
         st.Page("views/sweeps.py", title="Sweeps", url_path="sweeps"),
+        st.Page("views/experiments.py", title="Experiments", url_path="experiments"),
+        st.Page("views/production.py", title="Production", url_path="production"),
         st.Page("views/jobs.py", title="Jobs", url_path="jobs"),
         st.Page("views/try_it.py", title="Try it", url_path="try"),
     ],

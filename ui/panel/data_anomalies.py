@@ -19,7 +19,7 @@ SAID = "anomalies-said"
 def anomalies(data: Opened) -> None:
     """The view."""
     kind, all_of_them = frame.in_address("suspect"), frame.in_address("decided") == "too"
-    offset = max(data_rows.parameter("offset"), 0)
+    offset = max(frame.number_in_address("offset"), 0)
     found = data_backend.queue(data, kind, offset, LIMIT, decided_too=all_of_them)
     if found.value and not found.value.rows and found.value.total:
         # What was decided left the last page empty.

@@ -13,7 +13,7 @@ LIMIT = 25
 
 def aside(data: Opened) -> None:
     """The view."""
-    offset = max(data_rows.parameter("offset"), 0)
+    offset = max(frame.number_in_address("offset"), 0)
     found = data_backend.aside(data, offset, LIMIT)
     frame.notice(found)
     if found.value is None:

@@ -17,7 +17,7 @@ NAMES = ("source", "label", "language", "suspect", "private", "side")
 
 def browse(data: Opened) -> None:
     """The view."""
-    offset, picked = data_rows.parameter("offset"), frame.in_address("row")
+    offset, picked = frame.number_in_address("offset"), frame.in_address("row")
     found = data_backend.offered(data)
     frame.notice(found)
     if found.value is not None:
@@ -120,7 +120,7 @@ def _line(row: Row) -> dict[str, object]:
 
 
 def _row(data: Opened) -> None:
-    found = data_backend.row(data, data_rows.parameter("row") - 1)
+    found = data_backend.row(data, frame.number_in_address("row") - 1)
     frame.notice(found)
     row = found.value
     if row is None:

@@ -26,7 +26,7 @@ def clusters(data: Opened) -> None:
         for kind, label in REPEATS.items():
             shown = f"**{label}**" if kind == repeats else label
             data_rows.go_here(shown, f"to-{kind}", repeats=kind if kind != "near" else None, offset=None)
-    offset = max(data_rows.parameter("offset"), 0)
+    offset = max(frame.number_in_address("offset"), 0)
     found = data_backend.clusters(data, cast(Repeats, repeats), offset, LIMIT)
     frame.notice(found)
     if found.value is None:
@@ -42,7 +42,7 @@ def clusters(data: Opened) -> None:
 
 def _one(data: Opened) -> None:
     data_rows.go_here("All clusters", "to-clusters", cluster=None)
-    found = data_backend.cluster(data, data_rows.parameter("cluster") - 1)
+    found = data_backend.cluster(data, frame.number_in_address("cluster") - 1)
     frame.notice(found)
     if found.value is None:
         if not found.problem:

@@ -116,7 +116,7 @@ def _left_out(figures: dict[str, Any]) -> None:
 
 
 def _leaks(data: Opened) -> None:
-    offset = max(data_rows.parameter("offset"), 0)
+    offset = max(frame.number_in_address("offset"), 0)
     found = data_backend.leaks(data, offset)
     frame.notice(found)
     if found.value is None:

@@ -13,14 +13,6 @@ TEXT = 20_000
 """Characters of one turn on the page."""
 
 
-def parameter(name: str, fallback: int = 0) -> int:
-    """A whole number of the address; -1 where it is none."""
-    text = frame.in_address(name)
-    if text is None:
-        return fallback
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
-
-
 def name(row: int) -> str:
     """A row's number as people and addresses have it: from 1."""
     return str(row + 1)

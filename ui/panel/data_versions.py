@@ -66,9 +66,9 @@ def _notes(version: "Version", of_the_report: str) -> str:
 
 
 def _compared(split: Report, numbers: list[int]) -> None:
-    after = data_rows.parameter("after", numbers[0])
+    after = frame.number_in_address("after", numbers[0])
     earlier = [one for one in numbers if one < after]
-    before = data_rows.parameter("before", earlier[0] if earlier else after)
+    before = frame.number_in_address("before", earlier[0] if earlier else after)
     frame.heading("From one version to another")
     with st.container(horizontal=True, key="compared"):
         for name, chosen in (("before", before), ("after", after)):

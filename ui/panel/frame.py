@@ -16,6 +16,8 @@ PAGES = {
     "Launch": "views/launch.py",
     "Runs": "views/runs.py",
     "Sweeps": "views/sweeps.py",
+    "Experiments": "views/experiments.py",
+    "Production": "views/production.py",
     "Jobs": "views/jobs.py",
     "Try it": "views/try_it.py",
 }
@@ -24,6 +26,14 @@ PAGES = {
 def in_address(name: str) -> str | None:
     """The parameter `name` of the address, or None."""
     return st.query_params.get(name) or None
+
+
+def number_in_address(name: str, fallback: int = 0) -> int:
+    """A whole number of the address; -1 where it is none."""
+    text = in_address(name)
+    if text is None:
+        return fallback
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
 
 
 def address(**parameters: str | None) -> dict[str, str]:

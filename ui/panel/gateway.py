@@ -112,14 +112,20 @@ def address() -> str:
     return os.environ.get("SLUICE_GATEWAY") or "http://127.0.0.1:8000"
 
 
-def service() -> Known[str]:
-    """Name of the recipe that the service hosts, once it can answer."""
+def health() -> Known[dict[str, Any]]:
+    """What the service says of itself: the recipe that it hosts, and how much there is to do."""
 
-    def read() -> str:
+    def read() -> dict[str, Any]:
         with Client(address(), timeout_s=5) as client:
-            return str(client.health()["recipe"])
+            return client.health()
 
     return backend.known.read(("service", address()), f"The service at {address()}", START, read)
+
+
+def service() -> Known[str]:
+    """Name of the recipe that the service hosts, once it can answer."""
+    found = health()
+    return Known(str(found.value["recipe"]) if found.value else None, found.read_at, found.problem)
 
 
 def _write(answer: Answer, side: Side, messages: list[dict[str, str]], user: str) -> None:

@@ -78,6 +78,8 @@ def production(recipe_name: str) -> None:
     ]
     head = Markup("<tr><th>model</th><th></th><th>by</th><th>since</th></tr>")
     st.html(html('<div class="scroll"><table class="grid">{head}{rows}</table></div>', head=head, rows=joined(rows)))
+    parameters = frame.address(recipe=recipe_name)
+    st.page_link(frame.PAGES["Production"], label="Traffic, evidence and rollback", query_params=parameters)
 
 
 def jobs(recipe_name: str) -> None:

@@ -59,7 +59,8 @@ def _walk(key: str, section: dict[str, Any], definitions: dict[str, Any], *, opt
     for name, described in section["properties"].items():
         place = f"{key}.{name}" if key else name
         found = _section_in(described)
-        if found is None:
+        if found is None or optional:
+            # A section in one that may be left out is written whole: an override of a part of it would bring it back.
             fields.append(_field(place, described, required=name in section.get("required", ())))
             continue
         reference, suffix, may_be_left_out = found
@@ -100,7 +101,7 @@ def _field(key: str, described: dict[str, Any], *, required: bool) -> Field:
 
 def _kind(variants: list[dict[str, Any]], optional: bool) -> tuple[Kind, tuple[Any, ...]]:
     named = [_named(variant) for variant in variants]
-    if all(named) and (len(variants) > 1 or variants[0].get("type") != "boolean"):
+    if all(named) and (optional or len(variants) > 1 or variants[0].get("type") != "boolean"):
         return "choice", (*((None,) if optional else ()), *(value for values in named for value in values))
     if len(variants) == 1:
         (only,) = variants

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.engines.lora import Rows, replace_peft_layers
+from pipelines.engines.adapters import low_ranks
+from pipelines.engines.lora import Rows, attach
 from pipelines.engines.protocol import GenerationRequest
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
@@ -91,8 +92,9 @@ def test_a_layer_gives_each_row_what_peft_gives_it(bias, rows):
             else:
                 with model.disable_adapter():
                     expected.append(model(inputs[number]))
-    together, served = Rows(), model.base_model.model
-    replace_peft_layers(served, together)
+    together, served = Rows(), nn.Sequential(bare[0].base_layer)
+    for name in ("dora", "plain"):
+        attach(served, together, name, low_ranks(model.base_model.model, name))
     together.assign(rows, torch.device("cpu"))
     with torch.no_grad():
         assert torch.allclose(served(inputs), torch.stack(expected), atol=1e-5)

@@ -21,6 +21,8 @@ PAGES = {
     "runs": "/runs?recipe={recipe}&run={run}",
     "compare": "/runs?recipe={recipe}&run={run}&with={others}",
     "sweeps": "/sweeps?recipe={recipe}&sweep={sweep}",
+    "experiments": "/experiments?recipe={recipe}&experiment={experiment}",
+    "production": "/production?recipe={recipe}",
     "jobs": "/jobs?recipe={recipe}",
     "try": "/try?recipe={recipe}",
 }
@@ -43,6 +45,7 @@ def main():
     parser.add_argument("--recipe", default="docstrings")
     parser.add_argument("--run", default="")
     parser.add_argument("--sweep", default="")
+    parser.add_argument("--experiment", default="")
     parser.add_argument("--with", dest="others", default="", help="ids of runs to compare it with, a comma between")
     parser.add_argument("--try-query", default="", help="more of the try-it page's address, as in chat=ID")
     parser.add_argument("--pages", nargs="*", choices=[*PAGES, *DATA_PAGES])

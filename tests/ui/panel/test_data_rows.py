@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ui.panel import data_anomalies, data_backend, data_rows
+from ui.panel import data_anomalies, data_backend, data_rows, frame
 from ui.panel.data_backend import Reviewed
 from ui.panel.last_known import Known
 
@@ -29,7 +29,7 @@ def test_when_the_last_page_is_decided_the_one_before_it_is_shown(links, monkeyp
         return Known(Reviewed(rows, 10, {}, []), None, None)
 
     monkeypatch.setattr(data_backend, "queue", queue)
-    monkeypatch.setattr(data_rows, "parameter", lambda name: 10)
+    monkeypatch.setattr(frame, "number_in_address", lambda name: 10)
     monkeypatch.setattr(data_anomalies, "_suspect", lambda data, row, review: shown.append(row.id))
     data = SimpleNamespace(audit=SimpleNamespace(figures={}))
     data_anomalies.anomalies(data)

@@ -69,6 +69,18 @@ def test_a_section_that_may_be_left_out_comes_and_goes_whole(before, path, recip
     assert overrides(changes(PARTS, swept, as_it_is(swept) | {"sweep": False})) == ["sweep=null"]
 
 
+def test_sections_within_one_that_may_be_left_out_are_written_whole(before, path, recipe_file):
+    defaults = {field.key: field.default for part in PARTS if part.key == "experiment" for field in part.fields}
+    assert changes(PARTS, before, as_it_is(before) | {"experiment": False}) == {}
+    primary = {"metric": "event.resolved"}
+    entered = as_it_is(before) | {"experiment": True} | defaults | {"experiment.primary": primary}
+    found = changes(PARTS, before, entered | {"experiment.planned_units": 2000})
+    assert found == {"experiment": {"primary": primary, "planned_units": 2000}}
+    assert load_recipe(path, overrides(found)).experiment.primary.metric == "event.resolved"
+    tried = load_recipe(recipe_file("tried.yaml", **found)).model_dump(mode="json")
+    assert changes(PARTS, tried, as_it_is(tried)) == {}
+
+
 @settings(deadline=None)
 @given(value=VALUES)
 def test_an_override_is_read_back_as_the_very_value(value):

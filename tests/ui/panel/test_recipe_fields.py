@@ -25,7 +25,7 @@ def test_sections_come_in_the_recipes_order_each_before_those_in_it(parts):
     keys = [part.key for part in parts]
     assert keys[:3] == ["", "dataset", "dataset.provenance"]
     assert keys.index("train") + 1 == keys.index("train.deepspeed")
-    assert [part.key for part in parts if part.optional] == ["audit.semantic", "sweep"]
+    assert [part.key for part in parts if part.optional] == ["audit.semantic", "sweep", "experiment"]
     assert {part.section for part in parts if part.key.startswith("train")} == {"train"}
 
 
@@ -43,6 +43,8 @@ def test_sections_come_in_the_recipes_order_each_before_those_in_it(parts):
         ("train.per_device_train_batch_size", "yaml", ()),
         ("train.target_modules", "yaml", ()),
         ("sweep.space", "yaml", ()),
+        ("experiment.primary", "yaml", ()),
+        ("experiment.effect", "yaml", ()),
     ],
 )
 def test_a_field_is_what_its_values_are(fields, key, kind, choices):

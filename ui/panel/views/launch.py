@@ -12,8 +12,7 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import STAGES, load_stage
 from pipelines.submissions import command_words
-from ui.panel import frame, jobs_backend, recipe_sources, report_view, sweeps_backend
-from ui.panel.last_known import Known, problem_of
+from ui.panel import frame, jobs_backend, recipe_choice, report_view, sweeps_backend
 from ui.panel.markup import duration, html, joined, number, visible
 from ui.panel.recipe_changes import as_yaml, changes, overrides
 from ui.panel.recipe_form import Form, parts
@@ -24,13 +23,13 @@ STAGE_WORDS = {"run": "Go from audit to promote, gate by gate; what was done alr
 def launch() -> None:
     """The page."""
     with st.container(horizontal=True, key="launch-from", vertical_alignment="bottom"):
-        stage, path = _stage(), _start()
+        stage, path = _stage(), recipe_choice.chosen()
     if path is None:
         return
     try:
         before = load_recipe(path).model_dump(mode="json")
     except UserError as error:
-        _refused(error)
+        recipe_choice.refused(error)
         return
     form = Form(before, f"launch-{short(fingerprint(str(path), before))}")
     left, right = st.columns([1.65, 1], gap="large")
@@ -50,50 +49,6 @@ def _stage() -> str:
         help="Each stage starts only on the passing reports of those before it; `run` makes what is missing.",
         width=420,
     )
-
-
-def _start() -> Path | None:
-    """The file that the address names, chosen here."""
-    recipe_name = frame.in_address("recipe")
-    recorded = {recipe_sources.RECORDED: f"{recipe_name}, as last reported"} if recipe_name else {}
-    shipped = {name: f"shipped: {name}" for name in recipe_sources.shipped()}
-    options = recorded | shipped | {recipe_sources.FILE: "a file"}
-    source = frame.in_address("from") or next(iter(options))
-    # The key holds the value: when the address changes, the widget follows it.
-    key = f"launch-from:{recipe_name}:{source}"
-    st.selectbox(
-        "Start from",
-        list(options | {source: options.get(source, source)}),
-        list(options | {source: ""}).index(source),
-        format_func=lambda name: visible(options.get(name, name)),
-        key=key,
-        on_change=lambda: _remember(recipe_name, st.session_state[key]),
-        width=320,
-    )
-    named = frame.in_address("path") or ""
-    if source == recipe_sources.FILE:
-        named = st.text_input(
-            "Recipe file", named, placeholder="/home/jane/recipe.yaml", key=f"launch-path:{named}", width=420
-        )
-        if named != (frame.in_address("path") or ""):
-            _remember(recipe_name, source, named)
-            st.rerun()
-        if not named:
-            frame.say(html("Name a recipe file of this machine; <code>sluice init</code> writes one."))
-            return None
-    try:
-        return recipe_sources.path_of(source, recipe_name, named)
-    except UserError as error:
-        _refused(error)
-        return None
-
-
-def _remember(recipe_name: str | None, source: str, path: str | None = None) -> None:
-    st.query_params.from_dict(frame.address(recipe=recipe_name, path=path) | {"from": source})
-
-
-def _refused(error: UserError) -> None:
-    frame.notice(Known(None, None, problem_of(error, "The recipe", "Start from another one.")))
 
 
 def _command(stage: str, path: Path, changed: dict[str, Any], problems: list[str]) -> None:

@@ -1,0 +1,160 @@
+"""Where each arm is answered: the models in memory, and how they come and go while others answer."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.models.candidate import Candidate, check_adapter
+
+if TYPE_CHECKING:
+    from pipelines.engines.transformers import TransformersEngine
+    from serve.hosting import Prompt
+
+HELLO = [{"role": "user", "content": "Hello"}]
+"""What a model must have answered before an arm is its."""
+
+UNLOADING_S = 60
+"""How long changes wait for memory to be given back; it is then given back later."""
+
+Weights = tuple[str, str | None, str]
+
+
+@dataclass(eq=False)
+class Place:
+    """A model in memory, and how to ask it."""
+
+    weights: Weights
+    """Its folders where they were recorded, and its fingerprint: what tells it from other models."""
+    base_folder: str
+    """On this machine; models over the same base share an engine."""
+    engine: "TransformersEngine"
+    adapter: str | None
+    """What the engine calls the adapter; never used twice, so that two versions may be there at once."""
+    answers: int = 0
+    """That run."""
+
+    def tokens(self, prompt: "Prompt") -> tuple[int, ...]:
+        """A prompt as the model reads it. Raises UserError for a conversation that its template cannot put."""
+        from pipelines.data.chat import continuation_tokens, prompt_tokens
+
+        tokenizer = self.engine.base.tokenizer
+        if isinstance(prompt, str):
+            return tuple(continuation_tokens(tokenizer, prompt))
+        return tuple(prompt_tokens(tokenizer, prompt))
+
+
+class Places:
+    """The models in memory, and which of them each arm has.
+
+    `host`, `drop` and `tidy` load and unload, and block: one after another, by the one thread of `worker`. All else is
+    quick and may come from any thread.
+    """
+
+    def __init__(self, dtype: str, max_batch_size: int, max_queued_requests: int) -> None:
+        self.worker = ThreadPoolExecutor(1, "hosting")
+        self._options = (dtype, max_batch_size, max_queued_requests)
+        self._lock = threading.Lock()
+        self._arms: dict[str, Place] = {}
+        self._loaded: list[Place] = []
+        self._numbers = itertools.count(1)
+        self._past_tokens = 0
+
+    def host(self, arm: str, candidate: Candidate) -> None:
+        """Give `arm` the candidate, once this has generated a token. Whatever is raised, nothing has changed."""
+        weights = (candidate.base_folder, candidate.adapter_folder, candidate.fingerprint)
+        found = next((place for place in self._loaded if place.weights == weights), None)
+        place = found or self._load(candidate, weights)
+        with self._lock:
+            if found is None:
+                self._loaded.append(place)
+            self._arms[arm] = place
+        self.tidy()
+
+    def drop(self, arm: str) -> None:
+        """Take what it has from `arm`, if it has anything."""
+        with self._lock:
+            self._arms.pop(arm, None)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Unload what no arm has and no answer needs: the adapter, and the engine when it was the last over a base."""
+        with self._lock:
+            needed = set(self._arms.values())
+            unused = [place for place in self._loaded if place not in needed and not place.answers]
+            self._loaded = [place for place in self._loaded if place not in unused]
+            engines = {place.engine for place in self._loaded}
+            ended = {place.engine for place in unused} - engines
+            self._past_tokens += sum(engine.generated_tokens for engine in ended)
+        for engine in ended:
+            engine.close()
+        for place in unused:
+            if place.engine in engines and place.adapter is not None:
+                place.engine.remove_adapter(place.adapter, UNLOADING_S)
+
+    @contextmanager
+    def answering(self, arm: str) -> Iterator[Place]:
+        """The place of `arm` as it is now; it stays loaded inside. Raises KeyError when the arm has none."""
+        with self._lock:
+            if arm not in self._arms:
+                raise KeyError(f"nothing is hosted for {arm!r}; there are {list(self._arms)}")
+            place = self._arms[arm]
+            place.answers += 1
+        try:
+            yield place
+        finally:
+            with self._lock:
+                place.answers -= 1
+                unused = not place.answers and place not in self._arms.values()
+            if unused:
+                self.worker.submit(self.tidy)
+
+    @property
+    def arms(self) -> dict[str, Place]:
+        """The place of each arm."""
+        with self._lock:
+            return dict(self._arms)
+
+    @property
+    def engines(self) -> set["TransformersEngine"]:
+        """All that are loaded, also for answers of former arms."""
+        with self._lock:
+            return {place.engine for place in self._loaded}
+
+    @property
+    def generated_tokens(self) -> int:
+        """By all engines, also those that are gone."""
+        with self._lock:
+            return self._past_tokens + sum(engine.generated_tokens for engine in {one.engine for one in self._loaded})
+
+    def _load(self, candidate: Candidate, weights: Weights) -> Place:
+        """The candidate in memory, after its first token."""
+        from pipelines.engines.protocol import GenerationRequest
+        from pipelines.engines.transformers import TransformersEngine
+        from pipelines.workspace import Workspace
+
+        # This may be another machine than the one that recorded the folders.
+        one = candidate.here(Workspace())
+        if one.adapter_folder is not None and one.base_fingerprint:
+            check_adapter(Path(one.adapter_folder), one.base_fingerprint)
+        shared = next((place.engine for place in self._loaded if place.base_folder == one.base_folder), None)
+        place = Place(
+            weights, one.base_folder, shared or TransformersEngine(one.base_folder, None, *self._options), None
+        )
+        try:
+            if one.adapter_folder is not None:
+                name = f"{one.name}-{next(self._numbers)}"
+                place.engine.add_adapter(name, one.adapter_folder)
+                place.adapter = name
+            place.engine.generate([GenerationRequest(place.tokens(HELLO), place.adapter, max_new_tokens=1)])
+        except BaseException:
+            if shared is None:
+                place.engine.close()
+            elif place.adapter is not None:
+                place.engine.remove_adapter(place.adapter, UNLOADING_S)
+            raise
+        return place
