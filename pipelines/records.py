@@ -124,6 +124,8 @@ class InteractionRow(Table):
     """A request and its answer."""
 
     __tablename__ = "interactions"
+    # Both columns: an experiment's figures are summed up unit by unit.
+    __table_args__ = (Index("interactions_by_experiment", "experiment_id", "unit"),)
     request_id: Mapped[str] = mapped_column(primary_key=True)
     recipe_name: Mapped[str] = mapped_column(index=True)
     unit: Mapped[str] = mapped_column(index=True)
@@ -139,7 +141,7 @@ class InteractionRow(Table):
     first_token_ms: Mapped[float | None]
     total_ms: Mapped[float]
     status: Mapped[int]
-    experiment_id: Mapped[int | None] = mapped_column(index=True)
+    experiment_id: Mapped[int | None]
     """The experiment that chose the arm; None where a client named it, or none ran."""
     declined: Mapped[bool | None]
     """Whether the answer refuses; None where that was not looked at."""

@@ -6,6 +6,7 @@ from cluster.errors import UserError
 from pipelines.recipe_experiment import Experiment, Measure
 from serve.experimentation import power
 from serve.experimentation.arms import MIN_UNITS
+from serve.experimentation.rare import units_for
 from serve.experimentation.verdict import Design, Metric
 
 
@@ -26,12 +27,14 @@ class Size:
 def metric_of(measure: Measure) -> Metric:
     """The figure that is decided on."""
     kind = "binary" if measure.per_unit == "any" else "mean"
-    return Metric(measure.metric, kind, measure.good_upwards, measure.margin)  # type: ignore[arg-type]
+    # Of requests and feedback a mean is a share of the unit's requests.
+    bounded = kind == "binary" or (measure.per_unit == "mean" and measure.source != "event")
+    return Metric(measure.metric, kind, measure.good_upwards, measure.margin, bounded)  # type: ignore[arg-type]
 
 
 def design_of(experiment: Experiment, planned: int) -> Design:
     """What decides. Raises UserError when it cannot."""
-    return Design(
+    design = Design(
         primary=metric_of(experiment.primary),
         guardrails=tuple(metric_of(measure) for measure in experiment.guardrails),
         weights={str(arm): weight for arm, weight in experiment.weights.items()},
@@ -40,6 +43,17 @@ def design_of(experiment: Experiment, planned: int) -> Design:
         planned=planned,
         alpha=experiment.alpha,
     )
+    for metric in design.guardrails:
+        if not metric.bounded or metric.higher_is_better or not metric.margin:
+            continue
+        least = units_for(metric.margin, min(experiment.treated_share, 1 - experiment.treated_share), design.plan.alpha)
+        if least > planned:
+            raise UserError(
+                f"{metric.name} cannot be shown to be within its margin of {metric.margin:g} by {planned:,} units: "
+                f"even if it never happens, that takes {least:,}.",
+                "Plan for more units, or bear a wider margin.",
+            )
+    return design
 
 
 def size_of(experiment: Experiment) -> Size:
@@ -55,6 +69,10 @@ def size_of(experiment: Experiment) -> Size:
         assert effect.sd is not None, "the section asks for it"
         wanted = power.of_means(effect.difference, effect.sd, share)
     units = max(power.sequential_units(wanted, effect.power, alpha), _fewest(experiment))
+    # What never happens must be known to be within its margin by then.
+    for metric in (metric_of(measure) for measure in experiment.guardrails):
+        if metric.bounded and metric.margin and not metric.higher_is_better:
+            units = max(units, units_for(metric.margin, min(share, 1 - share), alpha))
     return Size(
         planned=units,
         power=power.sequential_power(wanted, units, alpha),

@@ -285,4 +285,4 @@ def _note(session: "Session", experiment_id: int, action: str, by: str, content:
 def shares(traffic: Mapping[str, float]) -> str:
     """`tuned 100 %`, for people."""
     total = sum(traffic.values())
-    return ", ".join(f"{arm} {weight / total:.0%}" for arm, weight in traffic.items() if weight)
+    return ", ".join(f"{arm} {100 * weight / total:.0f} %" for arm, weight in traffic.items() if weight)

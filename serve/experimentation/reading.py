@@ -35,9 +35,15 @@ def summary(row: ExperimentRow) -> dict[str, Any]:
 
 
 def standing(workspace: Workspace, recipe_name: str, number: int | None = None) -> dict[str, Any]:
-    """{"experiment": its summary, "look": what there is to see now}. Raises UserError where there was none."""
+    """{"experiment": its summary, "look": what there is to see now, or was at its end}.
+
+    Raises UserError where there was none.
+    """
     row = lifecycle.latest(workspace, recipe_name, number)
-    return {"experiment": summary(row), "look": evidence_of(look(workspace, row))}
+    # What it ended on stands, whatever came late.
+    ends = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action == "end"]
+    decided = ends[-1]["evidence"] if ends else None
+    return {"experiment": summary(row), "look": decided or evidence_of(look(workspace, row))}
 
 
 def looks(workspace: Workspace, experiment_id: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from cluster.errors import UserError
 from serve.experimentation.arms import MIN_OUTCOMES, MIN_UNITS, Arm, Kind, difference, is_enough, units, z_score
+from serve.experimentation.rare import difference_bounds
 from serve.experimentation.sample_ratio import SampleRatio, check_sample_ratio
 from serve.experimentation.sequential import Plan, bound, interval, p_value
 
@@ -28,6 +29,8 @@ class Metric:
     margin: float = 0.0
     """How much worse the treated arm may be, in the metric's own units (a share of 1 for a binary one). With 0 a
     guardrail is safe only once it is shown to be better."""
+    bounded: bool = False
+    """Whether every unit's figure lies between 0 and 1: then bounds are known however rare it is."""
 
     def __post_init__(self) -> None:
         if not self.margin >= 0:
@@ -147,7 +150,11 @@ def decide(
 
 
 def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, Arm]]) -> Reading:
-    """One metric so far; without enough units its intervals are infinite and nothing can be decided on them."""
+    """One metric so far.
+
+    Without enough units its interval is infinite; how far it may reach as a guardrail is known even then if it is
+    bounded.
+    """
     nothing = Arm(0, 0.0, 0.0)
     found = statistics.get(metric.name, {})
     control, treated = found.get(design.control, nothing), found.get(design.treated, nothing)
@@ -155,7 +162,11 @@ def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, A
     counts = int(control.n), int(treated.n)
     if not is_enough(control, treated, metric.kind):
         infinite = float("inf")
-        return Reading(metric, away, -infinite, infinite, 1.0, -infinite, infinite, *counts, enough=False)
+        below, above = -infinite, infinite
+        if metric.bounded:
+            below, above = difference_bounds(control, treated, design.plan.alpha)
+        worst, best = (below, above) if metric.higher_is_better else (-above, -below)
+        return Reading(metric, away, -infinite, infinite, 1.0, worst, best, *counts, enough=False)
     low, high = interval(design.plan, control, treated, metric.kind)
     p = p_value(design.plan, z_score(control, treated, metric.kind), units(control, treated))
     below, above = (float(bound(design.plan, control, treated, metric.kind, side)) for side in (-1, 1))

@@ -67,12 +67,12 @@ def upgrade() -> None:
     op.add_column("interactions", sa.Column("experiment_id", sa.Integer(), nullable=True))
     op.add_column("interactions", sa.Column("declined", sa.Boolean(), nullable=True))
     op.add_column("interactions", sa.Column("shadow_of", sa.String(255), nullable=True))
-    op.create_index("ix_interactions_experiment_id", "interactions", ["experiment_id"])
+    op.create_index("interactions_by_experiment", "interactions", ["experiment_id", "unit"])
 
 
 def downgrade() -> None:
     """Drop them."""
-    op.drop_index("ix_interactions_experiment_id", "interactions")
+    op.drop_index("interactions_by_experiment", "interactions")
     for column in ("experiment_id", "declined", "shadow_of"):
         op.drop_column("interactions", column)
     for table in ("events", "experiment_exposures", "experiment_events", "experiments"):
