@@ -11,7 +11,6 @@ def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, be
 
     Raises UserError when there is nothing earlier, `to` is unknown, or its model's files are gone or changed.
     """
-    from pipelines.tracking import registry
     from pipelines.tracking.lineage import model_problem
 
     if not by.strip() or not because.strip():
@@ -35,8 +34,7 @@ def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, be
         content=target.content | {"rollback": note},
         by=by,
     )
-    # The log is the switch; the alias follows it.
-    registry.set_champion(workspace.settings, row.model_name, deployments.champion_of(row))
+    deployments.follow_alias(workspace, recipe_name)
     return row
 
 

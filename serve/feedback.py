@@ -49,10 +49,10 @@ class FeedbackStore:
         found = {one: self._recent[one] for one in wanted if one in self._recent}
         if older := wanted - found.keys():
             query = select(InteractionRow.request_id, InteractionRow.unit).where(
-                InteractionRow.recipe_name == self._recipe_name, InteractionRow.request_id.in_(older)
+                InteractionRow.recipe_name == self._recipe_name, InteractionRow.request_id.in_(sorted(older))
             )
             with self._workspace.session() as session:
-                found.update(session.execute(query).tuples())
+                found |= {request_id: unit for request_id, unit in session.execute(query)}
         return found
 
     def add(self, feedback: FeedbackRequest) -> int | None:

@@ -81,6 +81,26 @@ def champion_of(row: DeploymentRow) -> str | None:
     return None if traffic is not None and not traffic.get("tuned") else row.model_version
 
 
+def follow_alias(workspace: Workspace, recipe_name: str) -> None:
+    """Let the registry's alias `champion` name what the log says: the log is the switch, the alias comes after it.
+
+    Raises UserError, with what is in force all the same, when the registry refuses.
+    """
+    from cluster.errors import UserError
+    from pipelines.tracking import registry
+
+    row = current(workspace, recipe_name)
+    if row is None:
+        return
+    wanted = champion_of(row)
+    try:
+        if registry.champion(workspace.settings, row.model_name) != wanted:
+            registry.set_champion(workspace.settings, row.model_name, wanted)
+    except UserError as error:
+        told = f"Deployment {row.id} of {recipe_name} is in force, but the alias in the registry could not follow"
+        raise UserError(f"{told}: {error.message}", error.remedy) from error
+
+
 def current(workspace: Workspace, recipe_name: str) -> DeploymentRow | None:
     """What is in production for a recipe, or None."""
     return next(iter(history(workspace, recipe_name, limit=1)), None)

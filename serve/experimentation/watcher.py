@@ -62,18 +62,6 @@ def watch_once(workspace: Workspace, recipe_name: str) -> Seen | None:
     return Seen(row, evidence, did)
 
 
-def follow_alias(workspace: Workspace, recipe_name: str) -> None:
-    """Let the registry's alias `champion` name what the deployment log says."""
-    from pipelines.tracking import deployments, registry
-
-    row = deployments.current(workspace, recipe_name)
-    if row is None:
-        return
-    wanted = deployments.champion_of(row)
-    if registry.champion(workspace.settings, row.model_name) != wanted:
-        registry.set_champion(workspace.settings, row.model_name, wanted)
-
-
 class Watcher:
     """Looks on until it is closed; the class of the actor."""
 
@@ -118,5 +106,5 @@ class Watcher:
             logger.warning("%s: %s", self._recipe_name, seen.did)
         row = deployments.current(self._workspace, self._recipe_name)
         if row is not None and row.id != self._followed:
-            follow_alias(self._workspace, self._recipe_name)
+            deployments.follow_alias(self._workspace, self._recipe_name)
             self._followed = row.id

@@ -157,8 +157,8 @@ def cover(
 @app.command()
 def promote(recipe: Recipe, because: Because = "", by: By = "") -> None:
     """Send everyone to the tried arm. Closed (exit code 3) while it is not better, unless --because says why."""
+    from pipelines.tracking.deployments import follow_alias
     from serve.experimentation import lifecycle
-    from serve.experimentation.watcher import follow_alias
 
     workspace, name = Workspace(), _load(recipe).name
     row = lifecycle.promote(workspace, name, by or _decider(), because)
@@ -169,8 +169,8 @@ def promote(recipe: Recipe, because: Because = "", by: By = "") -> None:
 @app.command()
 def stop(recipe: Recipe, because: Because = "", by: By = "") -> None:
     """End the experiment without a verdict; the control serves everyone."""
+    from pipelines.tracking.deployments import follow_alias
     from serve.experimentation import lifecycle
-    from serve.experimentation.watcher import follow_alias
 
     workspace, name = Workspace(), _load(recipe).name
     row = lifecycle.stop(workspace, name, by or _decider(), because)
@@ -187,7 +187,8 @@ def watch(
     """Watch in this process, as the actor beside `sluice serve` does: verdicts, ramp, rollback; until Ctrl-C."""
     import time
 
-    from serve.experimentation.watcher import follow_alias, watch_once
+    from pipelines.tracking.deployments import follow_alias
+    from serve.experimentation.watcher import watch_once
 
     workspace, name = Workspace(), _load(recipe).name
     told = ""

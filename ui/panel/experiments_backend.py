@@ -173,7 +173,7 @@ def _do(view: ExperimentView, action: Action, by: str, because: str, coverage: f
 
 def _follow_alias(recipe_name: str) -> Problem | None:
     """Let the registry's alias follow the log; what keeps it from that undoes nothing."""
-    from serve.experimentation.watcher import follow_alias
+    from pipelines.tracking.deployments import follow_alias
 
     try:
         follow_alias(backend.workspace(), recipe_name)

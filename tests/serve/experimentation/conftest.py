@@ -16,10 +16,10 @@ DESIGN = {
 
 @pytest.fixture
 def deployed(workspace, tmp_path):
-    """`deployed(version)`: a model really registered under the next version, and in the deployment log."""
+    """`deployed(number)`: version `number` in the deployment log; `registered`: and really in the registry."""
     from pipelines.tracking import deployments, registry
 
-    def deploy(number=1):
+    def deploy(number=1, registered=False):
         content = {
             "train": {
                 "model": str(tmp_path / f"model-{number}"),
@@ -33,8 +33,10 @@ def deployed(workspace, tmp_path):
             "recipe": {},
             "waivers": [],
         }
-        version = registry.register(workspace.settings, "small", content)
-        registry.set_champion(workspace.settings, "small", version)
+        version = str(number)
+        if registered:
+            version = registry.register(workspace.settings, "small", content)
+            registry.set_champion(workspace.settings, "small", version)
         return deployments.append(
             workspace,
             recipe_name="small",
@@ -70,7 +72,7 @@ def users(workspace):
             for arm, (count, rate) in arms.items():
                 resolved = draw.permutation(count) < round(count * rate)
                 for number in range(count):
-                    unit = f"{arm}-{event}-{number}"
+                    unit = f"{row.id}-{arm}-{event}-{number}"
                     session.add(ExperimentExposureRow(experiment_id=row.id, unit=unit, arm=arm, created_at=at))
                     session.add(asked(row, unit, arm, 500 if arm in failed and number % 4 == 0 else 200))
                     if resolved[number]:

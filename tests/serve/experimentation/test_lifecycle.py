@@ -174,7 +174,7 @@ def test_a_rollback_after_a_harmful_experiment_goes_back_and_never_to_what_harme
     monkeypatch.setattr(lineage, "model_problem", lambda *_: "")
     started()
     lifecycle.stop(workspace, "small", "ada", "not this one")
-    deployed(2)
+    deployed(2, registered=True)
     row = started()
     lifecycle.end(workspace, row, "harm", by="watcher", because="failures", champion="base")
     back = rollback(workspace, "small", None, "ada", "the base is not enough")

@@ -1,0 +1,106 @@
+"""What the database sums up: per unit, from its first exposure to the end, and in time that grows with the units."""
+
+from datetime import timedelta
+
+import pytest
+
+from pipelines.recipe_experiment import Measure
+from pipelines.records import ExperimentExposureRow, FeedbackRow
+from serve.experimentation import lifecycle, sums
+from tests.serve.experimentation.conftest import asked, happened
+
+
+@pytest.fixture
+def summed(workspace):
+    """`summed(row, metric="event.x", ...)`: arm -> (units, total, squares)."""
+
+    def read(row, **measure):
+        with workspace.session() as session:
+            found = sums.figures(session, row, Measure(**measure))
+        return {arm: (one.n, one.total, one.squares) for arm, one in found.items()}
+
+    return read
+
+
+@pytest.fixture
+def added(workspace):
+    def add(*rows):
+        with workspace.session() as session:
+            session.add_all(rows)
+
+    return add
+
+
+def met(row, unit, arm, seconds=1):
+    at = row.created_at + timedelta(seconds=seconds)
+    return ExperimentExposureRow(experiment_id=row.id, unit=unit, arm=arm, created_at=at)
+
+
+def test_values_are_summed_per_unit_before_they_are_summed_up(started, added, summed):
+    row = started()
+    at = row.created_at + timedelta(minutes=1)
+    added(met(row, "a", "base"), met(row, "b", "base"), met(row, "c", "tuned"))
+    added(*(happened(row, "a", "minutes", value, at + timedelta(seconds=value)) for value in (2.0, 4.0)))
+    added(happened(row, "c", "minutes", 10.0, at))
+    assert summed(row, metric="event.minutes") == {"base": (2, 1.0, 1.0), "tuned": (1, 1.0, 1.0)}
+    assert summed(row, metric="event.minutes", per_unit="sum") == {"base": (2, 6.0, 36.0), "tuned": (1, 10.0, 100.0)}
+    assert summed(row, metric="event.minutes", per_unit="mean") == {"base": (2, 3.0, 9.0), "tuned": (1, 10.0, 100.0)}
+    assert summed(row, metric="event.other") == {"base": (2, 0.0, 0.0), "tuned": (1, 0.0, 0.0)}
+
+
+def test_what_was_before_the_first_exposure_does_not_count_and_is_told(started, added, summed, workspace):
+    row = started()
+    added(met(row, "a", "base", seconds=60))
+    added(
+        happened(row, "a", "resolved", 1.0, row.created_at + timedelta(seconds=59)),
+        happened(row, "nobody", "resolved", 1.0, row.created_at + timedelta(seconds=90)),
+        happened(row, "a", "resolved", 1.0, row.created_at - timedelta(days=9)),
+    )
+    assert summed(row, metric="event.resolved") == {"base": (1, 0.0, 0.0)}
+    with workspace.session() as session:
+        # Of an event from before the start nobody would expect that it counts.
+        assert sums.set_aside(session, row, Measure(metric="event.resolved")) == 2
+
+
+def test_what_comes_after_the_end_does_not_count(started, added, summed, workspace):
+    row = started()
+    added(met(row, "a", "base", seconds=0))
+    lifecycle.stop(workspace, "small", "ada", "enough")
+    row = lifecycle.latest(workspace, "small")
+    # A gateway may not have read yet that it is over.
+    added(met(row, "late", "tuned", seconds=3600))
+    added(happened(row, "a", "resolved", 1.0, row.ended_at - timedelta(milliseconds=1)))
+    added(happened(row, "a", "again", 1.0, row.ended_at + timedelta(seconds=1)))
+    assert summed(row, metric="event.resolved") == {"base": (1, 1.0, 1.0)}
+    assert summed(row, metric="event.again") == {"base": (1, 0.0, 0.0)}
+
+
+def test_requests_and_feedback_are_those_that_the_experiment_assigned(started, added, summed):
+    row = started()
+    added(met(row, "a", "base"), met(row, "b", "tuned"))
+    added(
+        asked(row, "a", "base", 500, number=1),
+        asked(row, "a", "base", number=2, total_ms=5001.0, finish_reason="length"),
+        asked(row, "a", "tuned", 500, number=3, experiment_id=None),
+        asked(row, "b", "tuned", 500, number=4, shadow_of="request-a-1"),
+        asked(row, "b", "tuned", number=5, declined=True),
+    )
+    added(*(FeedbackRow(request_id="request-b-5", kind="thumb_down") for _ in range(2)))
+    zero = {"base": (1, 0.0, 0.0), "tuned": (1, 0.0, 0.0)}
+    assert summed(row, metric="requests.failed", per_unit="mean") == zero | {"base": (1, 0.5, 0.25)}
+    assert summed(row, metric="requests.slow", over_ms=5000, per_unit="mean") == zero | {"base": (1, 0.5, 0.25)}
+    assert summed(row, metric="requests.cut") == zero | {"base": (1, 1.0, 1.0)}
+    assert summed(row, metric="requests.declined") == zero | {"tuned": (1, 1.0, 1.0)}
+    # Two thumbs for one answer are one answer.
+    assert summed(row, metric="feedback.thumb_down", per_unit="sum") == zero | {"tuned": (1, 1.0, 1.0)}
+
+
+def test_sums_are_looked_up_by_experiment_and_unit(started, workspace):
+    from sqlalchemy import text
+
+    started()
+    plan = "EXPLAIN QUERY PLAN SELECT * FROM interactions WHERE experiment_id = 1 AND unit = 'a'"
+    with workspace.session() as session:
+        told = str(session.execute(text(plan)).all())
+    # By the experiment alone, every unit would read all of it.
+    assert "interactions_by_experiment (experiment_id=? AND unit=?)" in told
