@@ -1,1 +1,1 @@
-"""The statistics of online experiments: plain values in and out."""
+"""Online experiments: their statistics (plain values in and out), and how one starts, is watched and ends."""

@@ -187,18 +187,23 @@ def watch(
     """Watch in this process, as the actor beside `sluice serve` does: verdicts, ramp, rollback; until Ctrl-C."""
     import time
 
+    from cluster.errors import UserError
     from pipelines.tracking.deployments import follow_alias
     from serve.experimentation.watcher import watch_once
 
     workspace, name = Workspace(), _load(recipe).name
-    told = ""
+    told: list[str] = []
     while True:
         seen = watch_once(workspace, name)
-        follow_alias(workspace, name)
-        line = f"{name} has no experiment that runs." if seen is None else seen.did or seen.evidence["sentence"]
-        if line != told:
+        lines = [f"{name} has no experiment that runs." if seen is None else seen.did or seen.evidence["sentence"]]
+        try:
+            follow_alias(workspace, name)
+        except UserError as error:
+            # The log is the switch: what it says holds, and the alias is tried again.
+            lines.append(error.message)
+        for line in (line for line in lines if line not in told):
             print(visible(line), flush=True)
-        told = line
+        told = lines
         if once:
             return
         time.sleep(every_s)
