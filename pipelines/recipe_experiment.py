@@ -10,10 +10,13 @@ from pipelines.section import NonNegativeFloat, PositiveFloat, Section, nearest
 ArmName = Literal["base", "tuned"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+PLACES = 10_000
+"""What assignment tells apart: shares that are no whole number of them would not be kept."""
 FEEDBACK = ("thumb_up", "thumb_down", "flag", "correction")
 REQUESTS = ("failed", "slow", "declined", "cut")
-"""failed: no whole answer came; slow: it took longer than `over_ms`; declined: the answer refuses; cut: the answer
-reached its limit of tokens."""
+"""failed: the service could not answer, or broke off; slow: it took longer than `over_ms`; declined: the answer
+refuses; cut: it reached its limit of tokens. What was refused (429, a prompt that is too long) is no request of these,
+and who leaves before the end has had none that failed."""
 
 
 class Measure(Section):
@@ -107,9 +110,10 @@ class Experiment(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Probability of finding a difference that is not there."""
     max_days: PositiveFloat = 60.0
-    """Days after which it ends, whatever is in."""
+    """Days after which it ends, whatever is in; the control serves everyone unless somebody promotes."""
     on_better: Literal["wait", "promote"] = "wait"
-    """What follows a treated arm that is better: a person's `sluice experiment promote`, or all traffic at once."""
+    """What follows a treated arm that is better: a person's `sluice experiment promote`, or all traffic at once. It
+    goes on until then, and what later units show may take the verdict back."""
 
     @property
     def treated(self) -> ArmName:
@@ -129,6 +133,13 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _can_decide(self) -> "Experiment":
         problems = [f"weights: {arm} needs a weight above 0" for arm in ("base", "tuned") if not self.weights.get(arm)]
+        for coverage in self.coverages:
+            for arm, weight in self.weights.items():
+                places = PLACES * coverage * weight / (sum(self.weights.values()) or 1)
+                if weight and abs(places - round(places)) > 0.01 * places:
+                    problems.append(
+                        f"coverage {coverage:g} of arm {arm} is {places:.3g} of {PLACES:,} places, not a whole number"
+                    )
         names = [measure.metric for measure in (self.primary, *self.guardrails)]
         problems += [f"{name} is named twice" for name in sorted({name for name in names if names.count(name) > 1})]
         if (self.planned_units is None) == (self.effect is None):

@@ -169,6 +169,8 @@ class ExperimentRow(Table):
     __table_args__ = (UniqueConstraint("live"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     recipe_name: Mapped[str] = mapped_column(index=True)
+    deployment_id: Mapped[int]
+    """The deployment that it tries: once there is a newer one, it is over."""
     model_version: Mapped[str]
     """The registered version that `tuned` is."""
     design: Mapped[dict[str, Any]]
@@ -200,7 +202,7 @@ class ExperimentEventRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     experiment_id: Mapped[int] = mapped_column(index=True)
     action: Mapped[str]
-    """start, pause, resume, cover, look or end."""
+    """start, pause, resume, cover, look, end, or a promote after the end."""
     content: Mapped[dict[str, Any]]
     by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -39,12 +39,19 @@ def rollback(workspace: Workspace, recipe_name: str, to: int | None, by: str, be
 
 
 def _previous(rows: list[DeploymentRow]) -> DeploymentRow:
-    """The promotion before the one in production; a second rollback goes further back, never forth again."""
-    present = rows[0]
+    """What was before the one in production; a second rollback goes further back, never forth again.
+
+    That is a promotion, or the base where an experiment had put it back: its version's promotions before that never
+    come back by themselves.
+    """
+    present, put_back = rows[0], set()
     for row in rows:
-        earlier = row.action == deployments.PROMOTE and row.id < deployments.origin(present)
-        if earlier and _state(row) != _state(present):
+        to_base = deployments.champion_of(row) is None
+        fit = to_base or (row.action == deployments.PROMOTE and row.model_version not in put_back)
+        if fit and row.id < deployments.origin(present) and _state(row) != _state(present):
             return row
+        if to_base:
+            put_back.add(row.model_version)
     raise UserError(
         f"{present.recipe_name}: there is nothing before version {present.model_version} to go back to.",
         "Name a deployment with --to ID, or promote another model.",

@@ -79,6 +79,8 @@ class ServerHandle:
     url: str
     recipe_name: str
     model_version: str
+    watcher: dict[str, str]
+    """How its watcher is found."""
 
     def wait(self) -> None:
         """Return when the service has ended; raise StageFailed when it can no longer answer."""
@@ -96,7 +98,7 @@ class ServerHandle:
         """End the service, if it still runs; Ray goes on."""
         from ray import serve as ray_serve
 
-        _end_watcher(self.recipe_name)
+        _end_watcher(self.watcher)
         if not _serving():
             return
         ray_serve.delete(self.recipe_name)
@@ -130,7 +132,12 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
         ray_serve.delete(recipe.name)
         raise StageFailed(f"{recipe.name} could not be served: {message}", "Its replica's log says more.") from error
     _start_watcher(recipe.name, workspace.settings)
-    return ServerHandle(f"http://{_reachable(host)}:{port}", recipe.name, deployment.model_version)
+    return ServerHandle(
+        f"http://{_reachable(host)}:{port}",
+        recipe.name,
+        deployment.model_version,
+        watcher_of(recipe.name, workspace.settings),
+    )
 
 
 def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
@@ -212,9 +219,12 @@ def replica_options(cluster: Cluster) -> dict[str, Any]:
     return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
 
 
-def watcher_of(recipe_name: str) -> dict[str, str]:
-    """How the actor that watches a recipe's experiments is found in its Ray."""
-    return {"name": f"watcher-{recipe_name}", "namespace": "sluice"}
+def watcher_of(recipe_name: str, settings: Settings) -> dict[str, str]:
+    """How the actor that watches a recipe's experiments is found in its Ray: another one for each workspace."""
+    from pipelines.fingerprint import fingerprint
+
+    of = fingerprint(settings.database_url, settings.tracking_uri, settings.storage)[:12]
+    return {"name": f"watcher-{recipe_name}-{of}", "namespace": "sluice"}
 
 
 def _start_watcher(recipe_name: str, settings: Settings) -> None:
@@ -224,18 +234,18 @@ def _start_watcher(recipe_name: str, settings: Settings) -> None:
     from serve.experimentation.watcher import Watcher
 
     actor: Any = ray.remote(Watcher).options(
-        **watcher_of(recipe_name), lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
+        **watcher_of(recipe_name, settings), lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
     )
     actor.remote(settings, recipe_name)
 
 
-def _end_watcher(recipe_name: str) -> None:
+def _end_watcher(watcher: dict[str, str]) -> None:
     """End the watcher unless an experiment runs: that one is watched until Ray ends."""
     import ray
     from ray.exceptions import RayError
 
     try:
-        actor: Any = ray.get_actor(**watcher_of(recipe_name))
+        actor: Any = ray.get_actor(**watcher)
         idle: Any = ray.get(actor.is_idle.remote(), timeout=5)
         if idle:
             ray.kill(actor)

@@ -4,6 +4,7 @@ GrowthBook's version 2: FNV-1a of 32 bits, twice, to four decimal digits; arms o
 weights. Once a unit has been exposed its stored arm counts, and not this function: see `serve.exposures`.
 """
 
+import math
 from collections.abc import Mapping
 
 from cluster.errors import UserError
@@ -26,15 +27,8 @@ def place(seed: str, unit: str) -> float:
 
 def choose_arm(seed: str, unit: str, weights: Mapping[str, float]) -> str:
     """The arm whose range holds the unit's place. Ranges follow the order of the arms' names."""
-    total = sum(weights.values())
-    assert total > 0, "no arm has a weight"
-    where, edge = place(seed, unit), 0.0
-    arms = [arm for arm in sorted(weights) if weights[arm] > 0]
-    for arm in arms:
-        edge += weights[arm] / total
-        if where < edge:
-            return arm
-    return arms[-1]
+    where, ranges = place(seed, unit), arm_ranges(weights)
+    return next((arm for arm, (_, end) in ranges.items() if where < end), next(reversed(ranges)))
 
 
 def choose_covered_arm(seed: str, unit: str, weights: Mapping[str, float], coverage: float) -> str | None:
@@ -44,6 +38,11 @@ def choose_covered_arm(seed: str, unit: str, weights: Mapping[str, float], cover
     where = place(seed, unit)
     ranges = arm_ranges(weights, coverage)
     return next((arm for arm, (start, end) in ranges.items() if start <= where < end), None)
+
+
+def _on_place(edge: float) -> float:
+    """The first place that is not below `edge`: what a rounding error puts just above a place counts as on it."""
+    return math.ceil(edge * BUCKETS - 1e-6) / BUCKETS
 
 
 def arm_ranges(weights: Mapping[str, float], coverage: float = 1.0) -> dict[str, tuple[float, float]]:
@@ -61,6 +60,6 @@ def arm_ranges(weights: Mapping[str, float], coverage: float = 1.0) -> dict[str,
     for arm in sorted(weights):
         share = weights[arm] / total
         if share > 0:
-            ranges[arm] = (start, start + coverage * share)
+            ranges[arm] = (_on_place(start), _on_place(start + coverage * share))
             start += share
     return ranges

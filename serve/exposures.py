@@ -49,9 +49,11 @@ class Exposures:
 
     def arm_of(self, unit: str, traffic: Traffic) -> Met:
         """What the unit meets: what it has met, else the assigned arm, which is stored before it is used."""
-        if self._is_held_out(unit):
-            return Met(HELD_OUT)
         running = traffic.experiment
+        if self._is_held_out(unit):
+            # A holdout that grew while an experiment runs moves nobody who is in it.
+            met = running and self._met_already(unit, running)
+            return met or Met(HELD_OUT)
         if running is not None:
             return self._in_experiment(unit, running)
         if traffic.weights is not None:
@@ -68,12 +70,17 @@ class Exposures:
     def _in_experiment(self, unit: str, running: Running) -> Met:
         arm = choose_covered_arm(running.seed, unit, running.weights, running.coverage)
         if arm is None:
-            return Met(running.control)
+            # Another gateway's reading may be a moment ahead of this one's; what this one knows counts.
+            met = self._known.get((running.id, unit))
+            return Met(met, running.id) if met else Met(running.control)
         if running.paused:
             # Nobody new comes in; who is in stays.
-            met = self._known.get((running.id, unit)) or self._stored(unit, running.id)
-            return Met(met, running.id) if met else Met(running.control)
+            return self._met_already(unit, running) or Met(running.control)
         return Met(self._sticky(unit, running.id, arm), running.id)
+
+    def _met_already(self, unit: str, running: Running) -> Met | None:
+        arm = self._known.get((running.id, unit)) or self._stored(unit, running.id)
+        return Met(arm, running.id) if arm else None
 
     def _is_held_out(self, unit: str) -> bool:
         # A seed of its own: who is held out must not all be of one arm.

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
@@ -21,7 +21,7 @@ from serve.key_check import KeyCheck, read_keys
 from serve.metrics import Metrics
 from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest, Usage
 from serve.shadow import Shadow
-from serve.traffic import TrafficWatch, read_traffic
+from serve.traffic import Traffic, TrafficWatch, read_traffic
 
 logger = logging.getLogger("sluice.serve")
 
@@ -260,6 +260,8 @@ class ChatService:
         traffic = self.traffic.latest
         if traffic is None:
             traffic = await asyncio.to_thread(self.traffic.current)
+        if traffic.model_version not in (None, self.hosted.model_version or traffic.model_version):
+            traffic = _of_another_model(traffic)
         if known:
             return await asyncio.to_thread(self._exposures.arm_of, unit, traffic)
         return Met(self._exposures.assigned(unit, traffic))
@@ -298,6 +300,15 @@ class ChatService:
         )
         if turn.status == 200 and not turn.named:
             self._shadow.follow(turn)
+
+
+def _of_another_model(traffic: Traffic) -> Traffic:
+    """What counts of a reading that is about another version than the one that is hosted.
+
+    No experiment may take this one's answers for that one's. That the base serves everyone holds for any.
+    """
+    weights = traffic.weights if traffic.weights is not None and not traffic.weights.get("tuned") else None
+    return replace(traffic, weights=weights, experiment=None)
 
 
 def _milliseconds(since: float) -> float:

@@ -48,11 +48,12 @@ def read_traffic(workspace: Workspace, recipe_name: str) -> Traffic:
     from pipelines.tracking import deployments
     from serve.experimentation import lifecycle
 
-    deployment, row = deployments.current(workspace, recipe_name), lifecycle.live(workspace, recipe_name)
+    # In this order: what ends an experiment between the two is seen as its deployment, never as neither.
+    row, deployment = lifecycle.live(workspace, recipe_name), deployments.current(workspace, recipe_name)
     version = None if deployment is None else deployment.model_version
     running = None
     # One that tried what is no longer in production is over, whether or not the watcher has written so.
-    if row is not None and row.model_version == version:
+    if row is not None and deployment is not None and row.deployment_id == deployment.id:
         section = lifecycle.section_of(row)
         weights = {str(arm): weight for arm, weight in section.weights.items()}
         paused = row.state != lifecycle.RUNNING

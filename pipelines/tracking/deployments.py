@@ -43,10 +43,7 @@ def switch_traffic(
 
     `note` says on what evidence. A later promotion of another version ends it.
     """
-    from sqlalchemy import select
-
-    newest = select(DeploymentRow).where(DeploymentRow.recipe_name == recipe_name).order_by(DeploymentRow.id.desc())
-    before = session.scalars(newest.limit(1)).one()
+    before = newest(session, recipe_name)
     content = {name: value for name, value in before.content.items() if name != "rollback"}
     content |= {"traffic": dict(traffic), "experiment": note}
     if action == ROLLBACK:
@@ -61,6 +58,14 @@ def switch_traffic(
     )
     session.add(row)
     return row
+
+
+def newest(session: "Session", recipe_name: str) -> DeploymentRow:
+    """What is in production for a recipe that was deployed, in the caller's transaction."""
+    from sqlalchemy import select
+
+    rows = select(DeploymentRow).where(DeploymentRow.recipe_name == recipe_name).order_by(DeploymentRow.id.desc())
+    return session.scalars(rows.limit(1)).one()
 
 
 def origin(row: DeploymentRow) -> int:

@@ -38,6 +38,7 @@ def start(workspace: Workspace, recipe: Recipe, by: str) -> ExperimentRow:
         )
     row = ExperimentRow(
         recipe_name=recipe.name,
+        deployment_id=deployment.id,
         model_version=deployment.model_version,
         design=section.model_dump(mode="json"),
         planned=planned,
@@ -156,10 +157,14 @@ def end(
 ) -> DeploymentRow | None:
     """End an experiment and, where `champion` names an arm, send all traffic to it.
 
-    One transaction, which is the switch. The new row of the deployment log, or None when nothing was switched, as when
-    another one was first.
+    One transaction, which is the switch. The new row of the deployment log; None when nothing was switched: `champion`
+    is None, or there is a newer deployment than the one that was tried, whose models nobody has compared.
+
+    Raises UserError when it has ended already: another one was first.
     """
     from sqlalchemy import update
+
+    from pipelines.tracking import deployments
 
     ending = (
         update(ExperimentRow)
@@ -168,14 +173,19 @@ def end(
     )
     with workspace.session() as session:
         if not session.execute(ending).rowcount:  # type: ignore[attr-defined]
-            return None
+            raise UserError(f"Experiment {row.id} of {row.recipe_name} has ended meanwhile.", "Look at how it ended.")
+        if champion is not None and deployments.newest(session, row.recipe_name).id != row.deployment_id:
+            champion, because = None, f"{because} ({_superseded(row)})"
         note = {"outcome": outcome, "because": because, "champion": champion, "evidence": evidence}
         _note(session, row.id, "end", by, note)
         return None if champion is None else _switch(session, row, champion, note, by)
 
 
 def stop(workspace: Workspace, recipe_name: str, by: str, because: str) -> ExperimentRow:
-    """End without a verdict; the control serves everyone from then on. Raises UserError when none runs."""
+    """End without a verdict; the control serves everyone from then on.
+
+    Raises UserError when none runs, or it ends in this very moment.
+    """
     row = _must_run(workspace, recipe_name, by, because)
     end(workspace, row, "stopped", by=by, because=because, champion=section_of(row).control)
     return latest(workspace, recipe_name, row.id)
@@ -185,7 +195,7 @@ def promote(workspace: Workspace, recipe_name: str, by: str, because: str = "") 
     """All traffic to the tried arm of the newest experiment; the new row of the log.
 
     Raises GateClosed when its verdict is not `better`, unless `because` says why it shall be done all the same: that
-    is kept with the deployment. Raises UserError where its model is no longer the one in production.
+    is kept with the deployment. Raises UserError where there is a newer deployment than it tried or led to.
     """
     from pipelines.tracking import deployments
     from serve.experimentation.look import evidence_of, look
@@ -195,12 +205,13 @@ def promote(workspace: Workspace, recipe_name: str, by: str, because: str = "") 
     section = section_of(row)
     deployment = deployments.current(workspace, recipe_name)
     assert deployment is not None, "an experiment stands on a deployment"
-    if deployment.model_version != row.model_version:
+    led_to = (deployment.content.get("experiment") or {}).get("experiment") == row.id
+    if deployment.id != row.deployment_id and not led_to:
         raise UserError(
-            f"Experiment {row.id} tried version {row.model_version}, and version {deployment.model_version} is in "
-            "production.",
-            "Start an experiment of the models that are in production.",
+            f"Experiment {row.id}: {_superseded(row)}.", "Start an experiment of the models that are in production."
         )
+    if led_to and deployments.traffic_of(deployment) == {section.treated: 1.0}:
+        return deployment
     seen = look(workspace, row)
     verdict = seen.verdict
     if verdict.outcome != "better" and not because.strip():
@@ -215,8 +226,11 @@ def promote(workspace: Workspace, recipe_name: str, by: str, because: str = "") 
         switched = end(
             workspace, row, outcome, by=by, because=because, evidence=evidence_of(seen), champion=section.treated
         )
-        if switched is not None:
-            return switched
+        if switched is None:
+            raise UserError(
+                f"Nothing was promoted: {_superseded(row)}.", "Start an experiment of the newest deployment."
+            )
+        return switched
     # It had ended without a promotion: the evidence is what it showed.
     with workspace.session() as session:
         _note(session, row.id, "promote", by, note)
@@ -226,6 +240,10 @@ def promote(workspace: Workspace, recipe_name: str, by: str, because: str = "") 
 def section_of(row: ExperimentRow) -> Experiment:
     """The recipe's section as it was at the start."""
     return Experiment.model_validate(row.design)
+
+
+def _superseded(row: ExperimentRow) -> str:
+    return f"deployment {row.deployment_id}, which it tried, is no longer in production"
 
 
 def _switch(session: "Session", row: ExperimentRow, champion: str, note: dict[str, Any], by: str) -> DeploymentRow:

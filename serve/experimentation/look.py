@@ -49,7 +49,7 @@ class Step:
 
 
 def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -> Look:
-    """The experiment as it stands, from one state of the database."""
+    """The experiment as it stands."""
     from serve.experimentation import sums
     from serve.experimentation.lifecycle import section_of
 
@@ -71,10 +71,8 @@ def next_step(section: Experiment, row: ExperimentRow, seen: Look) -> Step:
         return Step("end", champion=section.control)
     if outcome == "better" and section.on_better == "promote":
         return Step("end", champion=section.treated)
-    if outcome == "better":
-        # A person promotes: until then the arms go on as they are.
-        return Step("go_on")
-    if outcome == "blocked":
+    if outcome in ("better", "blocked"):
+        # A person promotes, or finds what is wrong with the sample ratio; neither may take for ever.
         late = seen.at - row.created_at >= timedelta(days=section.max_days)
         return Step("end", champion=section.control) if late else Step("go_on")
     higher = [coverage for coverage in section.coverages if coverage > row.coverage]

@@ -60,4 +60,7 @@ def units_for(margin: float, share: float, alpha: float) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if share_bounds(middle, 0, alpha / 2)[1] < margin else (middle, high)
-    return math.ceil(high / share)
+    # Units fall into the arms by chance: all but one in a thousand experiments have `high` of them in this one.
+    spread = 3.1 * math.sqrt(1 - share)
+    root = (spread + math.sqrt(spread**2 + 4 * high)) / 2
+    return math.ceil(root**2 / share)

@@ -41,7 +41,7 @@ def standing(workspace: Workspace, recipe_name: str, number: int | None = None) 
     """
     row = lifecycle.latest(workspace, recipe_name, number)
     # What it ended on stands, whatever came late.
-    ends = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action == "end"]
+    ends = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action in ("end", "promote")]
     decided = ends[-1]["evidence"] if ends else None
     return {"experiment": summary(row), "look": decided or evidence_of(look(workspace, row))}
 

@@ -79,12 +79,14 @@ def _values(row: ExperimentRow, measure: Measure) -> "Select[str, float, datetim
         )
         return of_events if until is None else of_events.where(EventRow.happened_at <= until)
     asked = InteractionRow
-    value = _share(measure)
+    value = _share(measure, until)
     query = select(asked.unit, value.label("value"), asked.created_at.label("at"))
+    if until is not None:
+        query = query.where(asked.created_at <= until)
     return query.where(asked.experiment_id == row.id, asked.shadow_of.is_(None))
 
 
-def _share(measure: Measure) -> "ColumnElement[float]":
+def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]":
     """1 for a request that the metric counts, else 0."""
     from sqlalchemy import case, select
 
@@ -93,6 +95,8 @@ def _share(measure: Measure) -> "ColumnElement[float]":
         said = select(FeedbackRow.id).where(
             FeedbackRow.request_id == asked.request_id, FeedbackRow.kind == measure.name
         )
+        if until is not None:
+            said = said.where(FeedbackRow.created_at <= until)
         return case((said.exists(), 1.0), else_=0.0)
     counted = {
         "failed": asked.status >= 500,

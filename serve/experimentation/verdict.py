@@ -153,7 +153,8 @@ def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, A
     """One metric so far.
 
     Without enough units its interval is infinite; how far it may reach as a guardrail is known even then if it is
-    bounded.
+    bounded. Both bounds hold with probability 1 - alpha, and one follows the other: a guardrail's false alarm is at
+    most twice alpha, and by simulation far below.
     """
     nothing = Arm(0, 0.0, 0.0)
     found = statistics.get(metric.name, {})

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.errors import UserError
 from cluster.settings import Settings
 from pipelines.records import ExperimentRow
 from pipelines.workspace import Workspace
@@ -45,10 +46,10 @@ def watch_once(workspace: Workspace, recipe_name: str) -> Seen | None:
     kept = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action == "look"]
     lifecycle.looked(workspace, row, BY, evidence if is_news(seen, kept[-1] if kept else None) else None)
     deployment = deployments.current(workspace, recipe_name)
-    if deployment is None or deployment.model_version != row.model_version:
-        because = f"version {row.model_version}, which it tried, is no longer in production"
-        lifecycle.end(workspace, row, "superseded", by=BY, because=because, evidence=evidence)
-        return Seen(row, evidence, f"experiment {row.id} ended: {because}")
+    if deployment is None or deployment.id != row.deployment_id:
+        because = f"deployment {row.deployment_id}, which it tried, is no longer in production"
+        first = _end(workspace, row, "superseded", because, evidence, None)
+        return Seen(row, evidence, f"experiment {row.id} ended: {because}" if first else "")
     step = next_step(section, row, seen)
     did = ""
     if step.action == "cover":
@@ -57,9 +58,22 @@ def watch_once(workspace: Workspace, recipe_name: str) -> Seen | None:
             did = f"experiment {row.id} covers {step.coverage:.0%} of the units from now on"
     elif step.action == "end":
         sentence = seen.verdict.sentence
-        lifecycle.end(workspace, row, outcome, by=BY, because=sentence, evidence=evidence, champion=step.champion)
-        did = f"experiment {row.id} ended, {step.champion} serves everyone: {sentence}"
+        if _end(workspace, row, outcome, sentence, evidence, step.champion):
+            did = f"experiment {row.id} ended, {step.champion} serves everyone: {sentence}"
     return Seen(row, evidence, did)
+
+
+def _end(
+    workspace: Workspace, row: ExperimentRow, outcome: str, because: str, evidence: dict[str, Any], champion: str | None
+) -> bool:
+    """Whether it was we who ended it, and no other watcher or person a moment before."""
+    from serve.experimentation import lifecycle
+
+    try:
+        lifecycle.end(workspace, row, outcome, by=BY, because=because, evidence=evidence, champion=champion)
+    except UserError:
+        return False
+    return True
 
 
 class Watcher:
@@ -69,6 +83,8 @@ class Watcher:
         self._workspace, self._recipe_name, self._every_s = Workspace(settings), recipe_name, every_s
         self._closing = threading.Event()
         self._followed: int | None = None
+        """The deployment that the registry's alias has followed."""
+        self._alias: threading.Thread | None = None
         self.rounds = 0
         """Looks so far, with or without an experiment; for tests and for `ping`."""
         self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
@@ -105,6 +121,17 @@ class Watcher:
         if seen is not None and seen.did:
             logger.warning("%s: %s", self._recipe_name, seen.did)
         row = deployments.current(self._workspace, self._recipe_name)
-        if row is not None and row.id != self._followed:
+        if row is not None and row.id != self._followed and (self._alias is None or not self._alias.is_alive()):
+            # In a thread of its own: a registry that does not answer must not keep harm going.
+            self._alias = threading.Thread(target=self._follow, args=(row.id,), name="alias", daemon=True)
+            self._alias.start()
+
+    def _follow(self, deployment: int) -> None:
+        from pipelines.tracking import deployments
+
+        try:
             deployments.follow_alias(self._workspace, self._recipe_name)
-            self._followed = row.id
+        except Exception as error:
+            logger.warning("the alias of %s could not follow: %s", self._recipe_name, type(error).__name__)
+            return
+        self._followed = deployment

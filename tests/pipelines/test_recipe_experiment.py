@@ -41,6 +41,7 @@ def test_a_metric_that_is_none_is_refused(metric, told):
         ({"effect": {"baseline": 0.1, "difference": 0}}, "difference of zero"),
         ({"effect": {"baseline": 0.9, "difference": 0.2}}, "shares between 0 and 1"),
         ({"primary": PRIMARY | {"per_unit": "sum"}, "effect": {"baseline": 1, "difference": 1}}, "sd is needed"),
+        ({"planned_units": 500, "coverage": 0.001, "weights": {"base": 95, "tuned": 5}}, "not a whole number"),
         ({"planned_units": 500, "coverage": 0}, "greater than 0"),
         ({"planned_units": 50}, "greater than or equal to 100"),
         ({"planned_units": 500, "control": "other"}, "'base' or 'tuned'"),

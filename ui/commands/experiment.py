@@ -12,6 +12,7 @@ from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe as Loaded
+    from serve.experimentation.watcher import Seen
 
 app = typer.Typer(
     help="Candidates on live traffic: plan, start, watch, pause, promote and stop an experiment.", no_args_is_help=True
@@ -194,14 +195,16 @@ def watch(
     workspace, name = Workspace(), _load(recipe).name
     told: list[str] = []
     while True:
-        seen = watch_once(workspace, name)
-        lines = [f"{name} has no experiment that runs." if seen is None else seen.did or seen.evidence["sentence"]]
-        try:
-            follow_alias(workspace, name)
-        except UserError as error:
-            # The log is the switch: what it says holds, and the alias is tried again.
-            lines.append(error.message)
-        for line in (line for line in lines if line not in told):
+        lines = []
+        for step in (lambda: _watched(watch_once(workspace, name), name), lambda: follow_alias(workspace, name)):
+            try:
+                lines += [step() or ""]
+            except Exception as error:
+                # The database or the registry is away: who watches goes on. What the log says holds meanwhile.
+                if once and not isinstance(error, UserError):
+                    raise
+                lines.append(error.message if isinstance(error, UserError) else f"{type(error).__name__}; trying again")
+        for line in (line for line in lines if line and line not in told):
             print(visible(line), flush=True)
         told = lines
         if once:
@@ -222,6 +225,10 @@ def import_file(
     if as_json:
         return _print(asdict(done))
     print(f"{done.stored:,} events stored, {done.known:,} were there already.")
+
+
+def _watched(seen: "Seen | None", name: str) -> str:
+    return f"{name} has no experiment that runs." if seen is None else seen.did or str(seen.evidence["sentence"])
 
 
 def _tell(found: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ def upgrade() -> None:
         "experiments",
         sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("recipe_name", sa.String(255), nullable=False),
+        sa.Column("deployment_id", sa.Integer(), nullable=False),
         sa.Column("model_version", sa.String(255), nullable=False),
         sa.Column("design", sa.JSON(), nullable=False),
         sa.Column("planned", sa.Integer(), nullable=False),

@@ -64,7 +64,8 @@ def test_a_range_holds_its_start_and_not_its_end():
 @given(weights, st.floats(0, 1))
 def test_ranges_do_not_overlap_and_take_the_covered_share(given_weights, coverage):
     ranges = list(arm_ranges(given_weights, coverage).values())
-    assert sum(end - start for start, end in ranges) == pytest.approx(coverage)
+    # Ranges begin and end on places: each may be off by one.
+    assert sum(end - start for start, end in ranges) == pytest.approx(coverage, abs=len(ranges) / 10_000)
     for (_, end), (start, _) in pairwise(ranges):
         assert end <= start + 1e-12
 

@@ -102,14 +102,17 @@ def test_of_two_who_end_an_experiment_one_switches(started, workspace):
     row, switched = started(), []
 
     def end(champion):
-        switched.append(lifecycle.end(workspace, row, "stopped", by="ada", because="enough", champion=champion))
+        try:
+            switched.append(lifecycle.end(workspace, row, "stopped", by="ada", because="enough", champion=champion))
+        except UserError as error:
+            assert "has ended meanwhile" in error.message
 
     threads = [threading.Thread(target=end, args=(arm,)) for arm in ("base", "tuned", "base", "tuned")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(one is not None for one in switched) == 1
+    assert len(switched) == 1
     assert len(deployments.history(workspace, "small")) == 2
     assert actions(workspace, row).count("end") == 1
 
@@ -162,8 +165,33 @@ def test_an_experiment_that_ended_without_a_promotion_can_be_promoted_later(star
 def test_the_model_of_another_deployment_is_not_promoted(started, workspace, deployed):
     started()
     deployed(2)
-    with pytest.raises(UserError, match="tried version 1, and version 2 is in production"):
+    with pytest.raises(UserError, match="deployment 1, which it tried, is no longer in production"):
         lifecycle.promote(workspace, "small", "ada", "all the same")
+    # Nor does its end touch what was promoted meanwhile.
+    lifecycle.stop(workspace, "small", "ada", "not this one")
+    served = deployments.current(workspace, "small")
+    assert (served.model_version, deployments.traffic_of(served)) == ("2", None)
+
+
+def test_a_second_click_promotes_once_and_one_that_comes_too_late_not_at_all(started, workspace, users, monkeypatch):
+    from serve.experimentation import look
+
+    row = started()
+    users(row, base=(1000, 0.02), tuned=(1000, 0.07))
+    real = look.look
+
+    def harmed_meanwhile(*arguments):
+        seen = real(*arguments)
+        lifecycle.end(workspace, row, "harm", by="watcher", because="failures", champion="base")
+        return seen
+
+    monkeypatch.setattr(look, "look", harmed_meanwhile)
+    with pytest.raises(UserError, match="has ended meanwhile"):
+        lifecycle.promote(workspace, "small", "ada")
+    monkeypatch.undo()
+    assert deployments.traffic_of(deployments.current(workspace, "small")) == {"base": 1.0}
+    first = lifecycle.promote(workspace, "small", "ada", "it was a false alarm")
+    assert lifecycle.promote(workspace, "small", "ada", "it was a false alarm").id == first.id
 
 
 def test_a_rollback_after_a_harmful_experiment_goes_back_and_never_to_what_harmed(
@@ -172,10 +200,31 @@ def test_a_rollback_after_a_harmful_experiment_goes_back_and_never_to_what_harme
     from pipelines.tracking import lineage
 
     monkeypatch.setattr(lineage, "model_problem", lambda *_: "")
+    # No registry knows these models.
+    monkeypatch.setattr(deployments, "follow_alias", lambda *_: None)
     started()
     lifecycle.stop(workspace, "small", "ada", "not this one")
-    deployed(2, registered=True)
+    deployed(2)
     row = started()
     lifecycle.end(workspace, row, "harm", by="watcher", because="failures", champion="base")
-    back = rollback(workspace, "small", None, "ada", "the base is not enough")
-    assert back.model_version == "1"
+    back = rollback(workspace, "small", None, "ada", "before both")
+    # Version 1 had been put back to its base: that is what comes again, and nothing before it.
+    assert (back.model_version, deployments.traffic_of(back)) == ("1", {"base": 1.0})
+    with pytest.raises(UserError, match="nothing before version 1"):
+        rollback(workspace, "small", None, "ada", "and before that")
+
+
+def test_a_rollback_ends_what_runs(started, workspace, deployed, monkeypatch):
+    from pipelines.tracking import lineage
+    from serve.experimentation.watcher import watch_once
+    from serve.traffic import read_traffic
+
+    monkeypatch.setattr(lineage, "model_problem", lambda *_: "")
+    # No registry knows these models.
+    monkeypatch.setattr(deployments, "follow_alias", lambda *_: None)
+    deployed(2)
+    started()
+    assert read_traffic(workspace, "small").experiment
+    rollback(workspace, "small", 1, "ada", "a person saw it")
+    assert read_traffic(workspace, "small").experiment is None
+    assert "no longer in production" in watch_once(workspace, "small").did

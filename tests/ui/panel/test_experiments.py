@@ -89,7 +89,7 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     fill(page, "Your name", "jane")
     fill(page, "Because", "answers in the wrong language")
     page.get_by_role("button", name="Roll back to this").click()
-    page.get_by_text("is answered by version 1 (base 50%, tuned 50%) instead of version 2").wait_for()
+    page.get_by_text("is answered by version 1 (base 50 %, tuned 50 %) instead of version 2").wait_for()
     page.get_by_role("button", name=f"Put deployment {first.id} back").click()
     page.get_by_text("Deployment 4 is in production.").wait_for()
     assert registry.champion(workspace.settings, NAME) == "1"

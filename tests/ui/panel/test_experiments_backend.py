@@ -95,9 +95,9 @@ def test_a_switch_stands_though_the_registry_cannot_follow(workspace, row):
 def test_the_log_tells_traffic_and_evidence(workspace, row):
     lifecycle.promote(workspace, NAME, "jane", "the board decided")
     switched, second, first = production_backend.log(NAME).value
-    assert (switched.traffic, switched.decided, switched.experiment) == ("tuned 100%", True, row.id)
+    assert (switched.traffic, switched.decided, switched.experiment) == ("tuned 100 %", True, row.id)
     assert switched.because == "the board decided" and switched.version == second.version == "2"
-    assert (first.traffic, first.decided, first.because) == ("base 25%, tuned 75%", False, "")
+    assert (first.traffic, first.decided, first.because) == ("base 25 %, tuned 75 %", False, "")
     (one,) = production_backend.in_force().value
     assert one.deployment == switched and one.running is None
 
