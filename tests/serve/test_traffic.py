@@ -229,3 +229,46 @@ def test_a_shadow_is_answered_by_the_other_arm_and_seen_by_nobody(http, service_
         (seen.headers["x-request-id"], "tuned", 3)
     ]
     assert len(rows(InteractionRow)) == 3
+
+
+def test_an_experiment_of_a_model_that_is_not_hosted_yet_counts_nobody(http, service_of, workspace, live, rows):
+    live()
+    service = service_of(model_version="0")
+
+    async def arms():
+        async with http(service) as client:
+            body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            replies = [
+                await client.post("/v1/chat/completions", json=body | {"user": f"user-{number}"}) for number in range(8)
+            ]
+            return {reply.headers["x-sluice-arm"] for reply in replies}, (await client.get("/healthz")).json()
+
+    met, health = asyncio.run(arms())
+    assert met == {"base", "tuned"} and health["in_production"] == "1"
+    assert rows(ExperimentExposureRow) == [] and len(rows(ExposureRow)) == 8
+    lifecycle.stop(workspace, "small", "ada", "not this one")
+    service.traffic.close()
+    service.traffic = TrafficWatch(lambda: read_traffic(workspace, "small"))
+    # That the base serves everyone holds whichever version is hosted.
+    assert asyncio.run(arms())[0] == {"base"}
+
+
+def test_a_holdout_that_grew_moves_nobody_who_is_in(exposures):
+    before = {unit: exposures().arm_of(unit, running()) for unit in UNITS[:100]}
+    larger = exposures(holdout=0.5)
+    assert {unit: larger.arm_of(unit, running()) for unit in before} == before
+    new = [larger.arm_of(unit, running()) for unit in UNITS[100:]]
+    assert 90 < sum(met.experiment is None for met in new) < 210
+
+
+def test_an_end_between_two_queries_is_seen_as_what_it_led_to(workspace, live, monkeypatch):
+    row, real = live(), lifecycle.live
+
+    def ends_meanwhile(*arguments):
+        found = real(*arguments)
+        lifecycle.end(workspace, row, "harm", by="watcher", because="failures", champion="base")
+        return found
+
+    monkeypatch.setattr(lifecycle, "live", ends_meanwhile)
+    found = read_traffic(workspace, "small")
+    assert found.weights == {"base": 1.0} and found.experiment is None
