@@ -21,6 +21,7 @@ VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "report
     "data",
     "trials",
     "keys",
+    "experiment",
     "submit",
     "jobs",
     "stop",
