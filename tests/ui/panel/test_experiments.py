@@ -50,28 +50,29 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     assert page.get_by_role("cell", name="sluice watcher").count() == 8
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 1280
 
+    # The first of a text, here and below: while a page is drawn anew, what it said stands beside what it says.
     # Without a reason nothing is paused; with one it is, whatever the name holds.
     fill(page, "Your name", HOSTILE)
     page.get_by_role("button", name="Pause").click()
-    page.get_by_text("Nothing was changed: it needs the reason.").wait_for()
+    page.get_by_text("Nothing was changed: it needs the reason.").first.wait_for()
     fill(page, "Because", "the release of Friday")
     page.get_by_role("button", name="Pause").click()
-    page.get_by_text("It is paused: nobody new comes in.").wait_for()
+    page.get_by_text("It is paused: nobody new comes in.").first.wait_for()
     assert lifecycle.latest(workspace, NAME).state == "paused"
     page.get_by_role("cell", name=HOSTILE).wait_for()
     assert page.get_by_label("Because", exact=True).input_value() == ""
 
     # The gate is closed, unless somebody says why.
     page.get_by_role("button", name="Promote tuned").click()
-    page.get_by_text("the verdict is not that tuned is better").wait_for()
+    page.get_by_text("the verdict is not that tuned is better").first.wait_for()
     page.get_by_role("button", name="Send everyone to tuned").click()
-    page.get_by_text("The gate is closed. experiment.verdict").wait_for()
+    page.get_by_text("The gate is closed. experiment.verdict").first.wait_for()
     assert lifecycle.latest(workspace, NAME).state == "paused" and len(deployments.history(workspace, NAME)) == 2
     fill(page, "Because", "the board decided")
     page.get_by_role("button", name="Promote tuned").click()
     page.get_by_role("button", name="Send everyone to tuned").click()
-    page.get_by_text("tuned answers everyone from now on").wait_for()
-    page.get_by_text("ended: promoted").wait_for()
+    page.get_by_text("tuned answers everyone from now on").first.wait_for()
+    page.get_by_text("ended: promoted").first.wait_for()
     switched = deployments.current(workspace, NAME)
     assert switched.content["traffic"] == {"tuned": 1.0} and switched.by == HOSTILE
     assert switched.content["experiment"]["because"] == "the board decided"
@@ -82,20 +83,20 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
 
     page.get_by_role("link", name="In production").click()
     page.wait_for_url("**/production**")
-    page.get_by_text("experiment 1: the board decided").wait_for()
-    page.get_by_text("None answers.").wait_for()
+    page.get_by_text("experiment 1: the board decided").first.wait_for()
+    page.get_by_text("None answers.").first.wait_for()
     page.get_by_role("button", name=f"Deployment {first.id}", exact=True).click()
     page.get_by_role("button", name="Roll back to this").wait_for()
     fill(page, "Your name", "jane")
     fill(page, "Because", "answers in the wrong language")
     page.get_by_role("button", name="Roll back to this").click()
-    page.get_by_text("is answered by version 1 (base 50 %, tuned 50 %) instead of version 2").wait_for()
+    page.get_by_text("is answered by version 1 (base 50 %, tuned 50 %) instead of version 2").first.wait_for()
     page.get_by_role("button", name=f"Put deployment {first.id} back").click()
-    page.get_by_text("Deployment 4 is in production.").wait_for()
+    page.get_by_text("Deployment 4 is in production.").first.wait_for()
     assert registry.champion(workspace.settings, NAME) == "1"
     restored = until(lambda: deployments.history(workspace, NAME)[0], "the new row")
     assert restored.content["rollback"]["because"] == "answers in the wrong language" and restored.by == "jane"
-    page.get_by_text("restores deployment 1: answers in the wrong language").wait_for()
+    page.get_by_text("restores deployment 1: answers in the wrong language").first.wait_for()
     assert page.locator(".stException").count() == 0 and page.locator(".stMain b", has_text="x").count() == 0
 
 
@@ -104,28 +105,28 @@ def test_one_is_started_and_what_there_is_not_is_a_sentence(workspace, recipe_fi
     goto(page, f"{panel}/experiments?recipe={NAME}&experiment=%3Cb%3Enone%27--")
     assert "<b>none'--" in page.inner_text(".empty")
     goto(page, f"{panel}/experiments?recipe={NAME}&experiment=7")
-    page.get_by_text("No such experiment").wait_for()
+    page.get_by_text("No such experiment").first.wait_for()
     goto(page, f"{panel}/production?recipe={NAME}&deployment=999999999999999")
-    page.get_by_text("No such deployment").wait_for()
+    page.get_by_text("No such deployment").first.wait_for()
     goto(page, f"{panel}/experiments?recipe={NAME}")
     page.get_by_role("button", name="New experiment").click()
-    page.get_by_text("docstrings describes no experiment.").wait_for()
+    page.get_by_text("docstrings describes no experiment.").first.wait_for()
 
     effect = {"baseline": 0.3, "difference": 0.06}
     path = recipe_file(name=NAME, experiment=DESIGN | {"planned_units": None, "effect": effect})
     goto(page, f"{panel}/experiments?recipe={NAME}&view=new&from=file&path={path}")
-    page.get_by_text("power for +0.06").wait_for()
-    page.get_by_text("No traffic is known yet").wait_for()
+    page.get_by_text("power for +0.06").first.wait_for()
+    page.get_by_text("No traffic is known yet").first.wait_for()
     page.get_by_role("button", name="Start", exact=True).click()
-    page.get_by_text("Nothing was started: it needs a name.").wait_for()
+    page.get_by_text("Nothing was started: it needs a name.").first.wait_for()
     fill(page, "Your name", "jane")
     page.get_by_role("button", name="Start", exact=True).click()
-    page.get_by_text("nothing is promoted, so there is nothing to try.").wait_for()
+    page.get_by_text("nothing is promoted, so there is nothing to try.").first.wait_for()
     seed_experiments.deploy(workspace, "a")
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url("**experiment=1")
     page.get_by_text("too little is in").first.wait_for()
-    page.get_by_text("Nobody watches it").wait_for()
+    page.get_by_text("Nobody watches it").first.wait_for()
     (row,) = lifecycle.listed(workspace, NAME)
     assert (row.state, row.by, row.coverage) == ("running", "jane", 0.2)
     assert page.locator(".stException").count() == 0
