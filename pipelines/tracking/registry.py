@@ -4,7 +4,6 @@ Versions are registered by the address of their files: nothing is copied, and no
 """
 
 import json
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow import MlflowClient
-
-# As in `runs`, before mlflow is imported: a registry that is away answers for seconds, not for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 CHAMPION = "champion"
 """Alias of the version in production."""

@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,11 +19,6 @@ REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE
 """MLflow's words for what ails one run (somebody deleted it), and not the server."""
 BATCH = 1000
 """Points in one request: MLflow's limit."""
-
-# Before mlflow is imported: a server that is away answers for seconds, not for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,16 @@ def events_of(workspace: Workspace, experiment_id: int) -> list[ExperimentEventR
         return list(session.scalars(query.order_by(ExperimentEventRow.id)))
 
 
+def last_look(workspace: Workspace, experiment_id: int) -> dict[str, Any] | None:
+    """The last look that was kept, as it was kept, or None."""
+    from sqlalchemy import select
+
+    event = ExperimentEventRow
+    query = select(event.content).where(event.experiment_id == experiment_id, event.action == "look")
+    with workspace.session() as session:
+        return session.scalars(query.order_by(event.id.desc()).limit(1)).first()
+
+
 def pause(workspace: Workspace, recipe_name: str, by: str, because: str) -> ExperimentRow:
     """Let nobody new in; who has met an arm goes on meeting it. Raises UserError when none runs."""
     return _change(workspace, recipe_name, by, because, "pause", PAUSED)
@@ -181,14 +191,14 @@ def end(
         return None if champion is None else _switch(session, row, champion, note, by)
 
 
-def stop(workspace: Workspace, recipe_name: str, by: str, because: str) -> ExperimentRow:
-    """End without a verdict; the control serves everyone from then on.
+def stop(workspace: Workspace, recipe_name: str, by: str, because: str) -> DeploymentRow | None:
+    """End without a verdict; the new row of the log, by which the control serves everyone.
 
-    Raises UserError when none runs, or it ends in this very moment.
+    None: there is a newer deployment than it tried, which stays. Raises UserError when none runs, or it ends in this
+    very moment.
     """
     row = _must_run(workspace, recipe_name, by, because)
-    end(workspace, row, "stopped", by=by, because=because, champion=section_of(row).control)
-    return latest(workspace, recipe_name, row.id)
+    return end(workspace, row, "stopped", by=by, because=because, champion=section_of(row).control)
 
 
 def promote(workspace: Workspace, recipe_name: str, by: str, because: str = "") -> DeploymentRow:

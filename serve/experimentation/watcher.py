@@ -43,8 +43,8 @@ def watch_once(workspace: Workspace, recipe_name: str) -> Seen | None:
         return None
     seen, section = look(workspace, row), lifecycle.section_of(row)
     evidence, outcome = evidence_of(seen), seen.verdict.outcome
-    kept = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action == "look"]
-    lifecycle.looked(workspace, row, BY, evidence if is_news(seen, kept[-1] if kept else None) else None)
+    news = is_news(seen, lifecycle.last_look(workspace, row.id))
+    lifecycle.looked(workspace, row, BY, evidence if news else None)
     deployment = deployments.current(workspace, recipe_name)
     if deployment is None or deployment.id != row.deployment_id:
         because = f"deployment {row.deployment_id}, which it tried, is no longer in production"

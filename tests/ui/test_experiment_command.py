@@ -85,7 +85,7 @@ def test_an_experiment_from_start_to_promotion(run, recipe, workspace):
     assert "promoted" in out and "event.resolved" in out
 
 
-def test_what_is_not_there_is_said(run, recipe, recipe_file, tmp_path):
+def test_what_is_not_there_is_said(run, recipe, recipe_file, workspace):
     assert "has had no experiment" in run("list", recipe)[1]
     code, _, err = run("status", recipe)
     assert code == 2 and "`sluice experiment start RECIPE`" in err
@@ -95,6 +95,12 @@ def test_what_is_not_there_is_said(run, recipe, recipe_file, tmp_path):
     code, _, err = run("start", recipe_file("bare.yaml"))
     assert code == 2 and "section `experiment`" in err
     run("start", recipe)
+    deployments.append(
+        workspace, recipe_name="small", action="promote", model_name="m", model_version="2", content={}, by="bo"
+    )
+    # No registry knows that one either, and the switch that is told of is none.
+    code, _, err = run("stop", recipe, "--because", "over")
+    assert code == 2 and deployments.current(workspace, "small").model_version == "2"
     code, _, err = run("status", recipe, "--experiment", 7)
     assert code == 2 and "There are: 1." in err
 

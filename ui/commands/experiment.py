@@ -174,9 +174,10 @@ def stop(recipe: Recipe, because: Because = "", by: By = "") -> None:
     from serve.experimentation import lifecycle
 
     workspace, name = Workspace(), _load(recipe).name
-    row = lifecycle.stop(workspace, name, by or _decider(), because)
+    switched = lifecycle.stop(workspace, name, by or _decider(), because)
     follow_alias(workspace, name)
-    print(f"Experiment {row.id} is stopped; {lifecycle.section_of(row).control} serves everyone.")
+    stays = "the newer deployment stays in production"
+    print(f"{name}: its experiment is stopped; {stays if switched is None else _traffic(switched.content)}.")
 
 
 @app.command()

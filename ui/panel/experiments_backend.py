@@ -1,6 +1,5 @@
 """What the panel reads of experiments, and what people ask of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,13 +161,15 @@ def _do(view: ExperimentView, action: Action, by: str, because: str, coverage: f
     if action == "promote":
         deployment = lifecycle.promote(workspace, recipe_name, by, because)
         return f"{view.about['treated']} answers everyone from now on (deployment {deployment.id})."
-    change: Callable[..., Any] = {"pause": lifecycle.pause, "resume": lifecycle.resume, "stop": lifecycle.stop}[action]
-    change(workspace, recipe_name, by, because)
-    return {
-        "pause": "It is paused: nobody new comes in.",
-        "resume": "It runs again.",
-        "stop": f"It is stopped: {view.about['control']} answers everyone from now on.",
-    }[action]
+    if action == "stop":
+        if lifecycle.stop(workspace, recipe_name, by, because) is None:
+            return "It is stopped: the newer deployment stays in production."
+        return f"It is stopped: {view.about['control']} answers everyone from now on."
+    if action == "pause":
+        lifecycle.pause(workspace, recipe_name, by, because)
+        return "It is paused: nobody new comes in."
+    lifecycle.resume(workspace, recipe_name, by, because)
+    return "It runs again."
 
 
 def _follow_alias(recipe_name: str) -> Problem | None:

@@ -91,7 +91,8 @@ def test_a_coverage_only_grows(started, workspace):
 
 def test_a_stop_sends_everyone_to_the_control_in_one_transaction(started, workspace):
     row = started()
-    assert lifecycle.stop(workspace, "small", "ada", "the wrong metric").outcome == "stopped"
+    lifecycle.stop(workspace, "small", "ada", "the wrong metric")
+    assert lifecycle.latest(workspace, "small").outcome == "stopped"
     now = deployments.current(workspace, "small")
     assert (now.action, now.model_version, deployments.traffic_of(now)) == ("rollback", "1", {"base": 1.0})
     assert now.content["experiment"]["experiment"] == row.id and now.content["experiment"]["because"]
@@ -168,7 +169,7 @@ def test_the_model_of_another_deployment_is_not_promoted(started, workspace, dep
     with pytest.raises(UserError, match="deployment 1, which it tried, is no longer in production"):
         lifecycle.promote(workspace, "small", "ada", "all the same")
     # Nor does its end touch what was promoted meanwhile.
-    lifecycle.stop(workspace, "small", "ada", "not this one")
+    assert lifecycle.stop(workspace, "small", "ada", "not this one") is None
     served = deployments.current(workspace, "small")
     assert (served.model_version, deployments.traffic_of(served)) == ("2", None)
 
