@@ -237,9 +237,7 @@ def test_units_that_are_lost_on_the_way_block_every_verdict(server, ray_cluster,
             crowd.live("three", RATES)(number)
 
     crowd.all(filtered, range(900))
-    seen = wait_for(
-        lambda: (found := standing(ray_cluster, "tried")["look"])["outcome"] == "blocked" and found, FOLLOWS_S
-    )
+    seen = wait_for(lambda: (found := standing(ray_cluster, "tried")["look"])["outcome"] == "blocked" and found, 60)
     assert seen["sample_ratio"]["mismatch"] and "arm tuned has" in seen["sentence"]
     assert lifecycle.live(ray_cluster, "tried").id == row.id
     assert deployments.traffic_of(deployments.current(ray_cluster, "tried")) == {"base": 1.0}

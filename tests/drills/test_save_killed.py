@@ -55,7 +55,8 @@ def test_after_any_of_thirty_kills_the_newest_complete_checkpoint_is_right(tmp_p
     context = multiprocessing.get_context("forkserver")
     # Imported once: each process starts in a moment.
     context.set_forkserver_preload([__name__, "torch", "safetensors.torch", "pyarrow.fs", "pipelines.training.uploads"])
-    complete = context.Value("q", 0)
+    # Without a lock: a process that is killed while it holds one would leave it locked for ever.
+    complete = context.Value("q", 0, lock=False)
     store, draw = CheckpointStore(str(tmp_path / "run")), random.Random(11)
     half_done = 0
     for _ in range(KILLS):
@@ -63,7 +64,8 @@ def test_after_any_of_thirty_kills_the_newest_complete_checkpoint_is_right(tmp_p
         before = complete.value
         process.start()
         deadline = time.monotonic() + 60
-        while complete.value == before and time.monotonic() < deadline:
+        while complete.value == before:
+            assert process.is_alive() and time.monotonic() < deadline, "nothing was saved"
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.1))
         process.kill()
