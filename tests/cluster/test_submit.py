@@ -16,7 +16,6 @@ from pipelines import submissions
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import load_stage
 from pipelines.tracking import submission_log
-from pipelines.tracking.runs import list_runs
 from pipelines.workspace import Workspace
 
 
@@ -225,37 +224,3 @@ def test_training_submitted_from_another_folder_stands_on_evidence_from_here_and
         ("train", 1, JobState.FAILED),
     ]
     assert load_stage("train").perform(recipe, workspace) == report, "the same evidence here"
-
-
-@pytest.mark.cluster
-def test_training_that_is_stopped_keeps_a_checkpoint_and_the_next_attempt_goes_on_from_there(
-    at_head, workspace, recipe_file, tiny_model, tmp_path
-):
-    write_examples(tmp_path, count=80)
-    path = recipe_file(
-        models=[{"base": str(tiny_model)}],
-        audit={"min_examples": 50, "max_duplicate_share": 1.0, "near_duplicate_threshold": 1.0},
-        train={"num_train_epochs": 10_000, "max_steps": 20_000, "eval_steps": 5_000, "global_batch_size": 4}
-        | {"max_length": 128, "learning_rate": 1e-3, "dtype": "float32"},
-    )
-    recipe = load_recipe(path)
-    for name in ("audit", "split"):
-        load_stage(name).perform(recipe, workspace)
-    made = submissions.submit_stage("train", path, [], workspace)
-    deadline = time.monotonic() + 300
-    # The first step is tracked once the workers are at work.
-    while not any(run.metrics.get("train/loss") for run in list_runs(workspace.settings)):
-        assert time.monotonic() < deadline, log_of(made)
-        time.sleep(0.5)
-
-    stopped = submissions.stop(workspace, made.submission_id, grace_s=120)
-
-    assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 1), log_of(made)
-    assert "stop requested" in log_of(made)
-    assert workspace.reports(stage="train") == []
-    again = submissions.submit_stage("train", path, [], workspace)
-    assert (again.created, again.attempt) == (True, 2)
-    while "resumed from the checkpoint" not in log_of(again):
-        assert time.monotonic() < deadline + 300, log_of(again)
-        time.sleep(0.5)
-    assert submissions.stop(workspace, again.submission_id, grace_s=120).state is JobState.STOPPED

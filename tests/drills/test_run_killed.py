@@ -81,28 +81,6 @@ def check(job, outcome, uninterrupted, workspace, figures=FIGURES):
     assert seen == Counter(f"example-{number:04d}" for number in range(EXAMPLES))
 
 
-def test_workers_killed_mid_epoch_cost_nothing_but_time(make, ray_cluster, uninterrupted):
-    job, killed, started, resumed = make("workers-killed"), [], [], []
-
-    def on_event(event):
-        if event["kind"] == "started":
-            started.append(event["pid"])
-        if event["kind"] == "resumed":
-            resumed.append(event["step"])
-        # One of the two each time, after a checkpoint and before the next.
-        running = len(killed) < 2 and len(started) == len(killed) + 1
-        if running and event["kind"] == "step" and event["step"] > (20, 70)[len(killed)]:
-            victim = started[-1] if killed else other_worker(started[-1])
-            killed.append(victim)
-            os.kill(victim, signal.SIGKILL)
-
-    outcome = run(job, ray_cluster, "workers-killed", on_event)
-
-    assert len(killed) == len(resumed) == 2
-    assert 15 <= resumed[0] < 150 and 60 <= resumed[1] < 150
-    check(job, outcome, uninterrupted, ray_cluster)
-
-
 class SaveKiller(threading.Thread):
     """kill -9 of one of two workers at a random point of its part of a checkpoint, so many times."""
 
@@ -144,10 +122,10 @@ class SaveKiller(threading.Thread):
         return int(missing[0].removeprefix("step-")) if missing else 0
 
 
-def test_workers_killed_three_times_inside_a_save_cost_nothing_but_time(make, ray_cluster, uninterrupted):
-    # Thirty saves, to hit three of them.
-    job, resumed = make("killed-in-save", eval_steps=5), []
-    killer = SaveKiller(CheckpointStore(job.checkpoints), times=3)
+def test_workers_killed_inside_two_saves_and_between_two_cost_nothing_but_time(make, ray_cluster, uninterrupted):
+    # Thirty saves, to hit two of them.
+    job, resumed, between = make("workers-killed", eval_steps=5), [], []
+    killer = SaveKiller(CheckpointStore(job.checkpoints), times=2)
     killer.start()
 
     def on_event(event):
@@ -155,14 +133,20 @@ def test_workers_killed_three_times_inside_a_save_cost_nothing_but_time(make, ra
             killer.started.append(event["pid"])
         if event["kind"] == "resumed":
             resumed.append(event["step"])
+        # The third time mid-epoch, when steps are lost that no save had begun to keep.
+        if event["kind"] == "step" and len(resumed) == 2 and not between and event["step"] % 5 in (2, 3):
+            between.append(event["step"])
+            os.kill(other_worker(killer.started[-1]), signal.SIGKILL)
 
-    outcome = run(job, ray_cluster, "killed-in-save", on_event)
+    outcome = run(job, ray_cluster, "workers-killed", on_event)
     killer.over.set()
     killer.join()
 
     # Each time the run goes on from before what was cut off.
-    assert len(killer.cut_off) == len(resumed) == 3
-    assert all(0 < step < lost for step, lost in zip(resumed, killer.cut_off, strict=True))
+    lost = killer.cut_off + between
+    assert len(lost) == len(resumed) == 3
+    assert all(0 < step < end for step, end in zip(resumed[:2], killer.cut_off, strict=True))
+    assert 0 < resumed[2] < 150
     # The training loss is a mean since the validation before, and here there are more of them.
     check(job, outcome, uninterrupted, ray_cluster, ("last_validation_loss", "supervised_tokens"))
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cluster.jobs import JobState
 from pipelines import submissions
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import load_stage
@@ -31,28 +32,8 @@ def long_training(workspace, recipe_file, tiny_model, tmp_path):
     return path
 
 
-def job_row(page, made):
-    return page.locator("tr", has_text=made.submission_id)
-
-
-def test_a_submitted_stage_is_shown_from_its_submission_to_its_stop(at_head, workspace, long_training, panel, page):
-    name = load_recipe(long_training).name
-    page.goto(f"{panel}/?recipe={name}")
-    settled(page)
-    page.wait_for_selector("text=sluice submit STAGE RECIPE")
-
-    made = submissions.submit_stage("train", long_training, [], workspace)
-
-    # The page follows by itself: nobody reloads it.
-    job_row(page, made).get_by_text("running").wait_for(timeout=120_000)
-    page.locator('[class*="st-key-stage-train-"]').get_by_text("running").wait_for(timeout=120_000)
-    page.reload()
-    settled(page)
-    assert "running" in job_row(page, made).inner_text()
-
-    submissions.stop(workspace, made.submission_id, grace_s=120)
-    job_row(page, made).get_by_text("stopped").wait_for(timeout=60_000)
-    until(lambda: job_row(page, made).inner_text().split()[3] == "1", "the stage's own exit code")
+def job_row(page, submission_id):
+    return page.locator("tr", has_text=submission_id)
 
 
 def lines_of_log(page):
@@ -73,6 +54,12 @@ def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
     submission_id = page.url.rpartition("job=")[2]
     page.locator("pre.log", has_text="training: ").wait_for(timeout=180_000)
     assert page.locator("[data-testid=stCode]").inner_text().startswith("sluice submit train ")
+    overview = f"{panel}/?recipe={load_recipe(long_training).name}"
+    page.goto(overview)
+    job_row(page, submission_id).get_by_text("running").wait_for(timeout=60_000)
+    page.locator('[class*="st-key-stage-train-"]').get_by_text("running").wait_for(timeout=60_000)
+    page.go_back()
+    page.locator("pre.log", has_text="training: ").wait_for(timeout=60_000)
     before = len(lines_of_log(page))
     until(lambda: len(lines_of_log(page)) > before, "a longer log")
 
@@ -94,12 +81,20 @@ def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
     page.get_by_role("button", name="Stop this job").click()
     page.locator(".st-key-run-job .verdict.waived", has_text="stopped").wait_for(timeout=120_000)
     page.locator(".stMain .line .verdict.waived", has_text="stopped").first.wait_for(timeout=60_000)
+    [stopped] = submissions.submissions(workspace)
+    assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 1)
+    assert workspace.reports(stage="train") == [], "no evidence of half a training"
     reached = int(page.locator(".facts dd").first.inner_text().replace(",", ""))
+    page.goto(overview)
+    job_row(page, submission_id).get_by_text("stopped").wait_for(timeout=60_000)
+    until(lambda: job_row(page, submission_id).inner_text().split()[3] == "1", "the stage's own exit code")
+    page.go_back()
 
     page.get_by_role("button", name="Resume").click()
     page.wait_for_url("**/jobs?**job=sluice-train-*", timeout=120_000)
     resumed = page.url.rpartition("job=")[2]
     assert resumed != submission_id
+    assert [each.attempt for each in submissions.submissions(workspace)] == [2, 1]
     page.locator("pre.log", has_text=f"resumed from the checkpoint of step {reached}.").wait_for(timeout=180_000)
 
     page.get_by_role("button", name="Stop").click()
