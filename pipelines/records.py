@@ -147,6 +147,8 @@ class InteractionRow(Table):
     """Whether the answer refuses; None where that was not looked at."""
     shadow_of: Mapped[str | None]
     """The request whose prompt this is: nobody has seen the answer."""
+    model_version: Mapped[str | None]
+    """The registered version that the arms were; None where that was not known."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import GateClosed, StageFailed, UserError
+from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.recipe import Cluster, Recipe
 from pipelines.workspace import Workspace
+from serve.following import Follow, promoted
 from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
 from serve.service import ChatService, Hosted
 
@@ -113,9 +114,12 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
     key, the port is taken, or Ray Serve runs already at another address or for another recipe.
     """
     _check_exposed(recipe, host)
-    deployment, arms = promoted(recipe, workspace)
-    from cluster.connect import connect
+    deployment, arms = promoted(recipe.name, workspace)
+    from cluster.connect import connect, inside_job
 
+    if not workspace.settings.ray_address and not inside_job():
+        # Here the replica runs on this machine, and what it lacks is better said at once.
+        arms = {arm: one.here(workspace) for arm, one in arms.items()}
     connect(workspace.settings)
     from ray import serve as ray_serve
     from ray.serve.exceptions import RayServeException
@@ -138,32 +142,6 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
         deployment.model_version,
         watcher_of(recipe.name, workspace.settings),
     )
-
-
-def promoted(recipe: Recipe, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
-    """The deployment in force and its candidates. Raises GateClosed or UserError when there is nothing to serve."""
-    from cluster.connect import inside_job
-    from pipelines.models.candidate import candidates_of
-    from pipelines.tracking import deployments
-    from pipelines.tracking.lineage import model_problem
-
-    row = deployments.current(workspace, recipe.name)
-    if row is None:
-        raise GateClosed(
-            f"{recipe.name}: nothing is promoted, so there is nothing to serve.",
-            "Run `sluice promote RECIPE` first.",
-        )
-    produced = row.content["train"]
-    if problem := model_problem(workspace, produced):
-        raise GateClosed(
-            f"{recipe.name}: version {row.model_version} cannot be served: {problem}.",
-            "Run `sluice train RECIPE --fresh` and promote again, or `sluice rollback RECIPE`.",
-        )
-    arms = {str(arm): one for arm, one in candidates_of(produced, recipe.name, workspace).items()}
-    if not workspace.settings.ray_address and not inside_job():
-        # Here the replica runs on this machine, and what it lacks is better said at once.
-        arms = {arm: one.here(workspace) for arm, one in arms.items()}
-    return row, arms
 
 
 def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms: "dict[str, Candidate]") -> Any:
@@ -205,7 +183,8 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         graceful_shutdown_timeout_s=20,
     )
     dtype = deployment.content["recipe"]["train"]["dtype"]
-    bound = engine.bind(arms, dtype, served.max_batch_size, served.max_queued_requests)
+    follow = Follow(recipe.name, settings, deployment.model_version)
+    bound = engine.bind(arms, dtype, served.max_batch_size, served.max_queued_requests, follow)
     return gateway.bind(bound, hosted, settings)
 
 

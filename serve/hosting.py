@@ -9,6 +9,7 @@ from pipelines.models.candidate import Candidate
 
 if TYPE_CHECKING:
     from pipelines.engines.transformers import TransformersEngine
+    from serve.following import Follow
 
 Prompt = str | list[dict[str, str]]
 """A text that is continued as it is, or a conversation that is answered."""
@@ -30,6 +31,8 @@ class Started:
     """The first event of an answer: it was taken on."""
 
     prompt_tokens: int
+    version: str = ""
+    """The registered version that answers."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,33 @@ class Generator(Protocol):
         """Started and then pieces, or Refused. Closing the iterator cancels."""
 
     async def health(self) -> dict[str, Any]:
-        """`generated_tokens`, `running` and `waiting`."""
+        """`generated_tokens`, `running` and `waiting`; of one that follows the log `version` and `trouble` too."""
 
 
 class EngineReplica:
     """Hosts the candidates; those over the same base share it in memory."""
 
-    def __init__(self, arms: Mapping[str, Candidate], dtype: str, max_batch_size: int, max_queued_requests: int):
-        """Load everything and generate a token from each arm: what cannot answer never becomes ready."""
+    def __init__(
+        self,
+        arms: Mapping[str, Candidate],
+        dtype: str,
+        max_batch_size: int,
+        max_queued_requests: int,
+        follow: "Follow | None" = None,
+    ) -> None:
+        """Load everything and generate a token from each arm: what cannot answer never becomes ready.
+
+        With `follow` the arms are what is in production, from now on and whatever is promoted or rolled back.
+        """
+        from serve.following import Follower
         from serve.places import Places
 
         self._places = Places(dtype, max_batch_size, max_queued_requests)
-        for arm, candidate in arms.items():
-            self._places.host(arm, candidate)
+        self._follower = None if follow is None else Follower(follow, self._places)
+        if self._follower is None:
+            self._places.switch(arms)
+        else:
+            self._follower.begin(arms)
 
     async def host(self, arm: str, candidate: Candidate) -> None:
         """Answer `arm` with the candidate from now on; no other answer is held up, and those that run end as begun.
@@ -101,7 +118,7 @@ class EngineReplica:
         def deliver(chunk: Chunk) -> None:
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-        with self._places.answering(arm) as place:
+        with self._places.answering(arm) as (place, version):
             try:
                 # In a thread: a megabyte of text takes its time, and other answers stream meanwhile.
                 tokens = await asyncio.to_thread(place.tokens, prompt)
@@ -126,7 +143,7 @@ class EngineReplica:
                 yield Refused("conversation", str(error))
                 return
             try:
-                yield Started(len(tokens))
+                yield Started(len(tokens), version)
                 while True:
                     chunk = await chunks.get()
                     yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error)
@@ -136,13 +153,16 @@ class EngineReplica:
                 ticket.cancel()
 
     async def health(self) -> dict[str, Any]:
-        """`generated_tokens`, `running` and `waiting` over all engines."""
+        """`generated_tokens`, `running` and `waiting` over all engines; where it follows, `version` and `trouble`."""
         loads = [engine.load for engine in self._places.engines]
-        return {
+        found = {
             "generated_tokens": self._places.generated_tokens,
             "running": sum(running for running, _ in loads),
             "waiting": sum(waiting for _, waiting in loads),
         }
+        if self._follower is None:
+            return found
+        return found | {"version": self._places.version, "trouble": self._follower.trouble}
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ class Place:
 class Places:
     """The models in memory, and which of them each arm has.
 
-    `host`, `drop` and `tidy` load and unload, and block: one after another, by the one thread of `worker`. All else is
-    quick and may come from any thread.
+    `switch`, `host`, `drop` and `tidy` load and unload, and block: one after another, by the one thread of `worker`.
+    All else is quick and may come from any thread.
     """
 
     def __init__(self, dtype: str, max_batch_size: int, max_queued_requests: int) -> None:
@@ -63,17 +63,28 @@ class Places:
         self._loaded: list[Place] = []
         self._numbers = itertools.count(1)
         self._past_tokens = 0
+        self.version = ""
+        """The registered version that the arms are; empty until there was a switch that named one."""
+
+    def switch(self, candidates: Mapping[str, Candidate], version: str = "") -> None:
+        """Give each arm its candidate, all at one moment, once each has generated a token.
+
+        Whatever is raised, nothing has changed.
+        """
+        try:
+            places = {arm: self._found(candidate) for arm, candidate in candidates.items()}
+        except BaseException:
+            # Those of them that were loaded before it.
+            self.tidy()
+            raise
+        with self._lock:
+            self._arms.update(places)
+            self.version = version
+        self.tidy()
 
     def host(self, arm: str, candidate: Candidate) -> None:
-        """Give `arm` the candidate, once this has generated a token. Whatever is raised, nothing has changed."""
-        weights = (candidate.base_folder, candidate.adapter_folder, candidate.fingerprint)
-        found = next((place for place in self._loaded if place.weights == weights), None)
-        place = found or self._load(candidate, weights)
-        with self._lock:
-            if found is None:
-                self._loaded.append(place)
-            self._arms[arm] = place
-        self.tidy()
+        """The same for one arm."""
+        self.switch({arm: candidate}, self.version)
 
     def drop(self, arm: str) -> None:
         """Take what it has from `arm`, if it has anything."""
@@ -97,15 +108,15 @@ class Places:
                 place.engine.remove_adapter(place.adapter, UNLOADING_S)
 
     @contextmanager
-    def answering(self, arm: str) -> Iterator[Place]:
-        """The place of `arm` as it is now; it stays loaded inside. Raises KeyError when the arm has none."""
+    def answering(self, arm: str) -> Iterator[tuple[Place, str]]:
+        """The place of `arm` as it is now, and its version; it stays loaded inside. Raises KeyError where none is."""
         with self._lock:
             if arm not in self._arms:
                 raise KeyError(f"nothing is hosted for {arm!r}; there are {list(self._arms)}")
-            place = self._arms[arm]
+            place, version = self._arms[arm], self.version
             place.answers += 1
         try:
-            yield place
+            yield place, version
         finally:
             with self._lock:
                 place.answers -= 1
@@ -130,6 +141,16 @@ class Places:
         """By all engines, also those that are gone."""
         with self._lock:
             return self._past_tokens + sum(engine.generated_tokens for engine in {one.engine for one in self._loaded})
+
+    def _found(self, candidate: Candidate) -> Place:
+        """The candidate in memory, loaded if it was not."""
+        weights = (candidate.base_folder, candidate.adapter_folder, candidate.fingerprint)
+        place = next((place for place in self._loaded if place.weights == weights), None)
+        if place is None:
+            place = self._load(candidate, weights)
+            with self._lock:
+                self._loaded.append(place)
+        return place
 
     def _load(self, candidate: Candidate, weights: Weights) -> Place:
         """The candidate in memory, after its first token."""

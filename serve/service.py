@@ -28,6 +28,9 @@ logger = logging.getLogger("sluice.serve")
 LOOKUP_TIMEOUT_S = 5
 """How long a request waits to learn whether its id was used before."""
 
+VERSION_S = 0.5
+"""How often the engine is asked what it has while the log names another version, and how long that may take."""
+
 CLOSING_S = 5
 """How long the end of the service waits for the database to take the last interactions."""
 
@@ -49,7 +52,7 @@ class Hosted:
     """Unix time of the deployment."""
     keys: Literal["off", "required"] = "off"
     model_version: str = ""
-    """The registered version that `tuned` is."""
+    """The registered version that `tuned` is at the start; the engine follows the log from there."""
     holdout: float = 0.0
     shadow: float = 0.0
 
@@ -76,6 +79,8 @@ class Turn:
     first_token_ms: float | None = None
     first_tokens: int = 0
     """Tokens of the first piece: a character may take several."""
+    version: str | None = None
+    """The registered version in whose name the arm was chosen, then the one that answered."""
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     status: int = CLIENT_GONE
@@ -100,6 +105,7 @@ class ChatService:
 
     def __init__(self, hosted: Hosted, engine: Generator, workspace: Workspace) -> None:
         self.hosted, self._engine = hosted, engine
+        self._version, self._asked = hosted.model_version, -VERSION_S
         self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights, hosted.holdout)
         self.traffic = TrafficWatch(lambda: read_traffic(workspace, hosted.recipe_name))
         self.log = InteractionLog(workspace)
@@ -143,6 +149,7 @@ class ChatService:
             options,
             experiment=met.experiment,
             named=bool(named),
+            version=self._version or None,
         )
 
     async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
@@ -158,7 +165,7 @@ class ChatService:
                         refused = True
                         raise _refusal(event, turn.place)
                     if isinstance(event, Started):
-                        turn.prompt_tokens = event.prompt_tokens
+                        self._began(turn, event)
                         continue
                     self._note(turn, event)
                     if event.error:
@@ -211,15 +218,16 @@ class ChatService:
             raise RequestError(503, f"The engine does not answer: {type(error).__name__}.", code="not_ready") from None
         if not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
+        self._version = found.get("version") or self._version
         in_force = self.traffic.latest
         version = in_force.model_version if in_force is not None else None
-        stale = {"in_production": version} if version not in (None, self.hosted.model_version or version) else {}
+        stale = {"in_production": version} if version not in (None, self._version or version) else {}
         return {
             "status": "ok",
             "recipe": self.hosted.recipe_name,
             **found,
             "interactions_lost": self.log.lost,
-            # Another version was promoted since: it is hosted from the next start on.
+            # Another version was promoted since: the engine loads it, or says what the trouble is.
             **stale,
         }
 
@@ -260,11 +268,37 @@ class ChatService:
         traffic = self.traffic.latest
         if traffic is None:
             traffic = await asyncio.to_thread(self.traffic.current)
-        if traffic.model_version not in (None, self.hosted.model_version or traffic.model_version):
+        if not self._hosts(traffic):
+            await self._ask_version()
+        if not self._hosts(traffic):
             traffic = _of_another_model(traffic)
         if known:
             return await asyncio.to_thread(self._exposures.arm_of, unit, traffic)
         return Met(self._exposures.assigned(unit, traffic))
+
+    def _hosts(self, traffic: Traffic) -> bool:
+        """Whether the reading is about the version that the engine has."""
+        return traffic.model_version in (None, self._version or traffic.model_version)
+
+    async def _ask_version(self) -> None:
+        """Learn what the engine has by now; not for every request of those that come while it loads."""
+        if time.monotonic() < self._asked + VERSION_S:
+            return
+        self._asked = time.monotonic()
+        try:
+            found = await asyncio.wait_for(self._engine.health(), timeout=VERSION_S)
+        except Exception as error:
+            logger.warning("the engine's version is not known at present: %s", type(error).__name__)
+        else:
+            self._version = found.get("version") or self._version
+
+    def _began(self, turn: Turn, event: Started) -> None:
+        turn.prompt_tokens = event.prompt_tokens
+        self._version = event.version or self._version
+        if turn.version is not None and self._version not in ("", turn.version):
+            # The model was switched on the way: no experiment may take this answer for the other's.
+            turn.experiment = None
+        turn.version = self._version or None
 
     def _note(self, turn: Turn, piece: Piece) -> None:
         turn.text.append(piece.text)
@@ -297,6 +331,7 @@ class ChatService:
             total_ms=total_ms,
             status=turn.status,
             experiment_id=turn.experiment,
+            model_version=turn.version,
         )
         if turn.status == 200 and not turn.named:
             self._shadow.follow(turn)

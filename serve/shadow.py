@@ -40,6 +40,7 @@ class Shadow:
 
     async def _answer(self, turn: "Turn", arm: str) -> None:
         text: list[str] = []
+        version = None
         tokens, prompt_tokens, first_ms, finish, started = 0, 0, None, "error", time.monotonic()
         try:
             async with aclosing(self._engine.answer(arm, turn.prompt, turn.options)) as events:  # type: ignore[type-var]
@@ -48,7 +49,7 @@ class Shadow:
                         self._metrics.shadowed(arm, "refused")
                         return
                     if isinstance(event, Started):
-                        prompt_tokens = event.prompt_tokens
+                        prompt_tokens, version = event.prompt_tokens, event.version or None
                         continue
                     assert isinstance(event, Piece)
                     text.append(event.text)
@@ -76,4 +77,5 @@ class Shadow:
             total_ms=round(1000 * (time.monotonic() - started), 3),
             status=200 if done else 500,
             shadow_of=turn.request_id,
+            model_version=version,
         )

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import shutil
 
 import httpx
 import pytest
@@ -31,6 +32,22 @@ def tiny_adapter(tiny_model, tmp_path_factory):
     model.save_pretrained(folder)
     # As training leaves it: an adapter names the base that it belongs to.
     (folder / RECORD).write_text(json.dumps({"base_fingerprint": folder_fingerprint(tiny_model)}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_adapter(tiny_adapter, tmp_path_factory):
+    """Another over the same model, which answers otherwise."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("adapters") / "other"
+    shutil.copytree(tiny_adapter, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name: -weight for name, weight in weights.items() if "lora_B" in name}
+        | {name: weight for name, weight in weights.items() if "lora_B" not in name},
+        folder / "adapter_model.safetensors",
+    )
     return folder
 
 

@@ -1,8 +1,11 @@
 import concurrent.futures
+import json
 import socket
+import threading
 import time
 
 import httpx
+import psutil
 import pytest
 
 from cluster.errors import GateClosed, UserError
@@ -25,7 +28,7 @@ def wait_until(condition, seconds=30):
     return found
 
 
-def promote(workspace, recipe, tiny_model, adapter):
+def promote(workspace, recipe, tiny_model, adapter, version="1"):
     """What `sluice promote` leaves, for an adapter that was trained elsewhere."""
     from pipelines.fingerprint import folder_fingerprint
     from pipelines.tracking import deployments
@@ -44,7 +47,7 @@ def promote(workspace, recipe, tiny_model, adapter):
         recipe_name=recipe.name,
         action="promote",
         model_name=recipe.name,
-        model_version="1",
+        model_version=version,
         content={"train": train, "recipe": recipe.model_dump(mode="json")},
         by="a test",
     )
@@ -268,6 +271,73 @@ def test_our_client_streams_and_says_what_went_wrong(client, server):
         client.feedback("chatcmpl-none", "thumb_up")
     with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(ServiceError, match="cannot be reached"):
         nobody.health()
+
+
+class Load:
+    """Two clients of the tuned arm who stream one answer after the other; what came of each is remembered."""
+
+    def __init__(self, server):
+        self._url, self._over = f"{server.url}/v1/chat/completions", threading.Event()
+        self.whole, self.broken = [], []
+        """Texts of answers that came to their end, and what befell the others."""
+
+    def __enter__(self):
+        self._threads = [threading.Thread(target=self._work) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._over.set()
+        for thread in self._threads:
+            thread.join(90)
+
+    def _work(self):
+        body = {"messages": HELLO, "model": "tuned", "max_tokens": 24, "stream": True}
+        while not self._over.is_set():
+            try:
+                with httpx.stream("POST", self._url, json=body, timeout=60) as reply:
+                    lines = [line for line in reply.iter_lines() if line]
+            except httpx.HTTPError as error:
+                self.broken.append(repr(error))
+                continue
+            if reply.status_code != 200 or lines[-1] != "data: [DONE]":
+                self.broken.append(lines[-1])
+                continue
+            choices = [choice for line in lines[:-1] for choice in json.loads(line[6:])["choices"]]
+            self.whole.append("".join(choice["delta"].get("content") or "" for choice in choices))
+
+
+@pytest.mark.cluster
+@pytest.mark.drill
+def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_replica_comes_back_with_it(
+    server, client, recipe, ray_cluster, tiny_model, tiny_adapter, other_adapter
+):
+    asked = {"model": "tuned", "max_tokens": 24}
+    old = client.chat(HELLO, **asked).text
+    with Load(server) as load:
+        promote(ray_cluster, recipe, tiny_model, other_adapter, "2")
+        wait_until(lambda: client.health()["version"] == "2")
+        new = client.chat(HELLO, **asked).text
+        wait_until(lambda: new in load.whole)
+    assert load.broken == [] and new != old
+    assert {old, new} == set(load.whole), "each answer is one version's from its beginning to its end"
+
+    with Load(server) as load:
+        wait_until(lambda: load.whole)
+        (replica,) = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if "ray::ServeReplica:served:engine" in " ".join(process.cmdline())
+        ]
+        replica.kill()
+        answered = len(load.whole)
+        wait_until(lambda: len(load.whole) > answered + 2, 60)
+    assert load.broken, "nobody was answered when it was killed"
+    assert set(load.whole) == {new}, "what was cut off looks whole, or an older version came back"
+
+    promote(ray_cluster, recipe, tiny_model, tiny_adapter, "1")
+    wait_until(lambda: client.health()["version"] == "1")
 
 
 @pytest.mark.cluster

@@ -143,7 +143,7 @@ def _roll_back(deployment: Deployment, now: Deployment) -> None:
         when = (
             "The service follows within ten seconds."
             if deployment.version == now.version
-            else "A service that runs hosts its models from its next start on."
+            else "A service that runs follows once it has loaded its models; no answer is cut off."
         )
         st.html(html(text, recipe=deployment.recipe_name, this=_told(deployment), present=_told(now), when=when))
         st.button(
@@ -195,6 +195,7 @@ def service(recipe_name: str) -> None:
     told = "" if health.get("recipe") == recipe_name else f", not {recipe_name}"
     load = [f"{number(health[name])} {name}" for name in ("running", "waiting") if name in health]
     newer = health.get("in_production")
+    coming = health.get("trouble") or (newer and f"version {newer} is being loaded")
     st.html(
         html(
             '<div class="line"><span class="verdict open">in service</span><span>{recipe}{told}</span>'
@@ -202,8 +203,6 @@ def service(recipe_name: str) -> None:
             recipe=health.get("recipe", ""),
             told=told,
             load=", ".join(load),
-            newer=html('<span class="verdict waived">version {v} from its next start on</span>', v=newer)
-            if newer
-            else Markup(),
+            newer=html('<span class="verdict waived">{coming}</span>', coming=coming) if coming else Markup(),
         )
     )

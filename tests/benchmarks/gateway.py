@@ -1,0 +1,219 @@
+"""What the gateway adds to an answer: beside a bare FastAPI ingress over the same engine, in one run.
+
+    python -m tests.benchmarks.gateway [--rounds 5] [--seconds 10] [--rate 50] [--requests 16] [--tokens 48]
+
+`bare` is a FastAPI application under Ray Serve that reads the same body, asks the same engine deployment and answers
+with its text: no arm, no log, no exposure, no figures. First an engine that answers at once, asked at a fixed rate by
+returning users (an open loop: a late answer delays no later question): p50 and p99 of each, rounds alternating. Then
+SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway, and straight from
+the engine's handle. Medians of the rounds, and the ratios.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+PROMPT = "Write one sentence that says what number {} means to a reader of old clocks, and why."
+USERS = 500
+PORT = 8765
+RECIPE = "overhead"
+
+
+class NoEngine:
+    """Answers at once, as `serve.hosting.EngineReplica` would."""
+
+    async def answer(self, arm: str, prompt: Any, options: Any) -> AsyncIterator[Any]:
+        """One piece."""
+        from serve.hosting import Piece, Started
+
+        yield Started(8)
+        yield Piece("It is.", 2, "stop")
+
+    async def health(self) -> dict[str, Any]:
+        """Of an engine that has answered."""
+        return {"generated_tokens": 1, "running": 0, "waiting": 0}
+
+
+class Bare:
+    """The least that answers a conversation over HTTP."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine.options(stream=True)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Called by Ray Serve on the replica."""
+        from fastapi import FastAPI, Request
+
+        from serve.hosting import Options, Piece
+
+        app = FastAPI()
+
+        @app.post("/v1/chat/completions")
+        async def chat(request: Request) -> dict[str, Any]:
+            body = await request.json()
+            text = []
+            async for event in self._engine.answer.remote("base", body["messages"], Options(body["max_tokens"])):
+                if isinstance(event, Piece):
+                    text.append(event.text)
+            message = {"role": "assistant", "content": "".join(text)}
+            return {"id": "1", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
+
+        return app
+
+
+def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
+    """Both engines, and the gateway and the bare ingress over each; the engines' handles."""
+    from ray import serve
+
+    from pipelines.models.candidate import Candidate
+    from serve.app import Gateway
+    from serve.hosting import EngineReplica
+    from serve.service import Hosted
+
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
+    wide = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+    arms = {arm: Candidate(arm, base_folder, None, "", f"{RECIPE}-{arm}") for arm in ("base", "tuned")}
+    engines = {
+        "no-op": serve.deployment(NoEngine, name="engine", **wide).bind(),
+        "smollm2": serve.deployment(EngineReplica, name="engine", **wide).bind(arms, "float32", at_once, 4 * at_once),
+    }
+    hosted = Hosted(
+        recipe_name=RECIPE,
+        seed=RECIPE,
+        models={arm: one.model_id for arm, one in arms.items()},
+        weights={"base": 0.5, "tuned": 0.5},
+        max_new_tokens=256,
+        log_prompts=True,
+        created=0,
+    )
+    handles = {}
+    for name, engine in engines.items():
+        handles[name] = serve.run(engine, name=f"{name}-engine", route_prefix=None)
+        gateway = serve.deployment(serve.ingress()(Gateway), name="gateway", **wide)
+        bare = serve.deployment(serve.ingress()(Bare), name="bare", **wide)
+        serve.run(gateway.bind(handles[name], hosted, settings), name=f"{name}-gateway", route_prefix=f"/{name}/gateway")
+        serve.run(bare.bind(handles[name]), name=f"{name}-bare", route_prefix=f"/{name}/bare")
+    return handles
+
+
+def body(number: int, tokens: int) -> dict[str, Any]:
+    """One user's question."""
+    messages = [{"role": "user", "content": PROMPT.format(number)}]
+    return {"messages": messages, "max_tokens": tokens, "user": f"user-{number % USERS}"}
+
+
+async def at_rate(client: Any, path: str, rate: float, seconds: float, numbers: Any) -> list[float]:
+    """Milliseconds of each answer."""
+
+    async def ask(number: int) -> float:
+        started = time.perf_counter()
+        reply = await client.post(path, json=body(number, 8))
+        reply.raise_for_status()
+        return 1000 * (time.perf_counter() - started)
+
+    tasks, first = [], time.perf_counter()
+    for count in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, first + count / rate - time.perf_counter()))
+        tasks.append(asyncio.create_task(ask(next(numbers))))
+    return list(await asyncio.gather(*tasks))
+
+
+async def latency(options: argparse.Namespace) -> None:
+    """Print p50 and p99 of gateway and bare ingress over the engine that answers at once."""
+    import httpx
+
+    numbers, found = itertools.count(), {"bare": [], "gateway": []}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
+        for name in found:
+            await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, 4, numbers)
+        for _ in range(options.rounds):
+            for name, rounds in found.items():
+                rounds.append(
+                    await at_rate(
+                        client, f"/no-op/{name}/v1/chat/completions", options.rate, options.seconds, numbers
+                    )
+                )
+    report("milliseconds at p50", found, lambda times: statistics.quantiles(times, n=100)[49])
+    report("milliseconds at p99", found, lambda times: statistics.quantiles(times, n=100)[98])
+
+
+async def throughput(handle: Any, options: argparse.Namespace) -> None:
+    """Print tokens per second through the gateway and straight from the engine."""
+    import httpx
+
+    from serve.hosting import Options, Piece
+
+    streaming, numbers = handle.options(stream=True), itertools.count()
+
+    async def by_handle(number: int) -> int:
+        asked = body(number, options.tokens)
+        events = streaming.answer.remote(("base", "tuned")[number % 2], asked["messages"], Options(options.tokens))
+        return sum([event.tokens async for event in events if isinstance(event, Piece)])
+
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=600) as client:
+
+        async def by_gateway(number: int) -> int:
+            asked = body(number, options.tokens) | {"model": ("base", "tuned")[number % 2]}
+            reply = await client.post("/smollm2/gateway/v1/chat/completions", json=asked)
+            return reply.raise_for_status().json()["usage"]["completion_tokens"]
+
+        ways, found = {"engine": by_handle, "gateway": by_gateway}, {"engine": [], "gateway": []}
+        for round_number in range(options.rounds + 1):
+            for name, ask in ways.items():
+                chosen, started = [next(numbers) for _ in range(options.requests)], time.perf_counter()
+                tokens = sum(await asyncio.gather(*map(ask, chosen)))
+                # The first round warms up.
+                if round_number:
+                    found[name].append(tokens / (time.perf_counter() - started))
+    report("tokens per second", found, lambda rate: rate)
+
+
+def report(what: str, found: dict[str, list[Any]], of: Callable[[Any], float]) -> None:
+    """Print the median round of each, and the second's ratio to the first, round by round."""
+    values = {name: [of(one) for one in rounds] for name, rounds in found.items()}
+    first, second = values
+    ratios = [theirs / ours for ours, theirs in zip(values[first], values[second], strict=True)]
+    figures = {name: round(statistics.median(each), 2) for name, each in values.items()}
+    ratio = {"ratio": round(statistics.median(ratios), 3), "of_rounds": [round(each, 3) for each in ratios]}
+    print(json.dumps({"measured": what} | figures | ratio))
+
+
+def main() -> None:
+    """Measure in a Ray and a workspace of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rate", type=float, default=50)
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
+    options = parser.parse_args()
+    from cluster.connect import connect
+    from cluster.settings import Settings
+    from pipelines.models.load import find_base
+    from pipelines.recipe import BaseModelChoice
+    from pipelines.workspace import Workspace
+
+    base = find_base(BaseModelChoice(base="HuggingFaceTB/SmolLM2-135M-Instruct"), Settings.from_environment())
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SLUICE_STORAGE"] = folder
+        settings = Workspace().settings
+        connect(settings)
+        import ray
+
+        handles = deploy(settings, str(base.folder), options.requests)
+        asyncio.run(latency(options))
+        asyncio.run(throughput(handles["smollm2"], options))
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
