@@ -276,8 +276,8 @@ def test_our_client_streams_and_says_what_went_wrong(client, server):
 class Load:
     """Two clients of the tuned arm who stream one answer after the other; what came of each is remembered."""
 
-    def __init__(self, server):
-        self._url, self._over = f"{server.url}/v1/chat/completions", threading.Event()
+    def __init__(self, server, tokens):
+        self._url, self._tokens, self._over = f"{server.url}/v1/chat/completions", tokens, threading.Event()
         self.whole, self.broken = [], []
         """Texts of answers that came to their end, and what befell the others."""
 
@@ -293,7 +293,7 @@ class Load:
             thread.join(90)
 
     def _work(self):
-        body = {"messages": HELLO, "model": "tuned", "max_tokens": 24, "stream": True}
+        body = {"messages": HELLO, "model": "tuned", "max_tokens": self._tokens, "stream": True}
         while not self._over.is_set():
             try:
                 with httpx.stream("POST", self._url, json=body, timeout=60) as reply:
@@ -309,22 +309,26 @@ class Load:
 
 
 @pytest.mark.cluster
-@pytest.mark.drill
 def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_replica_comes_back_with_it(
     server, client, recipe, ray_cluster, tiny_model, tiny_adapter, other_adapter
 ):
-    asked = {"model": "tuned", "max_tokens": 24}
-    old = client.chat(HELLO, **asked).text
-    with Load(server) as load:
+    def say(tokens):
+        return client.chat(HELLO, model="tuned", max_tokens=tokens).text
+
+    old = say(24)
+    with Load(server, 24) as load:
         promote(ray_cluster, recipe, tiny_model, other_adapter, "2")
         wait_until(lambda: client.health()["version"] == "2")
-        new = client.chat(HELLO, **asked).text
+        new = say(24)
         wait_until(lambda: new in load.whole)
     assert load.broken == [] and new != old
     assert {old, new} == set(load.whole), "each answer is one version's from its beginning to its end"
 
-    with Load(server) as load:
+    # So long that both are in the middle of an answer.
+    long = say(600)
+    with Load(server, 600) as load:
         wait_until(lambda: load.whole)
+        wait_until(lambda: client.health()["running"] == 2)
         (replica,) = [
             process
             for process in psutil.Process().children(recursive=True)
@@ -333,8 +337,8 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
         replica.kill()
         answered = len(load.whole)
         wait_until(lambda: len(load.whole) > answered + 2, 60)
-    assert load.broken, "nobody was answered when it was killed"
-    assert set(load.whole) == {new}, "what was cut off looks whole, or an older version came back"
+    assert 1 <= len(load.broken) <= 2, "more failed than were in flight"
+    assert set(load.whole) == {long}, "what was cut off looks whole, or an older version came back"
 
     promote(ray_cluster, recipe, tiny_model, tiny_adapter, "1")
     wait_until(lambda: client.health()["version"] == "1")
