@@ -100,8 +100,9 @@ def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
         handles[name] = serve.run(engine, name=f"{name}-engine", route_prefix=None)
         gateway = serve.deployment(serve.ingress()(Gateway), name="gateway", **wide)
         bare = serve.deployment(serve.ingress()(Bare), name="bare", **wide)
-        serve.run(gateway.bind(handles[name], hosted, settings), name=f"{name}-gateway", route_prefix=f"/{name}/gateway")
-        serve.run(bare.bind(handles[name]), name=f"{name}-bare", route_prefix=f"/{name}/bare")
+        bound = {"gateway": gateway.bind(handles[name], hosted, settings), "bare": bare.bind(handles[name])}
+        for way, ingress in bound.items():
+            serve.run(ingress, name=f"{name}-{way}", route_prefix=f"/{name}/{way}")
     return handles
 
 
@@ -138,9 +139,7 @@ async def latency(options: argparse.Namespace) -> None:
         for _ in range(options.rounds):
             for name, rounds in found.items():
                 rounds.append(
-                    await at_rate(
-                        client, f"/no-op/{name}/v1/chat/completions", options.rate, options.seconds, numbers
-                    )
+                    await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, options.seconds, numbers)
                 )
     report("milliseconds at p50", found, lambda times: statistics.quantiles(times, n=100)[49])
     report("milliseconds at p99", found, lambda times: statistics.quantiles(times, n=100)[98])
