@@ -58,7 +58,7 @@ class Gateway:
     def __init__(self, engine: Any, hosted: Hosted, settings: Settings) -> None:
         self._service = ChatService(hosted, ServeEngine(engine), Workspace(settings))
         # Opens the database now, and not under the first request.
-        _ = self._service.traffic.latest
+        _ = self._service.in_force.watch.latest
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Ray Serve on the replica."""

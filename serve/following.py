@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from cluster.errors import GateClosed
 from cluster.settings import Settings
 from pipelines.models.candidate import Candidate
 from pipelines.workspace import Workspace
-from serve.traffic import FOLLOW_S
+from serve.traffic import FIRST_S, FOLLOW_S
 
 if TYPE_CHECKING:
     from pipelines.records import DeploymentRow
@@ -34,9 +35,7 @@ class Follow:
 
 def promoted(recipe_name: str, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
     """The deployment in force and its candidates. Raises GateClosed or UserError when there is nothing to serve."""
-    from pipelines.models.candidate import candidates_of
     from pipelines.tracking import deployments
-    from pipelines.tracking.lineage import model_problem
 
     row = deployments.current(workspace, recipe_name)
     if row is None:
@@ -44,13 +43,21 @@ def promoted(recipe_name: str, workspace: Workspace) -> "tuple[DeploymentRow, di
             f"{recipe_name}: nothing is promoted, so there is nothing to serve.",
             "Run `sluice promote RECIPE` first.",
         )
+    return row, arms_of(row, workspace)
+
+
+def arms_of(row: "DeploymentRow", workspace: Workspace) -> dict[str, Candidate]:
+    """The candidates of a deployment. Raises GateClosed or UserError when its files are gone or others."""
+    from pipelines.models.candidate import candidates_of
+    from pipelines.tracking.lineage import model_problem
+
     produced = row.content["train"]
     if problem := model_problem(workspace, produced):
         raise GateClosed(
-            f"{recipe_name}: version {row.model_version} cannot be served: {problem}.",
+            f"{row.recipe_name}: version {row.model_version} cannot be served: {problem}.",
             "Run `sluice train RECIPE --fresh` and promote again, or `sluice rollback RECIPE`.",
         )
-    return row, {str(arm): one for arm, one in candidates_of(produced, recipe_name, workspace).items()}
+    return {str(arm): one for arm, one in candidates_of(produced, row.recipe_name, workspace).items()}
 
 
 class Follower:
@@ -59,18 +66,20 @@ class Follower:
     def __init__(self, follow: Follow, places: "Places") -> None:
         self._follow, self._places = follow, places
         self._workspace = Workspace(follow.settings)
-        self._failed: tuple[int, float] | None = None
+        self._failed, self._again = 0, 0.0
         self._closing = threading.Event()
+        self.loading = ""
+        """The version that is being loaded beside the one that answers."""
         self.trouble = ""
         """Why the version in production is not hosted; empty when it is."""
 
     def begin(self, arms: Mapping[str, Candidate]) -> None:
         """Host what is in production by now, else `arms`, with which the service was started; then follow.
 
-        Raises what the loading of `arms` raises.
+        Where the log cannot be read, a replica that takes another's place therefore begins with the version of the
+        service's start, though that one hosted a later one. Raises what the loading of `arms` raises.
         """
-        # A replica that is started again may find a newer version than the service was started with.
-        newest = self._newest()
+        newest = self._first()
         if newest is not None and newest.model_version != self._follow.version:
             self._host(newest)
         if not self._places.version:
@@ -88,8 +97,18 @@ class Follower:
             return
         if newest.model_version == self._places.version:
             self.trouble = ""
-        elif self._failed is None or self._failed[0] != newest.id or time.monotonic() >= self._failed[1]:
+        elif newest.id != self._failed or time.monotonic() >= self._again:
             self._host(newest)
+
+    def _first(self) -> "DeploymentRow | None":
+        """The newest row; None also where the database does not answer in time: there is something to host without."""
+        found: Future[DeploymentRow | None] = Future()
+        threading.Thread(target=lambda: found.set_result(self._newest()), daemon=True).start()
+        try:
+            return found.result(FIRST_S)
+        except TimeoutError:
+            logger.warning("what is in production could not be read within %s s", FIRST_S)
+            return None
 
     def _newest(self) -> "DeploymentRow | None":
         from pipelines.tracking import deployments
@@ -101,18 +120,23 @@ class Follower:
             logger.warning("what is in production could not be read: %s", type(error).__name__)
             return None
 
-    def _host(self, newest: "DeploymentRow") -> None:
+    def _host(self, row: "DeploymentRow") -> None:
+        def is_wanted() -> bool:
+            newest = self._newest()
+            return newest is None or newest.model_version == row.model_version
+
+        self.loading, self.trouble = row.model_version, ""
         try:
-            # Read once more: it is hosted under the version that its files belong to.
-            row, arms = promoted(self._follow.recipe_name, self._workspace)
-            self._places.worker.submit(self._places.switch, arms, row.model_version).result()
+            arms = arms_of(row, self._workspace)
+            # A large model takes minutes, and may have been rolled back meanwhile.
+            self._places.worker.submit(self._places.switch, arms, row.model_version, is_wanted).result()
         except Exception as error:
-            self.trouble = f"version {newest.model_version} cannot be hosted: {error}"
-            self._failed = newest.id, time.monotonic() + AGAIN_S
-            logger.exception("%s: %s", self._follow.recipe_name, self.trouble)
-        else:
-            self.trouble = ""
-            logger.warning("%s: version %s is hosted", self._follow.recipe_name, row.model_version)
+            self.trouble = f"version {row.model_version} cannot be hosted: {error}"
+            # With its traceback the first time alone.
+            logger.error("%s: %s", row.recipe_name, self.trouble, exc_info=row.id != self._failed)
+            self._failed, self._again = row.id, time.monotonic() + AGAIN_S
+        finally:
+            self.loading = ""
 
     def _work(self) -> None:
         while not self._closing.wait(FOLLOW_S):

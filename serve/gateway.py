@@ -38,6 +38,17 @@ def build_gateway(service: ChatService) -> FastAPI:
 
         return Depends(check)
 
+    async def may_see_figures(request: Request) -> bool:
+        if service.keys is None:
+            return True
+        if "authorization" not in request.headers:
+            return False
+        try:
+            await service.keys.check(request.headers["authorization"], "metrics")
+        except RequestError:
+            return False
+        return True
+
     async def answer(request: Request, body: ChatRequest | CompletionRequest, shape: Shape) -> Response:
         turn = await service.begin(body, request.headers.get(USER_HEADER), request.state.request_id)
         request.state.turn = turn
@@ -89,12 +100,12 @@ def build_gateway(service: ChatService) -> FastAPI:
         return Response(await service.figures(), media_type=CONTENT_TYPE)
 
     @app.get("/healthz")
-    async def healthz() -> Response:
-        """Say whether a token was generated, and how much there is to do; no key is asked for."""
+    async def healthz(request: Request) -> Response:
+        """Say whether a token was generated; no key is asked for, and one with the scope `metrics` is told more."""
         found = await service.health()
-        # How much there is to do is told to who may see the figures.
-        shown = found if service.keys is None else {name: found[name] for name in ("status", "recipe")}
-        return JSONResponse(shown)
+        if await may_see_figures(request):
+            return JSONResponse(found)
+        return JSONResponse({name: found[name] for name in ("status", "recipe")})
 
     describe(app, keys=service.keys is not None)
     return app

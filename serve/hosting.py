@@ -1,7 +1,7 @@
 """The engine deployment: base and adapters in one process, answers streamed piece by piece."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -63,7 +63,7 @@ class Generator(Protocol):
         """Started and then pieces, or Refused. Closing the iterator cancels."""
 
     async def health(self) -> dict[str, Any]:
-        """`generated_tokens`, `running` and `waiting`; of one that follows the log `version` and `trouble` too."""
+        """`generated_tokens`, `running`, `waiting`; of one that follows the log `version`, `loading`, `trouble` too."""
 
 
 class EngineReplica:
@@ -91,19 +91,11 @@ class EngineReplica:
         else:
             self._follower.begin(arms)
 
-    async def host(self, arm: str, candidate: Candidate) -> None:
-        """Answer `arm` with the candidate from now on; no other answer is held up, and those that run end as begun.
-
-        The candidate is loaded and has generated a token before the arm is its, and what no arm has any more is
-        unloaded after its last answer. Hosting what the arm has does nothing. Calls take place one after another.
-        Raises UserError for a candidate that cannot be loaded here or does not fit its base, EngineFailed for one that
-        cannot generate; the arms are then as they were.
-        """
-        await self._change(self._places.host, arm, candidate)
-
-    async def drop(self, arm: str) -> None:
-        """Answer `arm` no more; answers that run end as begun, and then its model is unloaded."""
-        await self._change(self._places.drop, arm)
+    def __del__(self) -> None:
+        """Called by Ray Serve in the replica's graceful end, after its last request."""
+        # An __init__ that failed may leave no follower.
+        if follower := getattr(self, "_follower", None):
+            follower.close()
 
     async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused. When the caller goes away the request leaves the batch.
@@ -153,7 +145,7 @@ class EngineReplica:
                 ticket.cancel()
 
     async def health(self) -> dict[str, Any]:
-        """`generated_tokens`, `running` and `waiting` over all engines; where it follows, `version` and `trouble`."""
+        """`generated_tokens`, `running` and `waiting` over all engines; where it follows, how far it has."""
         loads = [engine.load for engine in self._places.engines]
         found = {
             "generated_tokens": self._places.generated_tokens,
@@ -162,15 +154,13 @@ class EngineReplica:
         }
         if self._follower is None:
             return found
-        return found | {"version": self._places.version, "trouble": self._follower.trouble}
+        following = {"loading": self._follower.loading, "trouble": self._follower.trouble}
+        return found | {"version": self._places.version} | following
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if not all(engine.alive for engine in self._places.engines):
             raise RuntimeError("an engine's thread has ended")
-
-    async def _change(self, change: Callable[..., None], *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._places.worker, change, *arguments)
 
     @property
     def _engines(self) -> "dict[str, TransformersEngine]":

@@ -1,8 +1,9 @@
 """Where each arm is answered: the models in memory, and how they come and go while others answer."""
 
 import itertools
+import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pipelines.models.candidate import Candidate, check_adapter
 if TYPE_CHECKING:
     from pipelines.engines.transformers import TransformersEngine
     from serve.hosting import Prompt
+
+logger = logging.getLogger("sluice.serve")
 
 HELLO = [{"role": "user", "content": "Hello"}]
 """What a model must have answered before an arm is its."""
@@ -51,8 +54,8 @@ class Place:
 class Places:
     """The models in memory, and which of them each arm has.
 
-    `switch`, `host`, `drop` and `tidy` load and unload, and block: one after another, by the one thread of `worker`.
-    All else is quick and may come from any thread.
+    `switch` and `tidy` load and unload, and block: one after another, by the one thread of `worker`. All else is quick
+    and may come from any thread.
     """
 
     def __init__(self, dtype: str, max_batch_size: int, max_queued_requests: int) -> None:
@@ -66,10 +69,14 @@ class Places:
         self.version = ""
         """The registered version that the arms are; empty until there was a switch that named one."""
 
-    def switch(self, candidates: Mapping[str, Candidate], version: str = "") -> None:
+    def switch(
+        self, candidates: Mapping[str, Candidate], version: str = "", is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Give each arm its candidate, all at one moment, once each has generated a token.
 
-        Whatever is raised, nothing has changed.
+        Answers that run end as begun, and what no arm has any more is unloaded after its last one. Raises UserError
+        for a candidate that cannot be loaded here or does not fit its base, EngineFailed for one that cannot generate;
+        then, and when it is no longer wanted once it is loaded, nothing has changed.
         """
         try:
             places = {arm: self._found(candidate) for arm, candidate in candidates.items()}
@@ -77,19 +84,10 @@ class Places:
             # Those of them that were loaded before it.
             self.tidy()
             raise
-        with self._lock:
-            self._arms.update(places)
-            self.version = version
-        self.tidy()
-
-    def host(self, arm: str, candidate: Candidate) -> None:
-        """The same for one arm."""
-        self.switch({arm: candidate}, self.version)
-
-    def drop(self, arm: str) -> None:
-        """Take what it has from `arm`, if it has anything."""
-        with self._lock:
-            self._arms.pop(arm, None)
+        if is_wanted():
+            with self._lock:
+                self._arms.update(places)
+                self.version = version
         self.tidy()
 
     def tidy(self) -> None:
@@ -101,11 +99,15 @@ class Places:
             engines = {place.engine for place in self._loaded}
             ended = {place.engine for place in unused} - engines
             self._past_tokens += sum(engine.generated_tokens for engine in ended)
-        for engine in ended:
-            engine.close()
-        for place in unused:
-            if place.engine in engines and place.adapter is not None:
-                place.engine.remove_adapter(place.adapter, UNLOADING_S)
+        try:
+            for engine in ended:
+                engine.close()
+            for place in unused:
+                if place.engine in engines and place.adapter is not None:
+                    place.engine.remove_adapter(place.adapter, UNLOADING_S)
+        except Exception:
+            # Memory that is not given back is no reason to take a switch for failed.
+            logger.exception("a model could not be unloaded")
 
     @contextmanager
     def answering(self, arm: str) -> Iterator[tuple[Place, str]]:

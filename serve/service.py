@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
@@ -16,20 +16,17 @@ from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
 from serve.feedback import FeedbackStore
 from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
+from serve.in_force import InForce
 from serve.interactions import InteractionLog
 from serve.key_check import KeyCheck, read_keys
 from serve.metrics import Metrics
 from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest, Usage
 from serve.shadow import Shadow
-from serve.traffic import Traffic, TrafficWatch, read_traffic
 
 logger = logging.getLogger("sluice.serve")
 
 LOOKUP_TIMEOUT_S = 5
 """How long a request waits to learn whether its id was used before."""
-
-VERSION_S = 0.5
-"""How often the engine is asked what it has while the log names another version, and how long that may take."""
 
 CLOSING_S = 5
 """How long the end of the service waits for the database to take the last interactions."""
@@ -79,8 +76,10 @@ class Turn:
     first_token_ms: float | None = None
     first_tokens: int = 0
     """Tokens of the first piece: a character may take several."""
+    chosen_for: str | None = None
+    """The registered version that the arm was chosen for."""
     version: str | None = None
-    """The registered version in whose name the arm was chosen, then the one that answered."""
+    """The one that answers, once it does."""
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     status: int = CLIENT_GONE
@@ -105,9 +104,8 @@ class ChatService:
 
     def __init__(self, hosted: Hosted, engine: Generator, workspace: Workspace) -> None:
         self.hosted, self._engine = hosted, engine
-        self._version, self._asked = hosted.model_version, -VERSION_S
         self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights, hosted.holdout)
-        self.traffic = TrafficWatch(lambda: read_traffic(workspace, hosted.recipe_name))
+        self.in_force = InForce(workspace, hosted.recipe_name, hosted.model_version, engine.health)
         self.log = InteractionLog(workspace)
         self._feedback = FeedbackStore(workspace, hosted.recipe_name)
         self._events = EventStore(workspace, hosted.recipe_name, self._feedback)
@@ -134,7 +132,7 @@ class ChatService:
         # Nobody will come back under a request's own id: such a unit has no exposure to keep.
         unit = unit_of(user if user is not None else request_id)
         named = self._named(request.model)
-        met = Met(named) if named else await self._met(unit, known=user is not None)
+        met, chosen_for = (Met(named), None) if named else await self._met(unit, known=user is not None)
         # Last: whoever was refused may come again under the same id.
         if await self._taken(request_id) or not self._feedback.answering(request_id, unit):
             raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
@@ -149,7 +147,7 @@ class ChatService:
             options,
             experiment=met.experiment,
             named=bool(named),
-            version=self._version or None,
+            chosen_for=chosen_for,
         )
 
     async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
@@ -218,10 +216,9 @@ class ChatService:
             raise RequestError(503, f"The engine does not answer: {type(error).__name__}.", code="not_ready") from None
         if not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
-        self._version = found.get("version") or self._version
-        in_force = self.traffic.latest
-        version = in_force.model_version if in_force is not None else None
-        stale = {"in_production": version} if version not in (None, self._version or version) else {}
+        latest = self.in_force.watch.latest
+        newest, version = latest and latest.newest, found.get("version") or self.hosted.model_version
+        stale = {"in_production": newest} if version and newest not in (None, version) else {}
         return {
             "status": "ok",
             "recipe": self.hosted.recipe_name,
@@ -233,7 +230,7 @@ class ChatService:
 
     def close(self) -> None:
         """Write the interactions that wait; no request comes after."""
-        self.traffic.close()
+        self.in_force.watch.close()
         self.log.close(CLOSING_S)
 
     def models(self) -> list[dict[str, Any]]:
@@ -263,42 +260,20 @@ class ChatService:
             404, f"There is no model {model!r}; there are {known}.", code="model_not_found", param="model"
         )
 
-    async def _met(self, unit: str, *, known: bool) -> Met:
-        """What a unit meets; `known`: it will come again."""
-        traffic = self.traffic.latest
-        if traffic is None:
-            traffic = await asyncio.to_thread(self.traffic.current)
-        if not self._hosts(traffic):
-            await self._ask_version()
-        if not self._hosts(traffic):
-            traffic = _of_another_model(traffic)
+    async def _met(self, unit: str, *, known: bool) -> tuple[Met, str | None]:
+        """What a unit meets, and the version that this was chosen for; `known`: it will come again."""
+        traffic = await self.in_force.traffic()
         if known:
-            return await asyncio.to_thread(self._exposures.arm_of, unit, traffic)
-        return Met(self._exposures.assigned(unit, traffic))
-
-    def _hosts(self, traffic: Traffic) -> bool:
-        """Whether the reading is about the version that the engine has."""
-        return traffic.model_version in (None, self._version or traffic.model_version)
-
-    async def _ask_version(self) -> None:
-        """Learn what the engine has by now; not for every request of those that come while it loads."""
-        if time.monotonic() < self._asked + VERSION_S:
-            return
-        self._asked = time.monotonic()
-        try:
-            found = await asyncio.wait_for(self._engine.health(), timeout=VERSION_S)
-        except Exception as error:
-            logger.warning("the engine's version is not known at present: %s", type(error).__name__)
-        else:
-            self._version = found.get("version") or self._version
+            return await asyncio.to_thread(self._exposures.arm_of, unit, traffic), traffic.model_version
+        return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
-        turn.prompt_tokens = event.prompt_tokens
-        self._version = event.version or self._version
-        if turn.version is not None and self._version not in ("", turn.version):
-            # The model was switched on the way: no experiment may take this answer for the other's.
-            turn.experiment = None
-        turn.version = self._version or None
+        turn.prompt_tokens, turn.version = event.prompt_tokens, event.version or None
+        if event.version:
+            self.in_force.answered(event.version)
+            if event.version != turn.chosen_for:
+                # Switched on the way: no experiment may take this answer for the other's.
+                turn.experiment = None
 
     def _note(self, turn: Turn, piece: Piece) -> None:
         turn.text.append(piece.text)
@@ -335,15 +310,6 @@ class ChatService:
         )
         if turn.status == 200 and not turn.named:
             self._shadow.follow(turn)
-
-
-def _of_another_model(traffic: Traffic) -> Traffic:
-    """What counts of a reading that is about another version than the one that is hosted.
-
-    No experiment may take this one's answers for that one's. That the base serves everyone holds for any.
-    """
-    weights = traffic.weights if traffic.weights is not None and not traffic.weights.get("tuned") else None
-    return replace(traffic, weights=weights, experiment=None)
 
 
 def _milliseconds(since: float) -> float:

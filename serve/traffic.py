@@ -38,28 +38,41 @@ class Traffic:
     deployment: int | None
     """Number of the row of the log."""
     model_version: str | None
+    """The registered version that all of this is about."""
     weights: Mapping[str, float] | None
     """Arm -> weight where an experiment has decided; None: those of the recipe."""
     experiment: Running | None
+    newest: str | None = None
+    """The version in production: another one while the engine loads it."""
 
 
-def read_traffic(workspace: Workspace, recipe_name: str) -> Traffic:
-    """What the database says now."""
+def read_traffic(workspace: Workspace, recipe_name: str, hosted: str = "") -> Traffic:
+    """What the database says now of the version that is hosted; without one, of the one in production.
+
+    While another is in production than is hosted, what was last decided about the hosted one goes on. That the base
+    serves everyone holds for any version.
+    """
     from pipelines.tracking import deployments
     from serve.experimentation import lifecycle
 
     # In this order: what ends an experiment between the two is seen as its deployment, never as neither.
-    row, deployment = lifecycle.live(workspace, recipe_name), deployments.current(workspace, recipe_name)
-    version = None if deployment is None else deployment.model_version
+    row, newest = lifecycle.live(workspace, recipe_name), deployments.current(workspace, recipe_name)
+    if newest is None:
+        return Traffic(None, hosted or None, None, None)
+    decided = deployments.traffic_of(newest)
+    if hosted not in ("", newest.model_version):
+        if decided is None or decided.get("tuned"):
+            earlier = deployments.current(workspace, recipe_name, hosted)
+            decided = None if earlier is None else deployments.traffic_of(earlier)
+        return Traffic(newest.id, hosted, decided, None, newest.model_version)
     running = None
     # One that tried what is no longer in production is over, whether or not the watcher has written so.
-    if row is not None and deployment is not None and row.deployment_id == deployment.id:
+    if row is not None and row.deployment_id == newest.id:
         section = lifecycle.section_of(row)
         weights = {str(arm): weight for arm, weight in section.weights.items()}
         paused = row.state != lifecycle.RUNNING
         running = Running(row.id, row.seed, weights, section.control, row.coverage, paused)
-    traffic = None if deployment is None else deployments.traffic_of(deployment)
-    return Traffic(None if deployment is None else deployment.id, version, traffic, running)
+    return Traffic(newest.id, newest.model_version, decided, running, newest.model_version)
 
 
 class TrafficWatch:
@@ -68,7 +81,8 @@ class TrafficWatch:
     def __init__(self, read: Callable[[], Traffic], every_s: float = FOLLOW_S) -> None:
         self._read, self._every_s = read, every_s
         self._latest: Traffic | None = None
-        self._first, self._closing = threading.Event(), threading.Event()
+        self._first, self._wake = threading.Event(), threading.Event()
+        self._closed = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -93,9 +107,14 @@ class TrafficWatch:
         self._begin()
         return self._latest
 
+    def hurry(self) -> None:
+        """Let the next reading be now."""
+        self._wake.set()
+
     def close(self) -> None:
         """Stop reading."""
-        self._closing.set()
+        self._closed = True
+        self._wake.set()
 
     def _begin(self) -> None:
         with self._lock:
@@ -104,11 +123,11 @@ class TrafficWatch:
                 self._thread.start()
 
     def _work(self) -> None:
-        while True:
+        while not self._closed:
+            self._wake.clear()
             try:
                 self._latest = self._read()
                 self._first.set()
             except Exception as error:
                 logger.warning("what is in production could not be read: %s", type(error).__name__)
-            if self._closing.wait(self._every_s):
-                return
+            self._wake.wait(self._every_s)

@@ -106,17 +106,21 @@ def follow_alias(workspace: Workspace, recipe_name: str) -> None:
         raise UserError(f"{told}: {error.message}", error.remedy) from error
 
 
-def current(workspace: Workspace, recipe_name: str) -> DeploymentRow | None:
-    """What is in production for a recipe, or None."""
-    return next(iter(history(workspace, recipe_name, limit=1)), None)
+def current(workspace: Workspace, recipe_name: str, version: str | None = None) -> DeploymentRow | None:
+    """What is in production for a recipe, or None; with a version, the newest row that put that one there."""
+    return next(iter(history(workspace, recipe_name, version, limit=1)), None)
 
 
-def history(workspace: Workspace, recipe_name: str | None = None, *, limit: int = 1000) -> list[DeploymentRow]:
-    """The rows of a recipe (or of all), newest first."""
+def history(
+    workspace: Workspace, recipe_name: str | None = None, version: str | None = None, *, limit: int = 1000
+) -> list[DeploymentRow]:
+    """The rows of a recipe (or of all), of a version (or of all), newest first."""
     from sqlalchemy import select
 
     query = select(DeploymentRow).order_by(DeploymentRow.id.desc()).limit(limit)
     if recipe_name is not None:
         query = query.where(DeploymentRow.recipe_name == recipe_name)
+    if version is not None:
+        query = query.where(DeploymentRow.model_version == version)
     with workspace.session() as session:
         return list(session.scalars(query))

@@ -134,8 +134,9 @@ async def latency(options: argparse.Namespace) -> None:
 
     numbers, found = itertools.count(), {"bare": [], "gateway": []}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
+        # So long that every user has come once: those who are measured return.
         for name in found:
-            await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, 4, numbers)
+            await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, USERS / options.rate, numbers)
         for _ in range(options.rounds):
             for name, rounds in found.items():
                 rounds.append(
@@ -180,7 +181,7 @@ def report(what: str, found: dict[str, list[Any]], of: Callable[[Any], float]) -
     """Print the median round of each, and the second's ratio to the first, round by round."""
     values = {name: [of(one) for one in rounds] for name, rounds in found.items()}
     first, second = values
-    ratios = [theirs / ours for ours, theirs in zip(values[first], values[second], strict=True)]
+    ratios = [later / earlier for earlier, later in zip(values[first], values[second], strict=True)]
     figures = {name: round(statistics.median(each), 2) for name, each in values.items()}
     ratio = {"ratio": round(statistics.median(ratios), 3), "of_rounds": [round(each, 3) for each in ratios]}
     print(json.dumps({"measured": what} | figures | ratio))

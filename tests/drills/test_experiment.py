@@ -5,10 +5,8 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import httpx
-import psutil
 import pytest
 import yaml
 from sqlalchemy import select
@@ -21,6 +19,7 @@ from serve.experimentation import lifecycle
 from serve.experimentation.reading import standing
 from serve.exposures import unit_of
 from tests.serve.conftest import tiny_adapter  # noqa: F401
+from tests.serve.load import kill
 
 pytestmark = [pytest.mark.drill, pytest.mark.cluster]
 
@@ -145,17 +144,6 @@ class Crowd:
     def all(self, work, numbers):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(work, numbers))
-
-
-def kill(title):
-    """End our processes of that title as the kernel does when memory is short; how many there were."""
-    count = 0
-    for one in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if title in " ".join(one.cmdline()):
-                one.kill()
-                count += 1
-    return count
 
 
 def wait_for(condition, seconds):

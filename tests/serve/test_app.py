@@ -1,15 +1,13 @@
 import concurrent.futures
-import json
 import socket
-import threading
 import time
 
 import httpx
-import psutil
 import pytest
 
 from cluster.errors import GateClosed, UserError
 from pipelines.recipe_file import load_recipe
+from tests.serve.load import Load, kill
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -273,41 +271,6 @@ def test_our_client_streams_and_says_what_went_wrong(client, server):
         nobody.health()
 
 
-class Load:
-    """Two clients of the tuned arm who stream one answer after the other; what came of each is remembered."""
-
-    def __init__(self, server, tokens):
-        self._url, self._tokens, self._over = f"{server.url}/v1/chat/completions", tokens, threading.Event()
-        self.whole, self.broken = [], []
-        """Texts of answers that came to their end, and what befell the others."""
-
-    def __enter__(self):
-        self._threads = [threading.Thread(target=self._work) for _ in range(2)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self._over.set()
-        for thread in self._threads:
-            thread.join(90)
-
-    def _work(self):
-        body = {"messages": HELLO, "model": "tuned", "max_tokens": self._tokens, "stream": True}
-        while not self._over.is_set():
-            try:
-                with httpx.stream("POST", self._url, json=body, timeout=60) as reply:
-                    lines = [line for line in reply.iter_lines() if line]
-            except httpx.HTTPError as error:
-                self.broken.append(repr(error))
-                continue
-            if reply.status_code != 200 or lines[-1] != "data: [DONE]":
-                self.broken.append(lines[-1])
-                continue
-            choices = [choice for line in lines[:-1] for choice in json.loads(line[6:])["choices"]]
-            self.whole.append("".join(choice["delta"].get("content") or "" for choice in choices))
-
-
 @pytest.mark.cluster
 def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_replica_comes_back_with_it(
     server, client, recipe, ray_cluster, tiny_model, tiny_adapter, other_adapter
@@ -317,6 +280,7 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
 
     old = say(24)
     with Load(server, 24) as load:
+        wait_until(lambda: old in load.whole)
         promote(ray_cluster, recipe, tiny_model, other_adapter, "2")
         wait_until(lambda: client.health()["version"] == "2")
         new = say(24)
@@ -329,12 +293,7 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
     with Load(server, 600) as load:
         wait_until(lambda: load.whole)
         wait_until(lambda: client.health()["running"] == 2)
-        (replica,) = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "ray::ServeReplica:served:engine" in " ".join(process.cmdline())
-        ]
-        replica.kill()
+        kill("ray::ServeReplica:served:engine")
         answered = len(load.whole)
         wait_until(lambda: len(load.whole) > answered + 2, 60)
     assert 1 <= len(load.broken) <= 2, "more failed than were in flight"

@@ -8,13 +8,15 @@ from contextlib import aclosing
 import pytest
 
 from pipelines.recipe_file import load_recipe
-from pipelines.records import InteractionRow
+from pipelines.records import ExperimentExposureRow, InteractionRow
 from pipelines.tracking import deployments
+from serve import following
+from serve.experimentation import lifecycle
 from serve.exposures import unit_of
 from serve.following import Follow, Follower, promoted
 from serve.hosting import EngineReplica, Options, Piece, Started
-from serve.traffic import Running, Traffic
-from tests.serve.test_app import promote
+from serve.places import Places
+from tests.serve.test_app import promote, wait_until
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -92,6 +94,7 @@ def test_a_promotion_is_hosted_while_answers_run_and_a_rollback_brings_the_old_o
         "running": 0,
         "waiting": 0,
         "version": "1",
+        "loading": "",
         "trouble": "",
     }
 
@@ -123,7 +126,16 @@ def test_while_the_log_cannot_be_read_it_hosts_what_it_was_told(put, replica_of,
     assert say(replica)[0] == "1"
 
 
-def test_what_cannot_be_hosted_is_told_and_the_old_version_goes_on(
+def test_a_database_that_does_not_answer_holds_no_start_up(put, replica_of, tiny_adapter, monkeypatch):
+    put(tiny_adapter, "1")
+    over = threading.Event()
+    monkeypatch.setattr(following, "FIRST_S", 0.1)
+    monkeypatch.setattr(Follower, "_newest", lambda follower: over.wait(600) and None)
+    assert say(replica_of("1"))[0] == "1"
+    over.set()
+
+
+def test_files_that_changed_are_told_and_the_old_version_goes_on(
     put, replica_of, tiny_adapter, other_adapter, tmp_path, monkeypatch
 ):
     spoilt = tmp_path / "spoilt"
@@ -138,6 +150,7 @@ def test_what_cannot_be_hosted_is_told_and_the_old_version_goes_on(
     trouble = asyncio.run(replica.health())["trouble"]
     assert trouble.startswith("version 2 cannot be hosted: ") and "not those that were trained" in trouble
     assert say(replica)[0] == "1"
+    # It is not tried again at every look.
     with monkeypatch.context() as watched:
         watched.setattr(Follower, "_host", lambda *arguments: pytest.fail("tried again at once"))
         replica._follower.look()
@@ -146,63 +159,147 @@ def test_what_cannot_be_hosted_is_told_and_the_old_version_goes_on(
     assert say(replica)[0] == "3" and asyncio.run(replica.health())["trouble"] == ""
 
 
-class Reading:
-    """What the log says, for a service; `latest` is set by the test."""
+def test_what_fails_while_it_is_loaded_leaves_nothing_and_is_tried_again(
+    put, replica_of, tiny_adapter, other_adapter, tmp_path, monkeypatch, caplog
+):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(other_adapter, spoilt)
+    whole = (spoilt / "adapter_model.safetensors").read_bytes()
+    (spoilt / "adapter_model.safetensors").write_bytes(whole[:-10])
+    put(tiny_adapter, "1")
+    replica = replica_of("1")
+    before = list(replica._places._loaded)
+    put(spoilt, "2")
+    monkeypatch.setattr(following, "AGAIN_S", 0)
 
-    latest = None
+    replica._follower.look()
+    replica._follower.look()
 
-    def close(self):
-        """Nothing runs."""
+    assert "version 2 cannot be hosted" in replica._follower.trouble and replica._follower.loading == ""
+    assert replica._places._loaded == before and say(replica)[0] == "1"
+    assert [record.exc_info and record.exc_info[0] is not None for record in caplog.records] in (
+        [True, False],
+        [True, None],
+    )
+
+
+def test_what_is_rolled_back_while_it_is_loaded_is_never_met(put, replica_of, tiny_adapter, other_adapter, monkeypatch):
+    put(tiny_adapter, "1")
+    replica = replica_of("1")
+    put(other_adapter, "2")
+    load = Places._load
+
+    def and_meanwhile(places, *arguments):
+        assert replica._follower.loading == "2"
+        put(tiny_adapter, "1")
+        return load(places, *arguments)
+
+    monkeypatch.setattr(Places, "_load", and_meanwhile)
+    replica._follower.look()
+    assert say(replica)[0] == "1" and len(replica._places._loaded) == 2, "base and the old one alone"
+
+
+@pytest.fixture
+def ask(http):
+    """`ask(service, user)`: status 200 was said to that user."""
+
+    async def post(service, user):
+        async with http(service) as client:
+            body = {"messages": HELLO, "max_tokens": 1, "user": user}
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+            return (await client.get("/healthz")).json()
+
+    return lambda service, user: asyncio.run(asyncio.wait_for(post(service, user), 60))
+
+
+@pytest.fixture
+def experiment(workspace, recipe_file):
+    """`experiment()`: one that runs on what is in production."""
+    section = {"primary": {"metric": "event.resolved"}, "guardrails": [], "planned_units": 1000}
+    return lambda: lifecycle.start(workspace, load_recipe(recipe_file(experiment=section)), "ada")
 
 
 def test_an_experiment_counts_from_the_moment_on_when_its_version_is_hosted(
-    http, put, replica_of, service_of, tiny_adapter, other_adapter, rows
+    ask, put, replica_of, service_of, experiment, tiny_adapter, other_adapter, rows
 ):
     put(tiny_adapter, "1")
     replica = replica_of("1")
     service = service_of(engine=replica, model_version="1")
-    service.traffic = Reading()
-    service.traffic.latest = Traffic(2, "2", None, Running(7, "seed", {"base": 1, "tuned": 1}, "base", 1.0, False))
+    put(other_adapter, "2")
+    row = experiment()
 
-    async def go():
-        async with http(service) as client:
+    coming = ask(service, "early")
+    replica._follower.look()
+    users = (f"user-{number}" for number in range(10**6))
 
-            async def ask(user):
-                body = {"messages": HELLO, "max_tokens": 1, "user": user}
-                assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    def counted():
+        there = ask(service, user := next(users))
+        return unit_of(user) in {one.unit for one in rows(ExperimentExposureRow)} and there
 
-            await ask("early")
-            coming = (await client.get("/healthz")).json()
-            put(other_adapter, "2")
-            await asyncio.to_thread(replica._follower.look)
-            service._asked = -1
-            await ask("late")
-            return coming, (await client.get("/healthz")).json()
-
-    coming, there = asyncio.run(asyncio.wait_for(go(), 60))
+    there = wait_until(counted)
     service.close()
     assert coming["in_production"] == "2" and coming["version"] == "1"
     assert "in_production" not in there and there["version"] == "2"
-    kept = {row.unit: (row.experiment_id, row.model_version) for row in rows(InteractionRow)}
-    assert kept == {unit_of("early"): (None, "1"), unit_of("late"): (7, "2")}
+    kept = [(one.experiment_id, one.model_version) for one in rows(InteractionRow)]
+    assert kept[0] == (None, "1") and kept[-1] == (row.id, "2")
+    assert {version for number, version in kept if number} == {"2"}
 
 
-def test_an_answer_of_another_version_than_the_one_the_arm_was_chosen_for_counts_for_no_experiment(
-    http, put, replica_of, service_of, tiny_adapter, rows
+def test_an_answer_of_a_version_that_came_after_the_choice_counts_for_no_experiment(
+    ask, put, replica_of, service_of, experiment, tiny_adapter, other_adapter, rows, monkeypatch
 ):
     put(tiny_adapter, "1")
     replica = replica_of("1")
-    service = service_of(engine=replica, model_version="2")
-    service.traffic = Reading()
-    # The gateway takes the engine for version 2 still, which was put back a moment ago.
-    service.traffic.latest = Traffic(2, "2", None, Running(7, "seed", {"base": 1, "tuned": 1}, "base", 1.0, False))
+    service = service_of(engine=replica, model_version="1")
+    row = experiment()
+    ask(service, "before")
+    taken = service._taken
 
-    async def go():
-        async with http(service) as client:
-            body = {"messages": HELLO, "max_tokens": 1, "user": "ada"}
-            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    async def and_meanwhile(request_id):
+        # Between the choice of the arm and the answer, and another request has told the gateway already.
+        put(other_adapter, "2")
+        await asyncio.to_thread(replica._follower.look)
+        service.in_force.version = "2"
+        return await taken(request_id)
 
-    asyncio.run(asyncio.wait_for(go(), 60))
+    monkeypatch.setattr(service, "_taken", and_meanwhile)
+    ask(service, "meanwhile")
     service.close()
-    (row,) = rows(InteractionRow)
-    assert (row.experiment_id, row.model_version) == (None, "1")
+    kept = {one.unit: (one.experiment_id, one.model_version) for one in rows(InteractionRow)}
+    assert kept == {unit_of("before"): (row.id, "1"), unit_of("meanwhile"): (None, "2")}
+
+
+def test_a_gateway_that_starts_again_learns_what_the_engine_has(
+    ask, put, replica_of, service_of, tiny_adapter, other_adapter
+):
+    put(tiny_adapter, "1")
+    replica = replica_of("1")
+    put(other_adapter, "2")
+    replica._follower.look()
+    # It was bound when version 1 was in production.
+    service = service_of(engine=replica, model_version="1")
+    wait_until(lambda: ask(service, "ada") and service.in_force.version == "2")
+
+
+def test_an_answer_that_never_began_names_no_version(http, put, replica_of, service_of, tiny_adapter, rows):
+    class Dead:
+        """An engine whose process has ended."""
+
+        async def answer(self, *arguments):
+            raise ConnectionError("the actor died")
+            yield
+
+        async def health(self):
+            raise ConnectionError("the actor died")
+
+    put(tiny_adapter, "1")
+    service = service_of(engine=Dead(), model_version="1")
+
+    async def post():
+        async with http(service) as client:
+            return await client.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 1, "user": "ada"})
+
+    assert asyncio.run(post()).status_code == 500
+    service.close()
+    (kept,) = rows(InteractionRow)
+    assert (kept.status, kept.model_version) == (500, None)

@@ -121,6 +121,11 @@ def alone(replica_of, remembered):
     return say
 
 
+async def host(replica, arm, candidate):
+    """Give the arm the candidate, as following the log does."""
+    await asyncio.wrap_future(replica._places.worker.submit(replica._places.switch, {arm: candidate}))
+
+
 def loaded(replica):
     """Base folder -> how many adapters over it are in memory."""
     return {place.base_folder: len(place.engine.base.adapters) for place in replica._places._loaded}
@@ -149,7 +154,7 @@ def test_ten_streams_end_on_the_old_model_and_later_ones_are_the_new_ones(replic
 
     async def go():
         running = await streams(replica, "tuned", 10)
-        await replica.host("tuned", new)
+        await host(replica, "tuned", new)
         assert (await replica.health())["running"] == 10, "they must run all the while for this to prove"
         assert loaded(replica) == {str(tiny_model): 2}
         later = [text_of(replica, "tuned", LONG) for _ in range(3)]
@@ -171,7 +176,7 @@ def test_a_whole_model_comes_in_an_engine_of_its_own_and_the_old_one_ends_with_i
 
     async def go():
         (running,) = await streams(replica, "arm", 1)
-        await replica.host("arm", candidate(base=other_model))
+        await host(replica, "arm", candidate(base=other_model))
         before = await replica.health()
         endless(replica)
         assert before["running"] == 1
@@ -179,7 +184,7 @@ def test_a_whole_model_comes_in_an_engine_of_its_own_and_the_old_one_ends_with_i
         said = await text_of(replica, "arm"), await running
         await settled(replica, {str(other_model): 0})
         # Calls take place one after another: behind this one the engine is closed.
-        await replica.drop("nothing")
+        await asyncio.wrap_future(replica._places.worker.submit(gc.collect))
         gc.collect()
         assert old() is None, "and its memory is free"
         replica.check_health()
@@ -194,17 +199,17 @@ def test_a_whole_model_comes_in_an_engine_of_its_own_and_the_old_one_ends_with_i
 def test_hosting_what_an_arm_has_does_nothing(replica_of, candidate):
     replica = replica_of(base=candidate(), tuned=candidate(1))
     before = replica._places.arms, replica._places.generated_tokens
-    asyncio.run(replica.host("tuned", candidate(1)))
-    asyncio.run(replica.host("base", replace(candidate(), model_id="another-name")))
+    asyncio.run(host(replica, "tuned", candidate(1)))
+    asyncio.run(host(replica, "base", replace(candidate(), model_id="another-name")))
     assert (replica._places.arms, replica._places.generated_tokens) == before
 
 
 def test_arms_with_one_model_share_it_until_the_last_lets_go(replica_of, candidate, tiny_model):
     replica = replica_of(tuned=candidate(1), challenger=candidate(1))
     assert loaded(replica) == {str(tiny_model): 1}
-    asyncio.run(replica.host("tuned", candidate(2)))
+    asyncio.run(host(replica, "tuned", candidate(2)))
     assert loaded(replica) == {str(tiny_model): 2}
-    asyncio.run(replica.host("challenger", candidate(2)))
+    asyncio.run(host(replica, "challenger", candidate(2)))
     assert loaded(replica) == {str(tiny_model): 1}
 
 
@@ -216,8 +221,8 @@ def test_an_arm_that_goes_back_while_its_old_model_still_answers_finds_it_there(
 
     async def go():
         (running,) = await streams(replica, "tuned", 1)
-        await replica.host("tuned", candidate(2))
-        await replica.host("tuned", candidate(1))
+        await host(replica, "tuned", candidate(2))
+        await host(replica, "tuned", candidate(1))
         assert replica._places.arms["tuned"] is first
         await running
         await settled(replica, {str(tiny_model): 1})
@@ -277,39 +282,44 @@ def test_what_cannot_be_hosted_is_refused_and_nothing_changes(
         said = await text_of(replica, "tuned", Options(120))
         (running,) = await streams(replica, "tuned", 1, Options(120))
         with pytest.raises(error, match=reason):
-            await replica.host("tuned", refused)
+            await host(replica, "tuned", refused)
         assert await running == said
 
     asyncio.run(asyncio.wait_for(go(), 120))
     assert replica._places.arms == before and loaded(replica) == {str(tiny_model): 1}
     assert engines_running() == before_engines, "no engine is left behind"
-    asyncio.run(replica.host("tuned", good))
+    asyncio.run(host(replica, "tuned", good))
     assert asyncio.run(text_of(replica, "tuned")) == alone(good)
 
 
-def test_a_dropped_arm_answers_no_more_and_gives_its_memory_back(replica_of, candidate, alone, tiny_model):
+def test_an_arm_that_has_nothing_is_an_error_with_those_that_have(replica_of, candidate):
+    replica = replica_of(base=candidate())
+    with pytest.raises(KeyError, match=r"nothing is hosted for 'tuned'; there are \['base'\]"):
+        asyncio.run(text_of(replica, "tuned"))
+
+
+def test_what_is_no_longer_wanted_once_it_is_loaded_changes_nothing(replica_of, candidate, alone, tiny_model):
+    replica = replica_of(tuned=candidate(1))
+    seen = []
+
+    def is_wanted():
+        seen.append(loaded(replica))
+        return False
+
+    replica._places.switch({"tuned": candidate(2)}, "2", is_wanted)
+    assert seen == [{str(tiny_model): 2}], "it is asked when it is there"
+    assert loaded(replica) == {str(tiny_model): 1} and replica._places.version == ""
+    assert asyncio.run(text_of(replica, "tuned")) == alone(candidate(1))
+
+
+def test_of_two_arms_neither_changes_when_one_cannot_be_loaded(replica_of, candidate, other_model, alone, tiny_model):
     replica = replica_of(base=candidate(), tuned=candidate(1))
-    (engine,) = replica._places.engines
-
-    async def go():
-        (running,) = await streams(replica, "tuned", 1)
-        await replica.drop("tuned")
-        with pytest.raises(KeyError, match="nothing is hosted for 'tuned'"):
-            await text_of(replica, "tuned")
-        said = await running
-        await settled(replica, {str(tiny_model): 0})
-        await replica.drop("tuned")
-        assert engine.alive
-        generated = (await replica.health())["generated_tokens"]
-        await replica.drop("base")
-        assert not engine.alive
-        assert await replica.health() == {"generated_tokens": generated, "running": 0, "waiting": 0}
-        replica.check_health()
-        await replica.host("base", candidate())
-        return said, await text_of(endless(replica), "base")
-
-    said = asyncio.run(asyncio.wait_for(go(), 120))
-    assert said == (alone(candidate(1), LONG), alone(candidate()))
+    gone = replace(candidate(2), adapter_folder="/nowhere")
+    with pytest.raises(UserError, match="not on this machine"):
+        replica._places.switch({"base": candidate(base=other_model), "tuned": gone}, "2")
+    assert loaded(replica) == {str(tiny_model): 1}, "the one that was loaded is unloaded again"
+    said = asyncio.run(text_of(replica, "base")), asyncio.run(text_of(replica, "tuned"))
+    assert said == (alone(candidate()), alone(candidate(1)))
 
 
 def test_a_stream_that_is_left_lets_its_model_go(replica_of, candidate, tiny_model):
@@ -317,7 +327,7 @@ def test_a_stream_that_is_left_lets_its_model_go(replica_of, candidate, tiny_mod
 
     async def go():
         (running,) = await streams(replica, "tuned", 1)
-        await replica.host("tuned", candidate(2))
+        await host(replica, "tuned", candidate(2))
         running.cancel()
         await settled(replica, {str(tiny_model): 1})
 
@@ -331,21 +341,19 @@ def test_calls_at_once_take_place_one_after_another(replica_of, candidate, alone
 
     async def go():
         changes = [
-            replica.host("tuned", candidate(1)),
-            replica.host("challenger", candidate(2)),
-            replica.host("tuned", candidate(2)),
-            replica.host("base", candidate(base=other_model)),
-            replica.drop("challenger"),
-            replica.host("tuned", candidate(1)),
-            replica.host("challenger", candidate(1)),
-            replica.drop("base"),
+            host(replica, "tuned", candidate(1)),
+            host(replica, "challenger", candidate(2)),
+            host(replica, "tuned", candidate(2)),
+            host(replica, "base", candidate(base=other_model)),
+            host(replica, "tuned", candidate(1)),
+            host(replica, "challenger", candidate(1)),
         ]
         await asyncio.gather(*changes)
         endless(replica)
         return await text_of(replica, "tuned"), await text_of(replica, "challenger")
 
     said = asyncio.run(asyncio.wait_for(go(), 120))
-    assert loaded(replica) == {str(tiny_model): 1} and set(replica._places.arms) == {"tuned", "challenger"}
+    assert loaded(replica) == {str(tiny_model): 1, str(other_model): 0}
     assert said == (alone(candidate(1)),) * 2
 
 
@@ -365,7 +373,7 @@ def test_answers_stream_while_a_model_is_loaded(replica_of, candidate, other_mod
         while pieces < 3:
             await asyncio.sleep(0.001)
         before = pieces
-        await replica.host("whole", candidate(base=other_model))
+        await host(replica, "whole", candidate(base=other_model))
         heard, _ = pieces - before, await reading
         return heard
 
@@ -387,7 +395,7 @@ def test_a_candidate_that_another_machine_recorded_is_found_here(replica_of, can
         base_fingerprint=trained.base_fingerprint,
     )
     with pytest.raises(UserError, match="other weights"):
-        asyncio.run(replica.host("tuned", replace(elsewhere, base_fingerprint="another")))
-    asyncio.run(replica.host("tuned", elsewhere))
+        asyncio.run(host(replica, "tuned", replace(elsewhere, base_fingerprint="another")))
+    asyncio.run(host(replica, "tuned", elsewhere))
     assert loaded(replica) == {str(tiny_model): 1}, "it is an adapter over the base that is there"
     assert asyncio.run(text_of(replica, "tuned")) == alone(trained)

@@ -356,11 +356,13 @@ def test_every_route_asks_for_its_scope(http, service_of, clock, workspace, make
     assert replies[0].headers["www-authenticate"] == "Bearer" and replies[0].headers["x-request-id"]
 
 
-def test_health_stays_open_and_no_route_was_forgotten(http, service_of, clock, workspace):
+def test_health_stays_open_and_no_route_was_forgotten(http, service_of, clock, workspace, make):
     from serve.gateway import build_gateway
 
-    (health,) = gateway(http, service_of, clock, workspace, ("GET", "/healthz", None, None))
-    assert health.status_code == 200 and health.json() == {"status": "ok", "recipe": "small"}
+    keys = None, "sluice_x", make("chats", scopes=["chat"]), make("watches", scopes=["metrics"])
+    *least, whole = gateway(http, service_of, clock, workspace, *(("GET", "/healthz", key, None) for key in keys))
+    assert all(each.status_code == 200 and each.json() == {"status": "ok", "recipe": "small"} for each in least)
+    assert {"status", "recipe", "running", "waiting", "interactions_lost"} <= set(whole.json())
     paths = {route.path for route in build_gateway(service_of()).routes}
     assert paths - {path for _, path, _, _ in ROUTES} == {"/healthz", "/openapi.json"}
 

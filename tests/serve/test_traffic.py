@@ -136,6 +136,31 @@ def test_an_experiment_of_a_model_that_is_no_longer_in_production_counts_for_not
     assert read_traffic(workspace, "small").experiment is None
 
 
+def test_until_the_promoted_version_is_hosted_what_was_decided_about_the_hosted_one_goes_on(workspace, live):
+    def promote(version):
+        about = {"recipe_name": "small", "model_name": "small", "model_version": version, "content": {"train": {}}}
+        return deployments.append(workspace, action="promote", by="ada", **about)
+
+    lifecycle.end(workspace, live(), "harm", by="watcher", because="failures", champion="base")
+    second = promote("2")
+    assert read_traffic(workspace, "small", "1") == Traffic(second.id, "1", {"base": 1.0}, None, "2")
+    assert read_traffic(workspace, "small", "2") == Traffic(second.id, "2", None, None, "2")
+    assert read_traffic(workspace, "small", "never seen").weights is None
+    # That the base serves everyone holds whichever version is hosted.
+    lifecycle.end(workspace, live(), "harm", by="watcher", because="failures", champion="base")
+    assert read_traffic(workspace, "small", "2").weights == {"base": 1.0}
+
+
+def test_a_reading_that_is_hurried_does_not_wait_for_its_turn():
+    read = threading.Semaphore(0)
+    watch = TrafficWatch(lambda: read.release() or NOBODY, every_s=600)
+    watch.current()
+    assert read.acquire(timeout=30)
+    watch.hurry()
+    assert read.acquire(timeout=30)
+    watch.close()
+
+
 def test_the_last_reading_counts_while_the_database_is_away_and_none_is_503():
     answers = [NOBODY, OSError("away")]
 
@@ -162,9 +187,9 @@ def test_nobody_is_answered_by_guess(http, service_of, monkeypatch):
     def away():
         raise OSError("away")
 
-    service.traffic = TrafficWatch(away)
+    service.in_force.watch = TrafficWatch(away)
     with pytest.raises(RequestError, match="cannot be read at present"):
-        service.traffic.current()
+        service.in_force.watch.current()
 
     async def go():
         async with http(service) as client:
@@ -174,13 +199,13 @@ def test_nobody_is_answered_by_guess(http, service_of, monkeypatch):
     unknown, named = asyncio.run(go())
     assert unknown.status_code == 503 and unknown.headers["retry-after"] == "2"
     assert named.status_code == 200
-    service.traffic.close()
+    service.in_force.watch.close()
 
 
 def test_a_gateway_that_runs_follows_the_log(http, service_of, workspace, live, rows):
     row, service = live(), service_of()
-    service.traffic.close()
-    service.traffic = TrafficWatch(lambda: read_traffic(workspace, "small"), every_s=0.02)
+    service.in_force.watch.close()
+    service.in_force.watch = TrafficWatch(lambda: read_traffic(workspace, "small"), every_s=0.02)
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 
     async def arms(client, users):
@@ -194,7 +219,7 @@ def test_a_gateway_that_runs_follows_the_log(http, service_of, workspace, live, 
             assert await arms(client, users) == before
             lifecycle.end(workspace, row, "better", by="ada", because="it is", champion="tuned")
             for _ in range(500):
-                if service.traffic.latest.experiment is None:
+                if service.in_force.watch.latest.experiment is None:
                     break
                 await asyncio.sleep(0.02)
             return before, await arms(client, users)
@@ -246,11 +271,6 @@ def test_an_experiment_of_a_model_that_is_not_hosted_yet_counts_nobody(http, ser
     met, health = asyncio.run(arms())
     assert met == {"base", "tuned"} and health["in_production"] == "1"
     assert rows(ExperimentExposureRow) == [] and len(rows(ExposureRow)) == 8
-    lifecycle.stop(workspace, "small", "ada", "not this one")
-    service.traffic.close()
-    service.traffic = TrafficWatch(lambda: read_traffic(workspace, "small"))
-    # That the base serves everyone holds whichever version is hosted.
-    assert asyncio.run(arms())[0] == {"base"}
 
 
 def test_a_holdout_that_grew_moves_nobody_who_is_in(exposures):

@@ -104,4 +104,4 @@ def rollback(
 
     row = rollback(Workspace(), load_recipe(recipe, overrides or []).name, to, by, because)
     print(f"{row.recipe_name}: version {row.model_version} is back (deployment {row.id}, by {row.by}).")
-    print("A service that runs hosts it within seconds, and ends no answer; /healthz and the panel say when.")
+    print("A service that runs follows once it has loaded it, and cuts off no answer; /healthz and the panel tell.")

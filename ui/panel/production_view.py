@@ -194,8 +194,7 @@ def service(recipe_name: str) -> None:
     health = found.value or {}
     told = "" if health.get("recipe") == recipe_name else f", not {recipe_name}"
     load = [f"{number(health[name])} {name}" for name in ("running", "waiting") if name in health]
-    newer = health.get("in_production")
-    coming = health.get("trouble") or (newer and f"version {newer} is being loaded")
+    coming = health.get("trouble") or (health.get("loading") and f"version {health['loading']} is being loaded")
     st.html(
         html(
             '<div class="line"><span class="verdict open">in service</span><span>{recipe}{told}</span>'
