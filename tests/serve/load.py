@@ -50,8 +50,8 @@ class Load:
             except httpx.HTTPError as error:
                 self.broken.append(repr(error))
                 continue
-            if reply.status_code != 200 or lines[-1] != "data: [DONE]":
-                self.broken.append(lines[-1])
+            if reply.status_code != 200 or lines[-1:] != ["data: [DONE]"]:
+                self.broken.append(lines[-1:])
                 continue
             choices = [choice for line in lines[:-1] for choice in json.loads(line[6:])["choices"]]
             self.whole.append("".join(choice["delta"].get("content") or "" for choice in choices))

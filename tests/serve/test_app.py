@@ -293,7 +293,7 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
     with Load(server, 600) as load:
         wait_until(lambda: load.whole)
         wait_until(lambda: client.health()["running"] == 2)
-        kill("ray::ServeReplica:served:engine")
+        assert kill("ray::ServeReplica:served:engine") == 1
         answered = len(load.whole)
         wait_until(lambda: len(load.whole) > answered + 2, 60)
     assert 1 <= len(load.broken) <= 2, "more failed than were in flight"
