@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
 
 import httpx
 import pytest
@@ -213,20 +214,22 @@ def test_a_harmful_arm_is_rolled_back_and_every_gateway_follows(server, ray_clus
 
 
 def test_units_that_are_lost_on_the_way_block_every_verdict(server, ray_cluster, recipe_of):
+    before = deployments.traffic_of(deployments.current(ray_cluster, "tried"))
     row = lifecycle.start(ray_cluster, recipe_of(on_better="promote"), "a test")
     crowd = Crowd(server.url)
     crowd.wait_until_let_in(ray_cluster, row)
     weights = dict(lifecycle.section_of(row).weights)
 
-    def filtered(number):
-        # What stands before the gateway drops a quarter of those who would meet the tuned arm.
-        lost = choose_arm(row.seed, unit_of(f"three-{number}"), weights) == "tuned" and number % 4 == 0
-        if not lost:
-            crowd.live("three", RATES)(number)
-
-    crowd.all(filtered, range(900))
+    # As many of each arm: whether the ratio shows must not hang on luck.
+    numbers = {
+        arm: list(islice((n for n in count() if choose_arm(row.seed, unit_of(f"three-{n}"), weights) == arm), 500))
+        for arm in weights
+    }
+    # What stands before the gateway drops a quarter of those who would meet the tuned arm.
+    del numbers["tuned"][::4]
+    crowd.all(crowd.live("three", RATES), sorted(numbers["base"] + numbers["tuned"]))
     seen = wait_for(lambda: (found := standing(ray_cluster, "tried")["look"])["outcome"] == "blocked" and found, 60)
     assert seen["sample_ratio"]["mismatch"] and "arm tuned has" in seen["sentence"]
     assert lifecycle.live(ray_cluster, "tried").id == row.id
-    assert deployments.traffic_of(deployments.current(ray_cluster, "tried")) == {"base": 1.0}
+    assert deployments.traffic_of(deployments.current(ray_cluster, "tried")) == before
     lifecycle.stop(ray_cluster, "tried", "a test", "the filter is mended first")
