@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 CONFIDENCE = 0.95
 MIN_GROUPS = 10
@@ -71,12 +71,12 @@ def _bca(estimate: float, drawn: np.ndarray, without: np.ndarray) -> tuple[float
         return float(drawn[0]), float(drawn[0])
     # Ties count half: with few distinct values the bias would otherwise be overstated.
     below = (np.sum(drawn < estimate) + 0.5 * np.sum(drawn == estimate)) / len(drawn)
-    bias = norm.ppf(np.clip(below, 1 / (2 * len(drawn)), 1 - 1 / (2 * len(drawn))))
+    bias = ndtri(np.clip(below, 1 / (2 * len(drawn)), 1 - 1 / (2 * len(drawn))))
     away = without.mean() - without
     spread = np.sum(away**2) ** 1.5
     acceleration = np.sum(away**3) / (6 * spread) if spread > 0 else 0.0
-    tails = norm.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    shares = norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
+    tails = ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    shares = ndtr(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
     low, high = np.quantile(drawn, shares)
     return float(low), float(high)
 

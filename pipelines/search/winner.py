@@ -79,9 +79,9 @@ def _winner(standing: Standing, trial: Trial) -> Winner:
     losses = (trial.chunks[-1].loss, *again)
     low = high = None
     if again and all(map(math.isfinite, again)):
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        half = float(t.ppf(0.975, len(losses) - 1)) * stdev(losses) / math.sqrt(len(losses))
+        half = float(stdtrit(len(losses) - 1, 0.975)) * stdev(losses) / math.sqrt(len(losses))
         low, high = mean(losses) - half, mean(losses) + half
     return Winner(
         trial.trial,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,20 @@ def prepare_process(device: str, seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def import_deepspeed() -> Any:
+    """DeepSpeed, without what it imports for its autotuner, which nothing of ours runs: MLflow, a second's work."""
+    if "deepspeed" not in sys.modules and "mlflow" not in sys.modules:
+        # To Python a module that is None cannot be imported, and the autotuner does without.
+        sys.modules["mlflow"] = None  # type: ignore[assignment]
+        try:
+            import deepspeed
+        finally:
+            del sys.modules["mlflow"]
+    import deepspeed
+
+    return deepspeed
+
+
 def build_model(
     train: Train, base_folder: Path, seed: int, load: Callable[..., Any] = load_model
 ) -> SupervisedLoss | PreferenceLoss | Seq2SeqLoss:
@@ -134,8 +149,6 @@ def start_engine(module: torch.nn.Module, train: Train, world: int, disk: Path |
 
     `disk`: this worker's folder where the recipe offloads to one.
     """
-    import deepspeed
-
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable,
@@ -144,7 +157,7 @@ def start_engine(module: torch.nn.Module, train: Train, world: int, disk: Path |
         eps=train.adam_epsilon,
         weight_decay=train.weight_decay,
     )
-    engine, *_ = deepspeed.initialize(
+    engine, *_ = import_deepspeed().initialize(
         model=module, optimizer=optimizer, config=deepspeed_config(train, world, disk), dist_init_required=False
     )
     return engine
@@ -159,15 +172,14 @@ def export(
     adapter's folder too can be used by itself. `base` names the base and its fingerprint: an adapter is refused
     over any other.
     """
-    import deepspeed
-
+    zero = import_deepspeed().zero
     model = engine.module.model
     state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         if train.trains_adapters and not parameter.requires_grad:
             continue
         # One at a time: under ZeRO-3 a worker holds a part of each, and all of them may not fit.
-        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+        with zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             if rank == 0:
                 state[name] = parameter.detach().to("cpu", copy=True)
     if rank != 0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -49,7 +49,7 @@ def paired_difference(
         return Difference(estimate, -np.inf, np.inf, count)
     residuals = np.bincount(groups, weights=change - estimate * tokens, minlength=count)
     error = float(np.sqrt(count / (count - 1) * np.sum(residuals**2)) / weight)
-    reach = float(student.ppf(1 - (1 - CONFIDENCE) / (2 * max(1, comparisons)), count - 1)) * error
+    reach = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / (2 * max(1, comparisons)))) * error
     return Difference(estimate, estimate - reach, estimate + reach, count)
 
 

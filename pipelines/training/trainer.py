@@ -16,7 +16,6 @@ from pipelines.recipe import Cluster
 from pipelines.training.channel import open_mailbox
 from pipelines.training.checkpoints import CheckpointStore
 from pipelines.training.job import Job
-from pipelines.training.worker import train_worker
 from pipelines.workspace import Workspace
 
 POLL_S = 0.5
@@ -81,6 +80,24 @@ def check_resumable(job: Job) -> None:
             "This run was begun by an earlier version of Sluice, whose checkpoints this one does not read.",
             "Start over with --fresh, or finish the run with the version that began it.",
         )
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Ray Train's function: the outcome of the run (rank 0's is the result)."""
+    import ray.train
+
+    # Here and not above: what only workers need takes the drivers seconds to import.
+    from pipelines.training.worker import run_loop
+
+    context = ray.train.get_context()
+    return run_loop(
+        config["job"],
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        mailbox=config.get("mailbox"),
+        report=ray.train.report,
+        preemption=ray.train.get_preemption_info,
+    )
 
 
 def torch_trainer(job: Job, place: Place, name: str, storage: str, mailbox: Any, **run_options: Any) -> Any:

@@ -47,21 +47,6 @@ from pipelines.workspace import Workspace
 STOP_POLL_S = 2.0
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's function: the outcome of the run (rank 0's is the result)."""
-    import ray.train
-
-    context = ray.train.get_context()
-    return run_loop(
-        config["job"],
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        mailbox=config.get("mailbox"),
-        report=ray.train.report,
-        preemption=ray.train.get_preemption_info,
-    )
-
-
 def run_loop(
     job: Job,
     *,

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from cluster.errors import UserError
 from serve.experimentation.sequential import Plan, critical_z
@@ -68,14 +68,14 @@ def fixed_units(effect: Effect, power: float = 0.8, alpha: float = 0.05) -> int:
     pooled without and own variances with the difference, no continuity correction. Of means: the normal formula.
     """
     _check_errors(power, alpha)
-    needed = float(norm.ppf(1 - alpha / 2) * effect.reckoned_sd + norm.ppf(power) * effect.true_sd)
+    needed = float(ndtri(1 - alpha / 2) * effect.reckoned_sd + ndtri(power) * effect.true_sd)
     return math.ceil((needed / effect.difference) ** 2)
 
 
 def fixed_power(effect: Effect, units: float, alpha: float = 0.05) -> float:
     """The power of one test after that many units; the inverse of `fixed_units`."""
-    away = abs(effect.difference) * math.sqrt(units) - norm.ppf(1 - alpha / 2) * effect.reckoned_sd
-    return float(norm.cdf(away / effect.true_sd))
+    away = abs(effect.difference) * math.sqrt(units) - ndtri(1 - alpha / 2) * effect.reckoned_sd
+    return float(ndtr(away / effect.true_sd))
 
 
 def sequential_units(effect: Effect, power: float = 0.8, alpha: float = 0.05) -> int:

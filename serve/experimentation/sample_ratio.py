@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from cluster.errors import UserError
 
@@ -52,7 +52,7 @@ def check_sample_ratio(exposures: Mapping[str, int], weights: Mapping[str, float
         return SampleRatio(1.0, due, None, f"too few units ({total:.0f}) to judge how they are shared out")
     away = np.where(weighted, observed - expected, 0.0)
     off = away / np.sqrt(np.where(weighted, expected, 1.0))
-    p = 0.0 if stray else float(chi2.sf(np.sum(off**2), weighted.sum() - 1))
+    p = 0.0 if stray else float(chdtrc(weighted.sum() - 1, np.sum(off**2)))
     if p >= MISMATCH_P:
         return SampleRatio(p, due, None, f"units are shared out as the weights say (p = {p:.2g})")
     # The variance of an arm's count is its expectation times the share of all others.
