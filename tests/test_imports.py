@@ -1,6 +1,7 @@
 """The direction of imports, and that what people wait for starts light."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,20 @@ def loaded_by(module):
 @pytest.mark.parametrize("module", ["ui.cli", *STAGES.values()])
 def test_commands_and_stages_import_nothing_heavy(module):
     assert loaded_by(module) == []
+
+
+@pytest.mark.parametrize("module", ["pipelines.training.trainer", "pipelines.search.control"])
+def test_a_driver_leaves_to_its_workers_what_they_alone_need(module):
+    assert not {"torch", "transformers", "deepspeed"} & set(loaded_by(module))
+
+
+@pytest.mark.cluster
+def test_deepspeed_comes_without_mlflow_which_can_be_imported_afterwards():
+    code = (
+        "import sys; from pipelines.training.engine import import_deepspeed;"
+        "assert import_deepspeed() is sys.modules['deepspeed'] and 'mlflow' not in sys.modules; import mlflow"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ | {"DS_ACCELERATOR": "cpu"})
 
 
 def test_the_measure_of_lightness_sees_what_is_heavy():

@@ -1,10 +1,7 @@
 """DeepSpeed's compiled operators: found, not found, and a build that died."""
 
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +51,3 @@ def test_a_machine_without_libaio_is_told_what_to_install(monkeypatch):
     with pytest.raises(UserError, match="needs the library libaio") as refused:
         operators.load_disk_operators()
     assert "libaio-dev" in refused.value.remedy
-
-
-@pytest.mark.cluster
-@pytest.mark.skipif(not Path("/usr/include/libaio.h").exists(), reason="needs libaio's headers (libaio-dev)")
-def test_the_operators_for_a_disk_load_though_a_build_has_died():
-    for name in operators.DISK_OPERATORS:
-        folder = operators.extensions_folder() / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lock").touch()
-    # A process of its own: what is loaded once is not looked for again.
-    code = "from cluster import connect, operators; connect.prepare_environment(); operators.load_disk_operators()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=400)

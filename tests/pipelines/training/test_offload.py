@@ -1,9 +1,12 @@
 """State that waits on a disk: refused where it cannot be, and the same training where it can."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from cluster import operators
 from cluster.errors import UserError
 from pipelines.recipe import DeepSpeed
 from pipelines.training import offload
@@ -37,6 +40,18 @@ def test_each_worker_has_a_folder_of_its_own_cleared_of_what_was_killed(tmp_path
     assert second.is_dir()
     close_folder(second)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not Path("/usr/include/libaio.h").exists(), reason="needs libaio's headers (libaio-dev)")
+def test_the_operators_for_a_disk_load_though_a_build_has_died():
+    for name in operators.DISK_OPERATORS:
+        folder = operators.extensions_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lock").touch()
+    # A process of its own: what is loaded once is not looked for again.
+    code = "from cluster import connect, operators; connect.prepare_environment(); operators.load_disk_operators()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=400)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tests.pipelines.training.workers import run_workers
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("process_group")]
 
 CURVE = {
-    "max_steps": 50,
+    "max_steps": 25,
     "eval_steps": 5,
     "learning_rate": 3e-3,
     "per_device_train_batch_size": 4,
