@@ -14,7 +14,8 @@ TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' requirements.lock)
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 RECIPE ?= pipelines/recipes/demo.yaml
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet
+# Nothing compiled ahead: pip compiles all, one file after the other, half of its time; Python what it imports.
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := $(BIN)/python -m pytest
 # The quick part shares out whole files among the cores; the rest wants the machine for itself.
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"

@@ -70,6 +70,18 @@ def test_commands_and_stages_import_nothing_heavy(module):
     assert loaded_by(module) == []
 
 
+def test_help_needs_no_more_than_what_draws_it_and_checks_recipes():
+    code = "import sys, ui.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    foreign = {name for name in done.stdout.split() if name.isidentifier() and not name.startswith("_")}
+    foreign -= {*sys.stdlib_module_names, *ORDER, "cython_runtime", "sitecustomize"}
+    assert foreign <= {
+        *("typer", "shellingham", "rich", "pygments", "markdown_it", "mdurl", "attr"),
+        *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
+        *("yaml", "markupsafe", "psutil", "annotated_doc"),
+    }
+
+
 @pytest.mark.parametrize("module", ["pipelines.training.trainer", "pipelines.search.control"])
 def test_a_driver_leaves_to_its_workers_what_they_alone_need(module):
     assert not {"torch", "transformers", "deepspeed"} & set(loaded_by(module))

@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,10 +19,8 @@ def one(name, settings=None):
     return doctor._guarded(name, CHECKS[name], settings or Settings.from_environment())
 
 
-def test_the_whole_examination_is_quick_and_every_trouble_has_a_remedy(workspace):
-    started = time.monotonic()
+def test_every_trouble_that_the_whole_examination_finds_has_a_remedy(workspace):
     checks = examine(workspace.settings)
-    assert time.monotonic() - started < 20
     assert {check.name for check in checks} >= set(CHECKS)
     assert [check for check in checks if check.state != "ok" and not check.remedy] == []
 

@@ -1,6 +1,5 @@
 # ruff: noqa: RUF001
 
-import time
 
 import pytest
 from hypothesis import given
@@ -81,11 +80,3 @@ def test_no_rows_have_empty_columns_of_the_same_types():
     assert {len(column) for column in none.values()} == {0}
 
 
-def test_a_thousand_rows_take_less_than_a_fifth_of_a_second():
-    answers = [
-        f"{LONG} It is called {number} times in a row, {number % 7} of them at night." * 2 for number in range(1000)
-    ]
-    row_scores(["warm"], ["up, and load the model of languages"])
-    started = time.process_time()
-    row_scores(["What does it do?"] * 1000, answers)
-    assert time.process_time() - started < 0.2

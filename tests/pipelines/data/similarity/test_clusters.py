@@ -2,7 +2,6 @@ import hashlib
 import itertools
 import json
 import random
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -143,12 +142,10 @@ def test_no_texts_have_no_edges(corpus_of, texts):
     assert found.cluster.tolist() == found.text.tolist() == list(range(len(texts)))
 
 
-def test_thousands_of_texts_from_one_template_are_one_cluster_in_no_time(corpus_of):
+def test_thousands_of_texts_from_one_template_are_one_cluster_at_little_work(corpus_of):
     texts = [f"please tell me the status of my order number {i * 7919 % 100_000}" for i in range(3000)]
     corpus = corpus_of(texts)
-    started = time.process_time()
     found = find_clusters(corpus, 0.7, "", QUIET)
-    assert time.process_time() - started < 4
     assert set(found.cluster.tolist()) == {0}
     assert len(found.left) < 100 * len(texts)
 
