@@ -9,15 +9,22 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.connect import prepare_environment
 from cluster.errors import UserError
+
+if TYPE_CHECKING:
+    from deepspeed.ops.op_builder.builder import OpBuilder
 
 OPERATOR = "deepspeed_shm_comm"
 """What `deepspeed.comm` loads in every CPU worker; without it the first worker compiles for a minute."""
 
 DISK_OPERATORS = ("pin_memory", "async_io")
 """What ZeRO's offload to a disk loads, in this order."""
+
+UNITS = 3
+"""Files that the sources of one of them are joined in."""
 
 STALE_LOCK_S = 600
 """Age (seconds) from which a lock is left over from a build that died: torch itself waits for it for ever."""
@@ -91,6 +98,7 @@ def load_disk_operators() -> None:
     Raises UserError where libaio or a compiler is missing.
     """
     from deepspeed.ops.op_builder import AsyncIOBuilder
+    from deepspeed.ops.op_builder.pin_memory import PinMemoryBuilder
     from filelock import FileLock
 
     builder, folder = AsyncIOBuilder(), extensions_folder()
@@ -106,13 +114,37 @@ def load_disk_operators() -> None:
             # Left over from a build that died, as ours is held: torch would wait for it for ever.
             (folder / name / "lock").unlink(missing_ok=True)
         try:
-            builder.load(verbose=False)
+            for each in (PinMemoryBuilder(), builder):
+                _join_sources(each, folder)
+                each.load(verbose=False)
         except Exception as error:
             # Builders raise RuntimeError, CalledProcessError and ImportError alike.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"DeepSpeed's operators for a disk cannot be built: {reason}", "Install a C++ compiler (g++) and ninja."
             ) from error
+
+
+def _join_sources(builder: "OpBuilder", folder: Path) -> None:
+    """Let `builder` compile files in `folder` that include several of its sources each, without debug information.
+
+    Torch's headers, which each compilation reads anew, are nearly all of its time: four of them instead of fifteen.
+    """
+    sources = [Path(builder.deepspeed_src_path(each)).resolve() for each in builder.sources()]
+    # Some headers have no guard: what was imported once is not included again.
+    headers = sorted({header for each in sources for header in each.parent.glob("*.h")})
+    # Neighbours in the list define the same names, so that they cannot be in one file.
+    parts = [sources] if len(sources) <= UNITS else [sources[start::UNITS] for start in range(UNITS)]
+    joined = []
+    for number, part in enumerate(parts):
+        lines = [*(f'#import "{each}"' for each in headers), *(f'#include "{each}"' for each in part)]
+        unit, text = folder / f"{builder.name}-{number}.cpp", "\n".join(lines) + "\n"
+        if not unit.exists() or unit.read_text(encoding="utf-8") != text:
+            unit.write_text(text, encoding="utf-8")
+        joined.append(str(unit))
+    flags = builder.cxx_args()
+    builder.sources = lambda: joined
+    builder.cxx_args = lambda: [*flags, "-g0"]
 
 
 def main(arguments: list[str] | None = None) -> int:
