@@ -17,9 +17,9 @@ RECIPE ?= pipelines/recipes/demo.yaml
 # Nothing compiled ahead: pip compiles all, one file after the other, half of its time; Python what it imports.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := $(BIN)/python -m pytest
-# The quick part shares out whole files among the cores; the rest wants the machine for itself.
+# Each part shares out whole files: the quick one among the cores; of what starts Ray or a browser two are enough.
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -m "cluster or browser or drill"
+REST := $(PYTEST) -n 2 --dist loadfile -m "cluster or browser or drill"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean

@@ -1,21 +1,26 @@
 """A Ray head of its own, started as an operator would: with a token, on its own ports, beside whatever else runs."""
 
 import contextlib
+import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from cluster.connect import ROOT, protect_token
+from tests.waiting import until
+
+FAKE_HEAD_NODE_ID = "f" * 51 + "00000"
+"""What Ray's provider of machines that are processes calls the head."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,19 @@ def answers(address, token):
         return False
 
 
-@pytest.fixture(scope="session")
-def ray_head():
-    """A Ray head with token authentication, ended by its process group."""
+@contextlib.contextmanager
+def started(num_cpus, machines=None):
+    """A Ray head with token authentication, ended by its process group.
+
+    `machines`: type -> what an autoscaler may start of it, as in `available_node_types`; each is a few processes here.
+    """
     # Unix sockets allow 107 characters: the folder must be short.
     folder = Path(tempfile.mkdtemp(prefix="sl", dir="/tmp"))
+    # One token for all clusters of the tests: Ray keeps the first that a process reads. With another one, a process
+    # that drives the embedded Ray would ask its control service in vain for ever, some thousand times a second.
     token_path = folder / "token"
-    token_path.write_text(secrets.token_hex(32))
-    token_path.chmod(0o600)
+    token_path.touch(mode=0o600)
+    token_path.write_text(protect_token().read_text())
     gcs, dashboard, agent, client, export = free_ports(5)
     head = RayHead(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token_path)
     command = [
@@ -66,7 +76,7 @@ def ray_head():
         *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}"),
         *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
         *(f"--metrics-export-port={export}", "--min-worker-port=0", "--max-worker-port=0"),
-        *("--num-cpus=8", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
+        *(f"--num-cpus={num_cpus}", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
     ]
     environment = clean_environment() | {
         "RAY_AUTH_MODE": "token",
@@ -75,13 +85,23 @@ def ray_head():
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "2",
     }
+    if machines:
+        autoscaling = folder / "autoscaling.yaml"
+        autoscaling.write_text(json.dumps(autoscaled(machines, head.gcs_address)))
+        command.append(f"--autoscaling-config={autoscaling}")
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
-        while not answers(head.jobs_address, token_path.read_text()):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "head.log").read_text()
-            time.sleep(0.3)
+        until(lambda: process.poll() is not None or answers(head.jobs_address, token_path.read_text()), "the head")
+        assert process.poll() is None, (folder / "head.log").read_text()
         yield head
     finally:
         # The whole group at once: what it holds is thrown away, and its own end takes longer than any test of it.
@@ -91,24 +111,38 @@ def ray_head():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def autoscaled(machines, gcs_address):
+    """The configuration of an autoscaler that starts `machines`, and ends what was idle for some seconds."""
+    return {
+        "cluster_name": "here",
+        "max_workers": sum(each["max_workers"] for each in machines.values()),
+        "idle_timeout_minutes": 0.15,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": gcs_address,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            **{name: {"node_config": {}, "min_workers": 0} | each for name, each in machines.items()},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def ray_head():
+    """A Ray head of eight CPUs."""
+    with started(num_cpus=8) as head:
+        yield head
+
+
 @pytest.fixture
-def at_head(ray_head, forget_token, workspace, monkeypatch):
+def at_head(ray_head, workspace, monkeypatch):
     """This process as a client of the head, with a workspace of its own."""
     monkeypatch.setenv("RAY_ADDRESS", ray_head.jobs_address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(ray_head.token_path))
-    forget_token()
-    yield ray_head
-    forget_token()
-
-
-@pytest.fixture
-def forget_token():
-    """A function: Ray remembers the first token that a process reads, and its mode."""
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    def forget():
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
-    return forget
+    return ray_head

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipelines.recipe_file import load_recipe
 from pipelines.stages import load_stage
 from pipelines.tracking import submission_log
 from pipelines.workspace import Workspace
+from tests.waiting import until
 
 
 def write_examples(folder, count=12):
@@ -141,10 +141,7 @@ def start_worker(workspace, folder, recipe):
     made = submission_log.claim(workspace, jobs, request)
     environment = submissions.job_environment(workspace.settings, made.submission_id, here=True)
     jobs.submit(made.submission_id, "worker", folder, environment)
-    deadline = time.monotonic() + 90
-    while "at work" not in log_of(made):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: "at work" in log_of(made), "the job's work")
     return made
 
 

@@ -21,15 +21,12 @@ from serve.experimentation.reading import standing
 from serve.exposures import unit_of
 from tests.serve.conftest import tiny_adapter  # noqa: F401
 from tests.serve.load import kill
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.drill, pytest.mark.cluster]
 
 USERS, AT_ONCE = 2000, 12
 RATES = {"base": 0.02, "tuned": 0.07}
-FOLLOWS_S = 10
-"""How soon a gateway follows the log."""
-BACK_S = 60
-"""How soon a killed gateway is back."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +92,7 @@ class Crowd:
             self.events.add(event["event_id"])
 
     def send(self, path, body):
-        deadline = time.monotonic() + BACK_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 reply = self.http.post(path, json=body)
@@ -105,7 +102,7 @@ class Crowd:
                 assert reply.status_code in (429, 500, 502, 503, 504), reply.text
             except httpx.TransportError as error:
                 self.failed[type(error).__name__] += 1
-            assert time.monotonic() < deadline, f"no answer for {BACK_S} s: {self.failed}"
+            assert time.monotonic() < deadline, f"no answer for {PATIENCE_S} s: {self.failed}"
             time.sleep(0.1)
 
     def live(self, users, rates, name="resolved"):
@@ -131,7 +128,7 @@ class Crowd:
             with workspace.session() as session:
                 return unit_of(user) in session.scalars(met).all()
 
-        wait_for(is_in, FOLLOWS_S)
+        until(is_in, "the first unit")
 
     def wait_until_met(self, user, arm):
         """Ask until the gateway has followed and `user` meets that arm."""
@@ -140,19 +137,11 @@ class Crowd:
             self.arms.clear()
             return self.ask(user) == arm
 
-        wait_for(has_followed, FOLLOWS_S)
+        until(has_followed, "the gateway's following")
 
     def all(self, work, numbers):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(work, numbers))
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not happen in {seconds} s"
-        time.sleep(0.1)
-    return found
 
 
 def test_users_meet_one_arm_and_nothing_acknowledged_is_lost_while_gateway_and_watcher_die(
@@ -164,7 +153,7 @@ def test_users_meet_one_arm_and_nothing_acknowledged_is_lost_while_gateway_and_w
     crowd = Crowd(server.url)
     work = crowd.live("one", RATES)
     crowd.wait_until_let_in(ray_cluster, row)
-    wait_for(lambda: kill("ray::Watcher"), 30)
+    until(lambda: kill("ray::Watcher"), "the watcher's process")
     killer = threading.Timer(2.0, kill, ["ray::ServeReplica:tried:gateway"])
     killer.start()
     crowd.all(work, range(USERS))
@@ -184,7 +173,7 @@ def test_users_meet_one_arm_and_nothing_acknowledged_is_lost_while_gateway_and_w
     assert events == Counter(crowd.events)
     # The watcher lives again, and says what there is to see now.
     moment = now()
-    wait_for(lambda: lifecycle.latest(ray_cluster, "tried", row.id).looked_at > moment, 60)
+    until(lambda: lifecycle.latest(ray_cluster, "tried", row.id).looked_at > moment, "another look")
     assert standing(ray_cluster, "tried")["look"]["outcome"] == "better"
     lifecycle.promote(ray_cluster, "tried", "a test")
     served = deployments.current(ray_cluster, "tried")
@@ -198,7 +187,7 @@ def test_a_harmful_arm_is_rolled_back_and_every_gateway_follows(server, ray_clus
 
     guard = {"metric": "event.complaint", "higher_is_better": False, "margin": 0.05}
     row = lifecycle.start(ray_cluster, recipe_of(guardrails=[guard]), "a test")
-    crowd, started = Crowd(server.url), time.monotonic()
+    crowd = Crowd(server.url)
     crowd.wait_until_let_in(ray_cluster, row)
     work, number = crowd.live("two", {"base": 0.02, "tuned": 0.4}, "complaint"), 0
     while lifecycle.live(ray_cluster, "tried") is not None:
@@ -206,11 +195,11 @@ def test_a_harmful_arm_is_rolled_back_and_every_gateway_follows(server, ray_clus
         number += 50
         assert number <= USERS, "the harm was not noticed"
     assert lifecycle.latest(ray_cluster, "tried", row.id).outcome == "harm"
-    assert number < USERS / 2 and time.monotonic() - started < 60
+    assert number < USERS / 2
     served = deployments.current(ray_cluster, "tried")
     assert (served.action, deployments.traffic_of(served)) == ("rollback", {"base": 1.0})
     crowd.wait_until_met(next(user for user, arm in crowd.arms.items() if arm == "tuned"), "base")
-    wait_for(lambda: registry.champion(ray_cluster.settings, "tried") is None, FOLLOWS_S)
+    until(lambda: registry.champion(ray_cluster.settings, "tried") is None, "the champion's end")
 
 
 def test_units_that_are_lost_on_the_way_block_every_verdict(server, ray_cluster, recipe_of):
@@ -228,7 +217,7 @@ def test_units_that_are_lost_on_the_way_block_every_verdict(server, ray_cluster,
     # What stands before the gateway drops a quarter of those who would meet the tuned arm.
     del numbers["tuned"][::4]
     crowd.all(crowd.live("three", RATES), sorted(numbers["base"] + numbers["tuned"]))
-    seen = wait_for(lambda: (found := standing(ray_cluster, "tried")["look"])["outcome"] == "blocked" and found, 60)
+    seen = until(lambda: (found := standing(ray_cluster, "tried")["look"])["outcome"] == "blocked" and found, "a block")
     assert seen["sample_ratio"]["mismatch"] and "arm tuned has" in seen["sentence"]
     assert lifecycle.live(ray_cluster, "tried").id == row.id
     assert deployments.traffic_of(deployments.current(ray_cluster, "tried")) == before

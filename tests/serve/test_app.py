@@ -1,6 +1,5 @@
 import concurrent.futures
 import socket
-import time
 
 import httpx
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from cluster.errors import GateClosed, UserError
 from pipelines.recipe_file import load_recipe
 from tests.serve.load import Load, kill
+from tests.waiting import until
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -16,14 +16,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return found
 
 
 def promote(workspace, recipe, tiny_model, adapter, version="1"):
@@ -200,7 +192,7 @@ def test_a_flag_is_in_the_database(client, ray_cluster):
     assert client.feedback(answer.request_id, "flag", "nonsense")
     (row,) = rows(ray_cluster, FeedbackRow, answer.request_id)
     assert (row.kind, row.reason) == ("flag", "nonsense")
-    (kept,) = wait_until(lambda: rows(ray_cluster, InteractionRow, answer.request_id))
+    (kept,) = until(lambda: rows(ray_cluster, InteractionRow, answer.request_id), "the row")
     assert (kept.arm, kept.answer, kept.completion_tokens) == (answer.arm, answer.text, 4)
 
 
@@ -246,10 +238,10 @@ def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, stream
         request_id = None
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.3))
-    wait_until(lambda: client.health()["running"] == 0)
+    until(lambda: client.health()["running"] == 0, "the end of the work")
     assert client.health()["generated_tokens"] - before < 1000
     if request_id:
-        (row,) = wait_until(lambda: rows(ray_cluster, InteractionRow, request_id))
+        (row,) = until(lambda: rows(ray_cluster, InteractionRow, request_id), "the row")
         assert (row.status, row.finish_reason) == (499, "cancelled")
 
 
@@ -280,27 +272,27 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
 
     old = say(24)
     with Load(server, 24) as load:
-        wait_until(lambda: old in load.whole)
+        until(lambda: old in load.whole, "an answer of the old version")
         promote(ray_cluster, recipe, tiny_model, other_adapter, "2")
-        wait_until(lambda: client.health()["version"] == "2")
+        until(lambda: client.health()["version"] == "2", "the new version")
         new = say(24)
-        wait_until(lambda: new in load.whole)
+        until(lambda: new in load.whole, "an answer of the new version")
     assert load.broken == [] and new != old
     assert {old, new} == set(load.whole), "each answer is one version's from its beginning to its end"
 
     # So long that both are in the middle of an answer.
     long = say(600)
     with Load(server, 600) as load:
-        wait_until(lambda: load.whole)
-        wait_until(lambda: client.health()["running"] == 2)
+        until(lambda: load.whole, "an answer")
+        until(lambda: client.health()["running"] == 2, "two answers at work")
         assert kill("ray::ServeReplica:served:engine") == 1
         answered = len(load.whole)
-        wait_until(lambda: len(load.whole) > answered + 2, 60)
+        until(lambda: len(load.whole) > answered + 2, "answers of another replica")
     assert 1 <= len(load.broken) <= 2, "more failed than were in flight"
     assert set(load.whole) == {long}, "what was cut off looks whole, or an older version came back"
 
     promote(ray_cluster, recipe, tiny_model, tiny_adapter, "1")
-    wait_until(lambda: client.health()["version"] == "1")
+    until(lambda: client.health()["version"] == "1", "the first version")
 
 
 @pytest.mark.cluster

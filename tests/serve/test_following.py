@@ -16,7 +16,8 @@ from serve.exposures import unit_of
 from serve.following import Follow, Follower, promoted
 from serve.hosting import EngineReplica, Options, Piece, Started
 from serve.places import Places
-from tests.serve.test_app import promote, wait_until
+from tests.serve.test_app import promote
+from tests.waiting import until
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -233,7 +234,7 @@ def test_an_experiment_counts_from_the_moment_on_when_its_version_is_hosted(
         there = ask(service, user := next(users))
         return unit_of(user) in {one.unit for one in rows(ExperimentExposureRow)} and there
 
-    there = wait_until(counted)
+    there = until(counted, "the count")
     service.close()
     assert coming["in_production"] == "2" and coming["version"] == "1"
     assert "in_production" not in there and there["version"] == "2"
@@ -275,7 +276,7 @@ def test_a_gateway_that_starts_again_learns_what_the_engine_has(
     replica._follower.look()
     # It was bound when version 1 was in production.
     service = service_of(engine=replica, model_version="1")
-    wait_until(lambda: ask(service, "ada") and service.in_force.version == "2")
+    until(lambda: ask(service, "ada") and service.in_force.version == "2", "the new version")
 
 
 def test_an_answer_that_never_began_names_no_version(http, put, replica_of, service_of, tiny_adapter, rows):

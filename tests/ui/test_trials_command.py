@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.pipelines.search.planted import halving, write
-from tests.ui.panel.browser import until
+from tests.waiting import until
 from ui import cli
 
 

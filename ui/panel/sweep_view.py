@@ -192,12 +192,10 @@ def charts(view: SweepView, chosen: str) -> None:
     compared = view.compared
     if compared.axes:
         about = f"{len(compared.trials)} trials at step {compared.step}, the same for all"
-        left, right = st.columns([1.6, 1], gap="medium")
+        left, importance = st.columns([1.6, 1], gap="medium")
         with left:
             frame.heading("Values and losses", about)
             _draw(sweep_charts.parallel(view), f"parallel-{view.sweep}", "Parallel coordinates of the trials")
-        with right:
-            _importance(view)
         frame.heading("Loss over each key", about)
         for start in range(0, len(compared.axes), 3):
             for column, axis in zip(st.columns(3, gap="medium"), compared.axes[start : start + 3], strict=False):
@@ -206,6 +204,10 @@ def charts(view: SweepView, chosen: str) -> None:
     if view.spans:
         frame.heading("What ran where")
         _draw(sweep_charts.timeline(view), f"timeline-{view.sweep}", "Turns of the trials on each worker")
+    if compared.axes:
+        # Last: all else is on the page before its libraries are loaded.
+        with importance:
+            _importance(view)
 
 
 def _importance(view: SweepView) -> None:

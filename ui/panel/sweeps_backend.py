@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
@@ -47,12 +47,18 @@ class SweepView:
     curves: dict[str, list[tuple[int, float, float]]]
     best: "list[Best]"
     compared: "Comparison"
-    importance: "Importance"
     spans: "list[Span]"
     requests: "list[Request]"
     """The newest first."""
     train: "Train"
     """The recipe's own section, over which new values are checked."""
+
+    @cached_property
+    def importance(self) -> "Importance":
+        """Of each key of the space; the first one in a process takes seconds, for its libraries."""
+        from pipelines.search.importance import importance
+
+        return importance(self.standing)
 
 
 def sweeps(recipe_name: str | None) -> "Known[list[SweepLine]]":
@@ -116,7 +122,6 @@ def _view(history: _Events, recipe_name: str, interval: str, train: str) -> Swee
     from pipelines.recipe import Train
     from pipelines.search import comparison, reading
     from pipelines.search.history import fold
-    from pipelines.search.importance import importance
     from pipelines.search.requests import requests_of
 
     events = history.events
@@ -141,7 +146,6 @@ def _view(history: _Events, recipe_name: str, interval: str, train: str) -> Swee
         curves=reading.curves(standing),
         best=reading.best_so_far(standing),
         compared=comparison.compare(standing),
-        importance=importance(standing),
         spans=reading.timeline(standing),
         requests=requests_of(events),
         train=comparison.own_train(standing) or Train.model_validate(json.loads(train) or {}),

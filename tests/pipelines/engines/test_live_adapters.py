@@ -17,6 +17,7 @@ from pipelines.engines.lora import AdaptedLinear
 from pipelines.engines.protocol import EngineFailed, GenerationRequest
 from pipelines.engines.transformers import TransformersEngine
 from tests.pipelines.engines.test_transformers import Listener
+from tests.waiting import until
 
 TEXTS = ("Return the list of arguments.", "def", "path " * 20)
 
@@ -64,10 +65,7 @@ class Answer(Listener):
 
 def gone(engine, name):
     """Wait until the engine has forgotten an adapter."""
-    deadline = time.monotonic() + 30
-    while name in engine.base.adapters:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: name not in engine.base.adapters, "the adapter's end", pause_s=0.01)
 
 
 def held(engine):

@@ -10,6 +10,7 @@ from pipelines import sweep
 from pipelines.progress import Progress
 from pipelines.search.control import Control
 from pipelines.search.history import ENDED, History
+from tests.waiting import PATIENCE_S
 
 RATES = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2]
 
@@ -43,11 +44,11 @@ class Sweeping:
     def __exit__(self, failure, *_):
         if failure:
             return
-        self.until(lambda standing: standing.closed, 120)
+        self.until(lambda standing: standing.closed)
         self.thread.join(60)
         assert self.error is None
 
-    def until(self, holds, seconds=90):
+    def until(self, holds, seconds=PATIENCE_S):
         """The standing, as soon as the condition holds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from pipelines.search.winner import choose
 from pipelines.training.checkpoints import CheckpointStore
 from tests.pipelines.search.sweeping import RATES, Sweeping, sweep_section
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -32,10 +32,7 @@ def test_twenty_trials_two_at_a_time_end_and_leave_nothing_reserved(small_recipe
     # Halved at each rung; of the last two both go to the end.
     assert (standing.rungs, went) == ((2, 4, 8), [20, 10, 5])
     assert len({chunk.place for trial in standing.trials.values() for chunk in trial.chunks}) == 2
-    deadline = time.monotonic() + 30
-    while ray.available_resources().get("CPU") != before.get("CPU") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert ray.available_resources()["CPU"] == before["CPU"]
+    until(lambda: ray.available_resources().get("CPU") == before["CPU"], "the end of what was reserved")
     groups = ray.util.placement_group_table().values()
     assert all(group["state"] == "REMOVED" for group in groups)
 

@@ -3,10 +3,11 @@
 import contextlib
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.waiting import PATIENCE_S, until
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -16,17 +17,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def until(condition, what, timeout_s=60):
-    """The first true value of `condition()`, asked again until the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come about within {timeout_s} s")
 
 
 def answers(address):
@@ -57,11 +47,11 @@ def serving(log: Path, **variables):
             process.wait(30)
 
 
-def settled(page, timeout_s=60):
+def settled(page):
     """Wait until Streamlit has drawn the page and runs no script any more."""
-    page.wait_for_selector(".st-key-header", timeout=timeout_s * 1000)
+    page.wait_for_selector(".st-key-header", timeout=PATIENCE_S * 1000)
     page.wait_for_function(
         "() => document.querySelector('.stApp')?.getAttribute('data-test-script-state') === 'notRunning'"
         " && !document.querySelector('[data-stale=true]')",
-        timeout=timeout_s * 1000,
+        timeout=PATIENCE_S * 1000,
     )

@@ -1,7 +1,8 @@
 import pytest
 
 from tests.pipelines.data import planted
-from tests.ui.panel.browser import settled, until
+from tests.ui.panel.browser import settled
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 

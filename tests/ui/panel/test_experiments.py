@@ -6,8 +6,9 @@ from pipelines.recipe_file import load_recipe
 from pipelines.tracking import deployments, registry
 from serve.experimentation import lifecycle
 from tests.ui.panel import seed, seed_experiments
-from tests.ui.panel.browser import settled, until
+from tests.ui.panel.browser import settled
 from tests.ui.panel.seed_experiments import DESIGN, NAME
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<b>x</b>"

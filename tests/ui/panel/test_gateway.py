@@ -177,7 +177,7 @@ def refusing(monkeypatch):
 
 
 def test_the_panel_sends_the_key_of_its_environment_and_says_what_to_do_without_one(refusing, monkeypatch):
-    from tests.ui.panel.browser import until
+    from tests.waiting import until
 
     monkeypatch.setenv("SLUICE_API_KEY", "sluice_of_the_panel")
     conversation = Conversation("c9", [])

@@ -9,7 +9,8 @@ from pipelines import submissions
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import load_stage
 from tests.ui.panel import seed
-from tests.ui.panel.browser import settled, until
+from tests.ui.panel.browser import settled
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.cluster]
 
@@ -50,16 +51,16 @@ def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
     page.get_by_role("button", name="Submit").click()
 
     # The job's page: its log grows, and leads to the curves.
-    page.wait_for_url("**/jobs?**job=sluice-train-*", timeout=120_000)
+    page.wait_for_url("**/jobs?**job=sluice-train-*")
     submission_id = page.url.rpartition("job=")[2]
-    page.locator("pre.log", has_text="training: ").wait_for(timeout=180_000)
+    page.locator("pre.log", has_text="training: ").wait_for()
     assert page.locator("[data-testid=stCode]").inner_text().startswith("sluice submit train ")
     overview = f"{panel}/?recipe={load_recipe(long_training).name}"
     page.goto(overview)
-    job_row(page, submission_id).get_by_text("running").wait_for(timeout=60_000)
-    page.locator('[class*="st-key-stage-train-"]').get_by_text("running").wait_for(timeout=60_000)
+    job_row(page, submission_id).get_by_text("running").wait_for()
+    page.locator('[class*="st-key-stage-train-"]').get_by_text("running").wait_for()
     page.go_back()
-    page.locator("pre.log", has_text="training: ").wait_for(timeout=60_000)
+    page.locator("pre.log", has_text="training: ").wait_for()
     before = len(lines_of_log(page))
     until(lambda: len(lines_of_log(page)) > before, "a longer log")
 
@@ -79,27 +80,27 @@ def test_a_stage_is_launched_watched_stopped_and_resumed_in_the_panel(
     # Asked for on the run's page, the stop comes after a checkpoint.
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stop this job").click()
-    page.locator(".st-key-run-job .verdict.waived", has_text="stopped").wait_for(timeout=120_000)
-    page.locator(".stMain .line .verdict.waived", has_text="stopped").first.wait_for(timeout=60_000)
+    page.locator(".st-key-run-job .verdict.waived", has_text="stopped").wait_for()
+    page.locator(".stMain .line .verdict.waived", has_text="stopped").first.wait_for()
     [stopped] = submissions.submissions(workspace)
     assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 1)
     assert workspace.reports(stage="train") == [], "no evidence of half a training"
     reached = int(page.locator(".facts dd").first.inner_text().replace(",", ""))
     page.goto(overview)
-    job_row(page, submission_id).get_by_text("stopped").wait_for(timeout=60_000)
+    job_row(page, submission_id).get_by_text("stopped").wait_for()
     until(lambda: job_row(page, submission_id).inner_text().split()[3] == "1", "the stage's own exit code")
     page.go_back()
 
     page.get_by_role("button", name="Resume").click()
-    page.wait_for_url("**/jobs?**job=sluice-train-*", timeout=120_000)
+    page.wait_for_url("**/jobs?**job=sluice-train-*")
     resumed = page.url.rpartition("job=")[2]
     assert resumed != submission_id
     assert [each.attempt for each in submissions.submissions(workspace)] == [2, 1]
-    page.locator("pre.log", has_text=f"resumed from the checkpoint of step {reached}.").wait_for(timeout=180_000)
+    page.locator("pre.log", has_text=f"resumed from the checkpoint of step {reached}.").wait_for()
 
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stop this job").click()
-    page.locator(".line .verdict.waived", has_text="stopped").wait_for(timeout=120_000)
+    page.locator(".line .verdict.waived", has_text="stopped").wait_for()
     assert page.locator(".stException").count() == 0
 
 
@@ -108,7 +109,7 @@ def test_jobs_of_a_cluster_that_is_away_are_shown_with_their_age(workspace, pane
     page.goto(f"{panel}/jobs?recipe=docstrings")
     page.get_by_role("button", name=made.submission_id).click()
     page.wait_for_url(f"**job={made.submission_id}*")
-    page.locator(".notice", has_text="127.0.0.1:9").first.wait_for(timeout=60_000)
+    page.locator(".notice", has_text="127.0.0.1:9").first.wait_for()
     settled(page)
     assert "as of its start" in page.inner_text(".stMain")
     assert page.locator("[data-testid=stCode]").inner_text() == "sluice submit train '/home/jane/my recipes/r.yaml'"

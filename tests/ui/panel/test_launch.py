@@ -123,7 +123,7 @@ def test_a_cluster_that_is_away_is_told_when_submitting(workspace, tmp_path, pag
         page.goto(f"{address}/launch?from=demo.yaml")
         settled(page)
         page.get_by_role("button", name="Submit").click()
-        page.locator(".notice", has_text="127.0.0.1:9").wait_for(timeout=60_000)
+        page.locator(".notice", has_text="127.0.0.1:9").wait_for()
         settled(page)
         assert page.locator(".stException").count() == 0
         page.goto(f"{address}/jobs")

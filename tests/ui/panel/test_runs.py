@@ -1,7 +1,8 @@
 import pytest
 
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled, until
+from tests.ui.panel.browser import serving, settled
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -112,7 +113,7 @@ def test_a_thousand_runs_with_long_names_keep_the_layout_and_one_can_be_picked(w
     for number in range(999):
         client.create_run(experiment, run_name=f"{long}-{number}", tags=tags)
     page.goto(f"{panel}/runs?recipe=docstrings")
-    page.wait_for_selector("text=1,000", timeout=60_000)
+    page.wait_for_selector("text=1,000")
     settled(page)
     table = page.locator('[data-testid="stDataFrame"]')
     box = table.bounding_box()
@@ -131,7 +132,7 @@ def test_tracking_that_is_away_is_a_sentence_and_not_a_traceback(workspace, tmp_
     workspace.save_report(seed.audit_report())
     with serving(tmp_path / "panel.log", SLUICE_TRACKING="http://127.0.0.1:9") as address:
         page.goto(f"{address}/runs?recipe=docstrings&run=0123456789abcdef0123456789abcdef")
-        page.wait_for_selector("text=Check SLUICE_TRACKING", timeout=60_000)
+        page.wait_for_selector("text=Check SLUICE_TRACKING")
         settled(page)
         assert page.locator(".stException").count() == 0
         assert "Traceback" not in page.inner_text(".stMain")

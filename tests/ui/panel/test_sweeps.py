@@ -4,7 +4,8 @@ import pytest
 
 from tests.pipelines.search.planted import halving, write
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled, until
+from tests.ui.panel.browser import serving, settled
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 NAME = "docstrings-sweep-4f3ac21b"
@@ -193,7 +194,7 @@ def test_a_database_that_is_away_is_a_sentence(workspace, tmp_path, page):
     variables = {"SLUICE_DATABASE": "postgresql+pg8000://nobody@127.0.0.1:9/none"}
     with serving(tmp_path / "panel.log", SLUICE_PANEL_DEADLINE_S="3", **variables) as address:
         page.goto(f"{address}/sweeps?recipe=docstrings&sweep={NAME}")
-        page.wait_for_selector(".notice", timeout=60_000)
+        page.wait_for_selector(".notice")
         settled(page)
         assert page.locator(".stException").count() == 0 and "Traceback" not in page.inner_text(".stMain")
 

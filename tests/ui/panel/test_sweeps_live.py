@@ -28,7 +28,7 @@ def test_a_trial_is_cloned_with_another_rate_while_the_sweep_runs(small_recipe, 
         rate.first.press("Enter")
         page.get_by_text("learning_rate 0.0003").wait_for()
         page.get_by_role("button", name="Clone it").click()
-        page.get_by_text("clone trial-2 with learning_rate 0.0003: done, as trial-3.").wait_for(timeout=60_000)
+        page.get_by_text("clone trial-2 with learning_rate 0.0003: done, as trial-3.").wait_for()
 
         standing = sweeping.until(lambda standing: standing.trials["trial-3"].chunks)
         clone, parent = standing.trials["trial-3"], standing.trials["trial-2"]

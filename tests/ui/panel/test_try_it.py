@@ -3,7 +3,8 @@ import pytest
 from pipelines.records import FeedbackRow, InteractionRow
 from serve.exposures import unit_of
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled, until
+from tests.ui.panel.browser import serving, settled
+from tests.waiting import until
 from ui.panel.gateway import user_of
 
 pytestmark = pytest.mark.browser

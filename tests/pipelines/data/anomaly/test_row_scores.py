@@ -78,5 +78,3 @@ def test_no_rows_have_empty_columns_of_the_same_types():
     none, some = row_scores([], []), row_scores(["a"], ["b"])
     assert {name: column.type for name, column in none.items()} == {name: column.type for name, column in some.items()}
     assert {len(column) for column in none.values()} == {0}
-
-
