@@ -1,7 +1,6 @@
 """A Ray head of its own, started as an operator would: with a token, on its own ports, beside whatever else runs."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -16,11 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect import ROOT, protect_token
+from cluster.connect import protect_token
 from tests.waiting import until
-
-FAKE_HEAD_NODE_ID = "f" * 51 + "00000"
-"""What Ray's provider of machines that are processes calls the head."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,9 @@ def answers(address, token):
         return False
 
 
-@contextlib.contextmanager
-def started(num_cpus, machines=None):
-    """A Ray head with token authentication, ended by its process group.
-
-    `machines`: type -> what an autoscaler may start of it, as in `available_node_types`; each is a few processes here.
-    """
+@pytest.fixture(scope="session")
+def ray_head():
+    """A Ray head with token authentication, ended by its process group."""
     # Unix sockets allow 107 characters: the folder must be short.
     folder = Path(tempfile.mkdtemp(prefix="sl", dir="/tmp"))
     # One token for all clusters of the tests: Ray keeps the first that a process reads. With another one, a process
@@ -76,7 +69,7 @@ def started(num_cpus, machines=None):
         *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}"),
         *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
         *(f"--metrics-export-port={export}", "--min-worker-port=0", "--max-worker-port=0"),
-        *(f"--num-cpus={num_cpus}", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
+        *("--num-cpus=8", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
     ]
     environment = clean_environment() | {
         "RAY_AUTH_MODE": "token",
@@ -85,18 +78,6 @@ def started(num_cpus, machines=None):
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "2",
     }
-    if machines:
-        autoscaling = folder / "autoscaling.yaml"
-        autoscaling.write_text(json.dumps(autoscaled(machines, head.gcs_address)))
-        command.append(f"--autoscaling-config={autoscaling}")
-        environment |= {
-            "PYTHONPATH": str(ROOT),
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "RAY_FAKE_CLUSTER": "1",
-            "RAY_enable_autoscaler_v2": "1",
-            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-        }
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -109,34 +90,6 @@ def started(num_cpus, machines=None):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def autoscaled(machines, gcs_address):
-    """The configuration of an autoscaler that starts `machines`, and ends what was idle for some seconds."""
-    return {
-        "cluster_name": "here",
-        "max_workers": sum(each["max_workers"] for each in machines.values()),
-        "idle_timeout_minutes": 0.15,
-        "provider": {
-            "type": "external",
-            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-            "gcs_address": gcs_address,
-            "head_node_id": FAKE_HEAD_NODE_ID,
-            "launch_multiple": True,
-        },
-        "head_node_type": "ray.head.default",
-        "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-            **{name: {"node_config": {}, "min_workers": 0} | each for name, each in machines.items()},
-        },
-    }
-
-
-@pytest.fixture(scope="session")
-def ray_head():
-    """A Ray head of eight CPUs."""
-    with started(num_cpus=8) as head:
-        yield head
 
 
 @pytest.fixture
