@@ -1,6 +1,7 @@
 """A Ray head of its own, started as an operator would: with a token, on its own ports, beside whatever else runs."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect import protect_token
+from cluster.connect import ROOT, protect_token
 from tests.waiting import until
+
+FAKE_HEAD_NODE_ID = "f" * 51 + "00000"
+"""What Ray's provider of machines that are processes calls the head."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ def answers(address, token):
         return False
 
 
-@pytest.fixture(scope="session")
-def ray_head():
-    """A Ray head with token authentication, ended by its process group."""
+@contextlib.contextmanager
+def started(num_cpus, machines=None):
+    """A Ray head with token authentication, ended by its process group.
+
+    `machines`: type -> what an autoscaler may start of it, as in `available_node_types`; each is a few processes here.
+    """
     # Unix sockets allow 107 characters: the folder must be short.
     folder = Path(tempfile.mkdtemp(prefix="sl", dir="/tmp"))
     # One token for all clusters of the tests: Ray keeps the first that a process reads. With another one, a process
@@ -69,7 +76,7 @@ def ray_head():
         *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}"),
         *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
         *(f"--metrics-export-port={export}", "--min-worker-port=0", "--max-worker-port=0"),
-        *("--num-cpus=8", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
+        *(f"--num-cpus={num_cpus}", f"--object-store-memory={256 * 2**20}", f"--temp-dir={folder / 'ray'}"),
     ]
     environment = clean_environment() | {
         "RAY_AUTH_MODE": "token",
@@ -78,6 +85,18 @@ def ray_head():
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "2",
     }
+    if machines:
+        autoscaling = folder / "autoscaling.yaml"
+        autoscaling.write_text(json.dumps(autoscaled(machines, head.gcs_address)))
+        command.append(f"--autoscaling-config={autoscaling}")
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -90,6 +109,39 @@ def ray_head():
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def autoscaled(machines, gcs_address):
+    """The configuration of an autoscaler that starts `machines`, and ends what was idle for some seconds."""
+    return {
+        "cluster_name": "here",
+        "max_workers": sum(each["max_workers"] for each in machines.values()),
+        "idle_timeout_minutes": 0.15,
+        "provider": {
+            "type": "external",
+            "module": "tests.drills.machines.Machines",
+            "gcs_address": gcs_address,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+        },
+        **{f"{when}_commands": [] for when in ("initialization", "setup", "head_setup", "worker_setup")},
+        **{f"{whose}_start_ray_commands": [] for whose in ("head", "worker")},
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        "file_mounts_sync_continuously": False,
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            **{name: {"node_config": {}, "min_workers": 0} | each for name, each in machines.items()},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def ray_head():
+    """A Ray head of eight CPUs."""
+    with started(num_cpus=8) as head:
+        yield head
 
 
 @pytest.fixture
