@@ -60,6 +60,14 @@ def test_a_trial_is_cloned_through_the_form_and_the_answer_is_shown(history, pan
     assert "trial=trial-9" in page.url and page.get_by_text("goes on from the weights of trial-9").count() == 1
     assert page.locator(".stException").count() == 0
 
+    other = page.context.new_page()
+    other.goto(page.url)
+    settled(other)
+    other.get_by_text("done, as trial-13.").wait_for()
+    other.get_by_role("button", name="Stop").click()
+    other.get_by_text("Nothing was asked: it needs a name.").wait_for()
+    assert len(asked(history)) == 1, "each tab has a name of its own"
+
 
 def test_buttons_follow_the_state_of_the_trial(history, panel, page):
     goto(page, panel, f"&sweep={NAME}&trial=trial-9")
