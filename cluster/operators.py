@@ -24,7 +24,7 @@ DISK_OPERATORS = ("pin_memory", "async_io")
 """What ZeRO's offload to a disk loads, in this order."""
 
 UNITS = 3
-"""Files that the sources of one of them are joined in."""
+"""Files that an operator is compiled as which has more sources than that; of fewer sources it is one."""
 
 STALE_LOCK_S = 600
 """Age (seconds) from which a lock is left over from a build that died: torch itself waits for it for ever."""
@@ -114,9 +114,12 @@ def load_disk_operators() -> None:
             # Left over from a build that died, as ours is held: torch would wait for it for ever.
             (folder / name / "lock").unlink(missing_ok=True)
         try:
-            for each in (PinMemoryBuilder(), builder):
-                _join_sources(each, folder)
-                each.load(verbose=False)
+            for kind in (PinMemoryBuilder, AsyncIOBuilder):
+                try:
+                    _joined(kind(), folder).load(verbose=False)
+                except RuntimeError:
+                    # Sources of another DeepSpeed may not stand in one file.
+                    kind().load(verbose=False)
         except Exception as error:
             # Builders raise RuntimeError, CalledProcessError and ImportError alike.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -125,16 +128,16 @@ def load_disk_operators() -> None:
             ) from error
 
 
-def _join_sources(builder: "OpBuilder", folder: Path) -> None:
-    """Let `builder` compile files in `folder` that include several of its sources each, without debug information.
+def _joined(builder: "OpBuilder", folder: Path) -> "OpBuilder":
+    """`builder`, which now compiles files in `folder` that include several of its sources each, for no debugger.
 
     Torch's headers, which each compilation reads anew, are nearly all of its time: four of them instead of fifteen.
     """
     sources = [Path(builder.deepspeed_src_path(each)).resolve() for each in builder.sources()]
     # Some headers have no guard: what was imported once is not included again.
     headers = sorted({header for each in sources for header in each.parent.glob("*.h")})
-    # Neighbours in the list define the same names, so that they cannot be in one file.
-    parts = [sources] if len(sources) <= UNITS else [sources[start::UNITS] for start in range(UNITS)]
+    # Of a long list neighbours define the same names, and so may not be in one file.
+    parts = [sources[start::UNITS] for start in range(UNITS)] if len(sources) > UNITS else [sources]
     joined = []
     for number, part in enumerate(parts):
         lines = [*(f'#import "{each}"' for each in headers), *(f'#include "{each}"' for each in part)]
@@ -145,6 +148,7 @@ def _join_sources(builder: "OpBuilder", folder: Path) -> None:
     flags = builder.cxx_args()
     builder.sources = lambda: joined
     builder.cxx_args = lambda: [*flags, "-g0"]
+    return builder
 
 
 def main(arguments: list[str] | None = None) -> int:

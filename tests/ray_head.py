@@ -68,7 +68,8 @@ def started(num_cpus, machines=None):
     # that drives the embedded Ray would ask its control service in vain for ever, some thousand times a second.
     token_path = folder / "token"
     token_path.touch(mode=0o600)
-    token_path.write_text(protect_token().read_text())
+    token = os.environ.get("RAY_AUTH_TOKEN") or protect_token().read_text()
+    token_path.write_text(token)
     gcs, dashboard, agent, client, export = free_ports(5)
     head = RayHead(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token_path)
     command = [
@@ -100,8 +101,11 @@ def started(num_cpus, machines=None):
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        until(lambda: process.poll() is not None or answers(head.jobs_address, token_path.read_text()), "the head")
-        assert process.poll() is None, (folder / "head.log").read_text()
+        try:
+            until(lambda: process.poll() is not None or answers(head.jobs_address, token), "the head")
+            assert process.poll() is None, "the head has ended"
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {(folder / 'head.log').read_text()}") from None
         yield head
     finally:
         # The whole group at once: what it holds is thrown away, and its own end takes longer than any test of it.

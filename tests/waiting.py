@@ -3,13 +3,13 @@
 import time
 
 PATIENCE_S = 240
-"""Seconds until it is given up. Long, for a slow machine is no fault; where it happens nobody waits for it."""
+"""Seconds before a test gives up: long, as a slow machine is no fault and a wait ends when its condition holds."""
 
 
-def until(condition, what, timeout_s=PATIENCE_S, pause_s=0.05):
-    """The first true value of `condition()`, asked again until the deadline."""
-    deadline = time.monotonic() + timeout_s
+def until(condition, what, pause_s=0.05):
+    """The first true value of `condition()`, asked again until patience ends."""
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about within {timeout_s} s"
+        assert time.monotonic() < deadline, f"{what} did not come about within {PATIENCE_S} s"
         time.sleep(pause_s)
     return found

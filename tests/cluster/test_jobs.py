@@ -139,11 +139,10 @@ def test_a_wrong_token_is_a_sentence_with_a_remedy(at_head, tmp_path):
     command = [sys.executable, "-c", "from cluster.jobs import Jobs; Jobs()"]
     environment = os.environ | {"RAY_AUTH_TOKEN_PATH": str(other)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert "UserError" in done.stderr
+    assert done.returncode and "UserError" in done.stderr
     assert "refuses this token" in done.stderr and "RAY_AUTH_TOKEN_PATH" in done.stderr
 
 
-@pytest.mark.timeout(60)  # Ray's own client would try for longer
 def test_a_cluster_that_is_away_is_a_sentence_with_a_remedy(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

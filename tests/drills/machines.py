@@ -1,4 +1,4 @@
-"""Machines that an autoscaler starts: each is a few processes of this one, with folders of its own."""
+"""Machines that an autoscaler starts: each is a few processes of this machine, with folders of its own."""
 
 from ray._private import ray_constants
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider

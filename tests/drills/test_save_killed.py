@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.training.checkpoints import CheckpointStore
+from tests.waiting import until
 
 pytestmark = pytest.mark.drill
 
@@ -63,10 +64,12 @@ def test_after_any_of_thirty_kills_the_newest_complete_checkpoint_is_right(tmp_p
         process = context.Process(target=save_for_ever, args=(store.address, complete))
         before = complete.value
         process.start()
-        deadline = time.monotonic() + 60
-        while complete.value == before:
-            assert process.is_alive() and time.monotonic() < deadline, "nothing was saved"
-            time.sleep(0.002)
+
+        def saved(process=process, before=before):
+            assert process.is_alive()
+            return complete.value != before
+
+        until(saved, "a whole checkpoint", pause_s=0.002)
         time.sleep(draw.uniform(0, 0.1))
         process.kill()
         process.join()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -48,22 +47,20 @@ def test_trials_bring_their_machines_and_leave_none_behind(small_recipe, ray_clu
             "RAY_AUTH_TOKEN_PATH": str(head.token_path),
         }
         command = [sys.executable, "-m", "ui.cli", "sweep", str(tmp_path / "recipe.yaml"), "--json"]
-        with (
-            (tmp_path / "sweep.log").open("w+") as log,
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as driver,
-        ):
-            used = set()
-            while driver.poll() is None:
-                used |= machines(head)
-                time.sleep(0.5)
-            out = driver.stdout.read()
-        assert driver.returncode == 0, (tmp_path / "sweep.log").read_text()[-3000:]
-        assert len(used) == 2
+        report, said, used = tmp_path / "report.json", tmp_path / "said.txt", []
+        with report.open("wb") as out, said.open("wb") as err:
+            driver = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+        try:
+            until(lambda: used.append(machines(head)) or driver.poll() is not None, "the sweep's end", pause_s=0.5)
+        finally:
+            driver.kill()
+        assert driver.wait() == 0, said.read_text()[-3000:]
+        assert max(map(len, used)) == 2
 
-        figures = json.loads(out)["figures"]
+        figures = json.loads(report.read_text())["figures"]
         assert len(figures["trials"]) == 4 and figures["winner"]["validation_loss"] > 0
         (entry,) = sweeps(ray_cluster, "scaled")
         trials = History(ray_cluster, entry.sweep, "scaled").standing().trials.values()
-        assert len({chunk.place for trial in trials for chunk in trial.chunks}) == 2, "both machines learnt"
+        assert len({chunk.place for trial in trials for chunk in trial.chunks}) >= 2, "one worker did it all"
 
         until(lambda: not machines(head), "the end of the machines", pause_s=0.5)

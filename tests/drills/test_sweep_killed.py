@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from pipelines.search.history import ENDED, History, sweeps
 from pipelines.search.winner import choose
 from tests.pipelines.small_recipe import small_recipe  # noqa: F401
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drill]
 
@@ -43,16 +43,17 @@ def driver(recipe_path, *options):
 
 def once(workspace, name, holds, process):
     """The sweep's history and standing as soon as the condition holds, while the driver lives."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
+
+    def met():
         if known := sweeps(workspace, name):
             history = History(workspace, known[0].sweep, name)
             standing = history.standing()
             if holds(standing):
                 return history, standing
         assert process.poll() is None, process.stderr.read()[-3000:]
-        time.sleep(0.05)
-    raise AssertionError("the moment to kill never came")
+        return None
+
+    return until(met, "the moment to kill")
 
 
 def files_of(workspace, standing):

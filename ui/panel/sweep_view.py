@@ -7,7 +7,7 @@ import streamlit as st
 
 from pipelines.fingerprint import fingerprint, short
 from pipelines.search.reading import told, word
-from ui.panel import frame, report_view, sweep_charts
+from ui.panel import frame, report_view, sweep_charts, sweeps_backend
 from ui.panel.markup import age, duration, html, joined, number, visible
 from ui.panel.sweeps_backend import SweepView
 
@@ -192,7 +192,7 @@ def charts(view: SweepView, chosen: str) -> None:
     compared = view.compared
     if compared.axes:
         about = f"{len(compared.trials)} trials at step {compared.step}, the same for all"
-        left, importance = st.columns([1.6, 1], gap="medium")
+        left, beside = st.columns([1.6, 1], gap="medium")
         with left:
             frame.heading("Values and losses", about)
             _draw(sweep_charts.parallel(view), f"parallel-{view.sweep}", "Parallel coordinates of the trials")
@@ -205,14 +205,18 @@ def charts(view: SweepView, chosen: str) -> None:
         frame.heading("What ran where")
         _draw(sweep_charts.timeline(view), f"timeline-{view.sweep}", "Turns of the trials on each worker")
     if compared.axes:
-        # Last: all else is on the page before its libraries are loaded.
-        with importance:
+        # Last, for its libraries take seconds to load: all else is on the page by then.
+        with beside:
             _importance(view)
 
 
 def _importance(view: SweepView) -> None:
-    found = view.importance
     frame.heading("What mattered", "share of the losses' variance")
+    known = sweeps_backend.importance(view)
+    frame.notice(known)
+    found = known.value
+    if found is None:
+        return
     if found.because:
         st.html(html('<span class="quiet">Not yet to be told: {because}</span>', because=found.because))
         return

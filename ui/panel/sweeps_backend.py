@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 WAIT_S = 4.0
 """For the driver's answer, before the page goes on and shows it when it comes."""
+IMPORTANCE_S = 60.0
+"""For what mattered: the libraries that reckon it take seconds to load."""
+IMPORTANCE_REMEDY = "The rest of the page does without it."
 NAME_REMEDY = "The history keeps who asked: write your name above the buttons."
 
 
@@ -55,7 +58,7 @@ class SweepView:
 
     @cached_property
     def importance(self) -> "Importance":
-        """Of each key of the space; the first one in a process takes seconds, for its libraries."""
+        """Of each key of the space; what loads its libraries first waits for seconds."""
         from pipelines.search.importance import importance
 
         return importance(self.standing)
@@ -150,6 +153,12 @@ def _view(history: _Events, recipe_name: str, interval: str, train: str) -> Swee
         requests=requests_of(events),
         train=comparison.own_train(standing) or Train.model_validate(json.loads(train) or {}),
     )
+
+
+def importance(view: SweepView) -> "Known[Importance]":
+    """How much each key of the space mattered."""
+    key = ("importance", view.sweep, view.last_at)
+    return backend.known.read(key, "Optuna", IMPORTANCE_REMEDY, lambda: view.importance, deadline_s=IMPORTANCE_S)
 
 
 def ask(view: SweepView, action: "Action", trial: str, by: str, **content: Any) -> "Known[Request]":

@@ -1,7 +1,6 @@
 """A real sweep over the tiny model, in a thread of its own."""
 
 import threading
-import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from pipelines import sweep
 from pipelines.progress import Progress
 from pipelines.search.control import Control
 from pipelines.search.history import ENDED, History
-from tests.waiting import PATIENCE_S
+from tests.waiting import until
 
 RATES = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2]
 
@@ -48,16 +47,15 @@ class Sweeping:
         self.thread.join(60)
         assert self.error is None
 
-    def until(self, holds, seconds=PATIENCE_S):
+    def until(self, holds):
         """The standing, as soon as the condition holds."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def met():
             standing = self.history.standing()
-            if holds(standing):
-                return standing
-            assert self.error is None, self.error
-            time.sleep(0.05)
-        raise AssertionError(f"not within {seconds} s: {self.history.events()[-5:]}")
+            assert holds(standing) or self.error is None, self.error
+            return standing if holds(standing) else None
+
+        return until(met, "what the sweep was to come to")
 
     def stop_all(self):
         """Stop trials until the sweep is over."""

@@ -47,11 +47,17 @@ def serving(log: Path, **variables):
             process.wait(30)
 
 
+def new_page(chromium, **options):
+    """A page with a memory of its own, which waits as all tests do."""
+    page = chromium.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+    page.set_default_timeout(PATIENCE_S * 1000)
+    return page
+
+
 def settled(page):
     """Wait until Streamlit has drawn the page and runs no script any more."""
-    page.wait_for_selector(".st-key-header", timeout=PATIENCE_S * 1000)
+    page.wait_for_selector(".st-key-header")
     page.wait_for_function(
         "() => document.querySelector('.stApp')?.getAttribute('data-test-script-state') === 'notRunning'"
-        " && !document.querySelector('[data-stale=true]')",
-        timeout=PATIENCE_S * 1000,
+        " && !document.querySelector('[data-stale=true]')"
     )

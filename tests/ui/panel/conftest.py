@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, serving
-from tests.waiting import PATIENCE_S, until
+from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, new_page, serving
+from tests.waiting import until
 from ui.panel import backend
 
 
@@ -40,13 +40,11 @@ def panel(workspace, tmp_path):
 @pytest.fixture
 def page(chromium):
     """A fresh page that remembers the errors and requests of its own."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE_S * 1000)
-    page = context.new_page()
+    page = new_page(chromium)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
-    context.close()
+    page.context.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from cluster.connect import ROOT
 from pipelines.recipe_file import parse_yaml
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled
+from tests.ui.panel.browser import new_page, serving, settled
 
 pytestmark = pytest.mark.browser
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
@@ -133,7 +133,7 @@ def test_a_cluster_that_is_away_is_told_when_submitting(workspace, tmp_path, pag
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_form_fits_its_window(panel, chromium, width, scheme):
-    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = new_page(chromium, viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= width

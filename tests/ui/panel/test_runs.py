@@ -1,7 +1,7 @@
 import pytest
 
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled
+from tests.ui.panel.browser import new_page, serving, settled
 from tests.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -78,7 +78,7 @@ def test_a_comparison_with_what_there_is_not_says_so(workspace, panel, page):
 
 def test_a_comparison_fits_a_narrow_window(workspace, panel, chromium):
     ids = [seed.track(workspace, name=f"docstrings-{'x' * 200}-{n}", steps=8, lora_r=2**n) for n in range(5)]
-    page = chromium.new_page(viewport={"width": 390, "height": 900})
+    page = new_page(chromium, viewport={"width": 390, "height": 900})
     page.goto(f"{panel}/runs?recipe=docstrings&run={ids[0]}&with={','.join(ids[1:])}")
     page.wait_for_selector("text=How they came out")
     settled(page)

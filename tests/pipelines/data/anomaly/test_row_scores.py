@@ -1,6 +1,5 @@
 # ruff: noqa: RUF001
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
