@@ -253,6 +253,7 @@ def test_a_random_split_is_shown_by_pairs_that_it_would_leak(audited):
         assert sample["test_answer"] == sample["train_answer"] == tested["completion"]
 
 
+@pytest.mark.cluster
 def test_it_runs_as_a_module_and_imports_nothing_heavy_before_it_works(tmp_path):
     code = (
         "import sys, pipelines.audit, pipelines.split;"

@@ -14,6 +14,7 @@ from cluster.connect import ROOT
 from cluster.errors import UserError
 from pipelines.recipe_file import load_recipe
 from pipelines.stages import STAGES
+from tests.waiting import PATIENCE_S
 from ui import cli
 
 VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "reports", "waive", "init", "schema"} | {
@@ -33,7 +34,7 @@ def sluice(*arguments, **environment):
     """Run `sluice` with a wide terminal; the finished process."""
     command = [sys.executable, "-m", "ui.cli", *map(str, arguments)]
     everything = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment
-    return subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_a_stage_without_a_recipe_is_a_wrong_request():
     assert done.returncode == 2 and "Missing argument" in done.stderr
 
 
+@pytest.mark.cluster
 def test_audit_exits_3_split_names_the_gate_and_a_waiver_opens_it(workspace, forty_examples):
     audit = sluice("audit", "--json", forty_examples)
     assert audit.returncode == 3
@@ -100,6 +102,7 @@ def test_audit_exits_3_split_names_the_gate_and_a_waiver_opens_it(workspace, for
     assert json.loads(sluice("reports", report["key"][:12], "--json").stdout)["verdict"] == "waived"
 
 
+@pytest.mark.cluster
 def test_a_waiver_without_a_reason_is_a_wrong_request(workspace, forty_examples):
     sluice("audit", forty_examples)
     done = sluice("waive", forty_examples, "data.size", "--by", "Ada")
@@ -116,6 +119,7 @@ def test_training_before_the_audit_exits_3_and_names_the_missing_evidence(worksp
     assert "there is no audit report" in done.stderr and "`sluice audit RECIPE`" in done.stderr
 
 
+@pytest.mark.cluster
 def test_one_changed_byte_of_the_data_needs_another_audit(workspace, forty_examples):
     sluice("audit", forty_examples)
     sluice("waive", forty_examples, "data.size", "--by", "Ada", "--because", "a pilot")
@@ -127,12 +131,14 @@ def test_one_changed_byte_of_the_data_needs_another_audit(workspace, forty_examp
     assert "the last audit report is on other inputs (dataset changed)" in done.stderr
 
 
+@pytest.mark.cluster
 def test_overrides_and_flags_stand_anywhere(workspace, forty_examples):
     done = sluice("audit", "audit.min_examples=40", "--json", forty_examples)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["recipe"]["audit"]["min_examples"] == 40
 
 
+@pytest.mark.cluster
 def test_reports_are_listed_and_shown(workspace, forty_examples):
     assert "No reports yet" in sluice("reports").stdout
     key = json.loads(sluice("audit", forty_examples, "--json").stdout)["key"]
