@@ -19,11 +19,14 @@ MACHINES = {"worker": {"resources": {"CPU": 1, "object_store_memory": 100 * 2**2
 
 
 def machines(head):
-    """Ids of the cluster's living nodes but its head."""
+    """Ids of the cluster's living nodes but its head; None while the head is too busy to tell."""
     authorization = {"authorization": f"Bearer {head.token_path.read_text()}"}
     request = urllib.request.Request(f"{head.jobs_address}/api/v0/nodes?limit=100", headers=authorization)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        nodes = json.load(answer)["data"]["result"]["result"]
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+    except OSError:
+        return None
     return {each["node_id"] for each in nodes if each["state"] == "ALIVE" and not each["is_head_node"]}
 
 
@@ -40,7 +43,7 @@ def test_trials_bring_their_machines_and_leave_none_behind(small_recipe, ray_clu
         },
     )
     with started(num_cpus=0, machines=MACHINES) as head:
-        assert machines(head) == set(), "the cluster begins with its head alone"
+        until(lambda: machines(head) == set(), "a cluster that is its head alone")
         environment = os.environ | {
             "RAY_ADDRESS": head.gcs_address,
             "RAY_AUTH_MODE": "token",
@@ -55,7 +58,7 @@ def test_trials_bring_their_machines_and_leave_none_behind(small_recipe, ray_clu
         finally:
             driver.kill()
         assert driver.wait() == 0, said.read_text()[-3000:]
-        assert max(map(len, used)) == 2
+        assert max(len(each) for each in used if each is not None) == 2
 
         figures = json.loads(report.read_text())["figures"]
         assert len(figures["trials"]) == 4 and figures["winner"]["validation_loss"] > 0
@@ -63,4 +66,4 @@ def test_trials_bring_their_machines_and_leave_none_behind(small_recipe, ray_clu
         trials = History(ray_cluster, entry.sweep, "scaled").standing().trials.values()
         assert len({chunk.place for trial in trials for chunk in trial.chunks}) >= 2, "one worker did it all"
 
-        until(lambda: not machines(head), "the end of the machines", pause_s=0.5)
+        until(lambda: machines(head) == set(), "the end of the machines", pause_s=0.5)
