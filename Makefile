@@ -17,10 +17,11 @@ RECIPE ?= pipelines/recipes/demo.yaml
 # Nothing compiled ahead: pip compiles all, one file after the other, half of its time; Python what it imports.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := $(BIN)/python -m pytest
-# Each part shares out whole files: the quick one among the cores, and the rest, each of which fills a core or two and
-# some GB, between two; the longest begin.
+# Whole files are shared out: of the quick part among the cores, of what starts Ray or a browser, which fills a core or
+# two and some GB, between two. A drill has the machine for itself: it is about how soon what was killed is back.
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "cluster or browser or drill"
+REST := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "(cluster or browser) and not drill"
+DRILLS := $(PYTEST) -m drill
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
@@ -69,9 +70,9 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 	@$(BIN)/sluice serve $(RECIPE) & server=$$!; trap "kill $$server 2>/dev/null; wait $$server" EXIT INT TERM; \
 		$(BIN)/sluice panel
 
-test: $(STAMP)  ## every test: the quick part first, then drills, Ray and real models, the browser
+test: $(STAMP)  ## every test: the quick part first, then Ray and real models, the browser, drills
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
-	@failed=0; for part in '$(UNIT)' '$(REST)'; do \
+	@failed=0; for part in '$(UNIT)' '$(REST)' '$(DRILLS)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

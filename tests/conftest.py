@@ -15,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Ray lets its workers give way to all else. Beside the tests of another file they would hardly run at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 pytest_plugins = ("tests.ray_head",)
 
@@ -29,10 +31,16 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """The quick part first, then the drills, which take longest, then what starts Ray, then the browser."""
-    order = ("drill", "browser", "cluster")
-    place = {"": 0, "drill": 1, "cluster": 2, "browser": 3}
-    items.sort(key=lambda item: place[next((mark for mark in order if item.get_closest_marker(mark)), "")])
+    """The quick part first, then what starts Ray, then the browser, whose driver leaves its loop running; then drills."""
+
+    def weight(item):
+        return (
+            3 * bool(item.get_closest_marker("drill"))
+            or 2 * bool(item.get_closest_marker("browser"))
+            or 1 * bool(item.get_closest_marker("cluster"))
+        )
+
+    items.sort(key=weight)
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,7 @@ def started(num_cpus, machines=None):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "2",
     }
