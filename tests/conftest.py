@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """The quick part first, then what starts Ray, then the browser, whose driver leaves its loop running; then drills."""
+    """The quick part, what starts Ray, the browser (its driver leaves an event loop running), and then the drills."""
 
     def weight(item):
         return (
