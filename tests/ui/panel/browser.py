@@ -49,9 +49,9 @@ def serving(log: Path, **variables):
 
 def new_page(chromium, **options):
     """A page with a memory of its own, which waits as all tests do."""
-    page = chromium.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
-    page.set_default_timeout(PATIENCE_S * 1000)
-    return page
+    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+    context.set_default_timeout(PATIENCE_S * 1000)
+    return context.new_page()
 
 
 def settled(page):

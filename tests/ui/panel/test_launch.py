@@ -137,4 +137,4 @@ def test_the_form_fits_its_window(panel, chromium, width, scheme):
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= width
-    page.close()
+    page.context.close()

@@ -83,7 +83,7 @@ def test_a_comparison_fits_a_narrow_window(workspace, panel, chromium):
     page.wait_for_selector("text=How they came out")
     settled(page)
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 390
-    page.close()
+    page.context.close()
 
 
 def test_an_unknown_run_is_a_page_that_says_so(workspace, panel, page):

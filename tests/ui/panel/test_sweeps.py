@@ -194,7 +194,7 @@ def test_it_fits_a_narrow_window(history, panel, chromium):
     goto(page, panel, f"&sweep={NAME}&trial=trial-9")
     page.wait_for_selector(".js-plotly-plot >> nth=5")
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 390
-    page.close()
+    page.context.close()
 
 
 def test_the_estimate_stands_beside_the_command(workspace, panel, page):
