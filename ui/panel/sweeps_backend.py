@@ -157,7 +157,7 @@ def _view(history: _Events, recipe_name: str, interval: str, train: str) -> Swee
 
 def importance(view: SweepView) -> "Known[Importance]":
     """How much each key of the space mattered."""
-    key = ("importance", view.sweep, view.last_at)
+    key = ("importance", view.sweep)
     return backend.known.read(key, "Optuna", IMPORTANCE_REMEDY, lambda: view.importance, deadline_s=IMPORTANCE_S)
 
 
