@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 
 import pytest
 import yaml
@@ -41,6 +42,28 @@ def pytest_collection_modifyitems(items):
         )
 
     items.sort(key=weight)
+
+
+def pytest_configure(config):
+    # Where tests are shared out, only the process that gathers their reports has a terminal.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(_FailuresAtOnce(config))
+
+
+class _FailuresAtOnce:
+    """Says what failed when it fails: a run that is ended from outside never comes to its summary."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def pytest_runtest_logreport(self, report):
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"{time.strftime('%H:%M:%S')} {report.nodeid}: {report.when}, {report.duration:.0f} s")
+            for line in report.longreprtext.splitlines():
+                if line.startswith("E  ") or line.startswith("tests/"):
+                    terminal.write_line(f"  {line[:300]}")
 
 
 @pytest.fixture(scope="session")
