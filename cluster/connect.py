@@ -16,6 +16,7 @@ import psutil
 
 from cluster.errors import UserError
 from cluster.packages import ROOT as ROOT
+from cluster.packages import python_path
 from cluster.settings import Settings, without_secrets
 
 EMBEDDED_CPUS = 8
@@ -48,10 +49,17 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not _has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if os.access(sys.prefix, os.W_OK):
-        # Compiled operators belong to one environment: in torch's common folder two of them overwrite each other's.
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/.torch_extensions")
+    name_operators_folder()
     protect_token()
+
+
+def name_operators_folder() -> None:
+    """Let torch keep compiled operators in this Python's environment; before torch looks for one.
+
+    In torch's common folder the operators of two environments overwrite each other.
+    """
+    if os.access(sys.prefix, os.W_OK):
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/.torch_extensions")
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -146,8 +154,9 @@ def _join(settings: Settings, address: str) -> None:
 def _start_embedded(settings: Settings) -> None:
     import ray
 
-    # The node's processes inherit our environment, which nobody else sees; a runtime environment Ray would show.
-    with _agent_port_of_its_own(), _exported(settings.environment()):
+    # The node's processes inherit our environment, which nobody else sees. A runtime environment Ray would show, and
+    # start each worker twice for it: once to read it, once to work.
+    with _agent_port_of_its_own(), _exported(settings.environment() | {"PYTHONPATH": python_path()}):
         ray.init(
             # Without "local" Ray would join whatever cluster was last started on this machine.
             address="local",
@@ -155,7 +164,6 @@ def _start_embedded(settings: Settings) -> None:
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             object_store_memory=object_store_bytes(psutil.virtual_memory().total),
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
             log_to_driver=False,
             logging_level=logging.WARNING,
         )

@@ -1,5 +1,6 @@
-"""Our source, copied to where Ray packs it: a cluster has our dependencies, and none of our code."""
+"""Our source: where processes here find it, and a copy where Ray packs it, as a cluster has none of our code."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,11 @@ PACKAGES = ("cluster", "pipelines", "serve", "ui")
 
 ROOT = Path(__file__).resolve().parent.parent
 """Folder that holds the four packages: a checkout, or site-packages with all of their neighbours."""
+
+
+def python_path() -> str:
+    """`PYTHONPATH` of a process that we start: our packages before what this environment names."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def copy_packages(target: Path) -> None:

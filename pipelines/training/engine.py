@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cluster.connect import name_operators_folder
 from pipelines.models.companions import write_companions
 from pipelines.models.kind import is_encoder_decoder
 from pipelines.models.load import load_model, quiet_transformers
@@ -75,6 +76,8 @@ def prepare_process(device: str, seed: int) -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
+    # On a node that others started nobody has said where the operators stand that its set-up built.
+    name_operators_folder()
     torch.manual_seed(seed)
 
 

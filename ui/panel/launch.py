@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-"""Folder that holds the four packages."""
+from cluster.packages import python_path
 
 
 def command(host: str, port: int) -> list[str]:
@@ -29,10 +28,9 @@ def command(host: str, port: int) -> list[str]:
 
 def environment() -> dict[str, str]:
     """This environment, with our packages on the path and short waits for a tracking server that is away."""
-    inherited = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), inherited] if inherited else [str(ROOT)]),
+        "PYTHONPATH": python_path(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
