@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -60,17 +60,14 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
 
 
 def _migrate(engine: Engine) -> None:
+    # Nearly always: every process asks, and Alembic takes as long to import as all else that opening needs.
+    if schema_version(engine) == newest_version():
+        return
     from alembic import command
     from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == newest:
-            return
     with engine.begin() as connection:
         # Two processes may open a new workspace at once: the second waits here and finds it done.
         if engine.dialect.name == "sqlite":
@@ -84,9 +81,13 @@ def _migrate(engine: Engine) -> None:
 
 def schema_version(engine: Engine) -> str | None:
     """The migration that the database is at."""
-    from alembic.runtime.migration import MigrationContext
-
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
-        return MigrationContext.configure(connection).get_current_revision()
+        version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return version
+
+
+def newest_version() -> str:
+    """The last migration: a file begins with its number, as its `revision` says."""
+    return max(path.stem for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]

@@ -190,7 +190,7 @@ def _ports(_: Settings) -> Iterator[Check]:
 
 
 def _workspace(settings: Settings) -> Iterator[Check]:
-    from pipelines.database import MIGRATIONS, schema_version
+    from pipelines.database import newest_version, schema_version
     from pipelines.workspace import Workspace
 
     workspace = Workspace(settings)
@@ -204,8 +204,7 @@ def _workspace(settings: Settings) -> Iterator[Check]:
             yield Check("workspace", "fail", f"{settings.storage}: {error.strerror}", "Set SLUICE_STORAGE elsewhere.")
             return
     yield Check("workspace", "ok", settings.storage)
-    newest = max(path.stem.partition("_")[0] for path in (MIGRATIONS / "versions").glob("0*.py"))
-    present = schema_version(workspace.database)
+    present, newest = schema_version(workspace.database), newest_version()
     if present == newest:
         yield Check("database", "ok", f"schema {present}")
     else:

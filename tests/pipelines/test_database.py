@@ -9,7 +9,7 @@ from sqlalchemy import inspect, text
 
 from cluster.connect import ROOT
 from cluster.errors import UserError
-from pipelines.database import open_database, schema_version
+from pipelines.database import MIGRATIONS, newest_version, open_database, schema_version
 from pipelines.records import Table, WaiverRow
 
 
@@ -34,11 +34,15 @@ def test_the_comparison_notices_a_missing_column(tmp_path):
         assert any(difference[0] == "add_column" and difference[3].name == "because" for difference in differences)
 
 
+def test_the_newest_version_is_the_head_of_the_migrations():
+    from alembic.script import ScriptDirectory
+
+    assert newest_version() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
 def test_every_migration_can_be_taken_back(tmp_path):
     from alembic import command
     from alembic.config import Config
-
-    from pipelines.database import MIGRATIONS
 
     engine = open_database(f"sqlite:///{tmp_path}/new.db")
     config = Config()
@@ -75,7 +79,7 @@ def test_opening_again_changes_nothing(tmp_path):
             )
         )
     second = open_database(url)
-    assert schema_version(second) == schema_version(first)
+    assert schema_version(second) == schema_version(first) == newest_version()
     with second.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM quarantine")).scalar() == 1
 

@@ -26,8 +26,8 @@ class Load:
 
     def __init__(self, server, tokens):
         self._url, self._tokens, self._over = f"{server.url}/v1/chat/completions", tokens, threading.Event()
-        self.whole, self.broken = [], []
-        """Texts of answers that came to their end, and what befell the others."""
+        self.whole, self.broken = {}, []
+        """Request -> text of answers that came to their end, and what befell the others."""
 
     def __enter__(self):
         self._threads = [threading.Thread(target=self._work) for _ in range(2)]
@@ -54,4 +54,5 @@ class Load:
                 self.broken.append(lines[-1:])
                 continue
             choices = [choice for line in lines[:-1] for choice in json.loads(line[6:])["choices"]]
-            self.whole.append("".join(choice["delta"].get("content") or "" for choice in choices))
+            text = "".join(choice["delta"].get("content") or "" for choice in choices)
+            self.whole[reply.headers["x-request-id"]] = text
