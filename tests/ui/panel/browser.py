@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -47,11 +47,9 @@ def serving(log: Path, **variables):
             process.wait(30)
 
 
-def new_page(chromium, **options):
-    """A page with a memory of its own, which waits as all tests do."""
-    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-    context.set_default_timeout(PATIENCE_S * 1000)
-    return context.new_page()
+def resize(page, width):
+    """Give the page's window that width (pixels)."""
+    page.set_viewport_size({"width": width, "height": 900})
 
 
 def settled(page):

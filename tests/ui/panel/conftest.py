@@ -1,14 +1,16 @@
 """A panel in a process of its own and a Chromium page on it."""
 
+import contextlib
 import threading
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Error
 
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, new_page, serving
-from tests.waiting import until
+from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, resize, serving
+from tests.waiting import PATIENCE_S, until
 from ui.panel import backend
 
 
@@ -20,13 +22,18 @@ def forget():
 
 @pytest.fixture(scope="session")
 def chromium():
+    """The memory of a real browser, which pages are opened in."""
     from playwright.sync_api import sync_playwright
 
     if not Path(CHROMIUM).exists():
         pytest.fail(f"The browser tests need Chromium at {CHROMIUM}: install it, or leave them out: -m 'not browser'.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
+        context = browser.new_context()
+        context.set_default_timeout(PATIENCE_S * 1000)
+        # Keeps the window open, which takes a second to build.
+        context.new_page()
+        yield context
         browser.close()
 
 
@@ -39,12 +46,21 @@ def panel(workspace, tmp_path):
 
 @pytest.fixture
 def page(chromium):
-    """A fresh page that remembers the errors and requests of its own."""
-    page = new_page(chromium)
+    """A fresh page that remembers the requests of its own; it and what a test opened beside it leave nothing behind.
+
+    All share what a browser keeps of files: Streamlit's scripts are long in coming and in being compiled.
+    """
+    page = chromium.new_page()
+    resize(page, 1280)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
-    page.context.close()
+    for each in chromium.pages[1:]:
+        with contextlib.suppress(Error):
+            # Where none was ever loaded there is no storage.
+            each.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
+        each.close()
+    chromium.clear_cookies()
 
 
 @pytest.fixture(scope="session")

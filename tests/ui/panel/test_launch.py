@@ -9,7 +9,7 @@ from cluster.connect import ROOT
 from pipelines.recipe_file import parse_yaml
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import new_page, serving, settled
+from tests.ui.panel.browser import resize, serving, settled
 
 pytestmark = pytest.mark.browser
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
@@ -132,9 +132,9 @@ def test_a_cluster_that_is_away_is_told_when_submitting(workspace, tmp_path, pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_form_fits_its_window(panel, chromium, width, scheme):
-    page = new_page(chromium, viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_the_form_fits_its_window(panel, page, width, scheme):
+    resize(page, width)
+    page.emulate_media(color_scheme=scheme)
     page.goto(f"{panel}/launch?from=demo.yaml")
     settled(page)
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= width
-    page.context.close()

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.ui.panel import seed
-from tests.ui.panel.browser import new_page, serving, settled
+from tests.ui.panel.browser import resize, serving, settled
 from tests.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -76,14 +76,13 @@ def test_a_comparison_with_what_there_is_not_says_so(workspace, panel, page):
     assert page.locator(".stException").count() == 0
 
 
-def test_a_comparison_fits_a_narrow_window(workspace, panel, chromium):
+def test_a_comparison_fits_a_narrow_window(workspace, panel, page):
     ids = [seed.track(workspace, name=f"docstrings-{'x' * 200}-{n}", steps=8, lora_r=2**n) for n in range(5)]
-    page = new_page(chromium, viewport={"width": 390, "height": 900})
+    resize(page, 390)
     page.goto(f"{panel}/runs?recipe=docstrings&run={ids[0]}&with={','.join(ids[1:])}")
     page.wait_for_selector("text=How they came out")
     settled(page)
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 390
-    page.context.close()
 
 
 def test_an_unknown_run_is_a_page_that_says_so(workspace, panel, page):

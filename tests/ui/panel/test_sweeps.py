@@ -4,7 +4,7 @@ import pytest
 
 from tests.pipelines.search.planted import halving, write
 from tests.ui.panel import seed
-from tests.ui.panel.browser import new_page, serving, settled
+from tests.ui.panel.browser import resize, serving, settled
 from tests.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -189,12 +189,11 @@ def test_a_sweep_that_has_only_opened_shows_what_there_is(workspace, panel, page
     assert page.locator(".stException").count() == 0
 
 
-def test_it_fits_a_narrow_window(history, panel, chromium):
-    page = new_page(chromium, viewport={"width": 390, "height": 900})
+def test_it_fits_a_narrow_window(history, panel, page):
+    resize(page, 390)
     goto(page, panel, f"&sweep={NAME}&trial=trial-9")
     page.wait_for_selector(".js-plotly-plot >> nth=5")
     assert page.evaluate("document.querySelector('.stMain').scrollWidth") <= 390
-    page.context.close()
 
 
 def test_the_estimate_stands_beside_the_command(workspace, panel, page):
