@@ -23,7 +23,7 @@ UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster an
 REST := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "(cluster or browser) and not drill"
 DRILLS := $(PYTEST) -m drill
 # The files that name one of these markers: the others would be imported to find that none of their tests is meant.
-marked = $(shell grep -rlE 'mark\.($(1))' tests --include='test_*.py')
+marked = $(sort $(shell grep -rlE 'mark\.($(1))' tests --include='test_*.py'))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean

@@ -42,6 +42,13 @@ PROCESS_DEFAULTS = {
 """What every process of ours starts with, here and on the nodes, unless its environment says otherwise."""
 
 
+ALONE = {
+    # Of one machine nothing is taken away; the actor that would notice takes seconds to start, for every training.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""What the processes of the embedded Ray start with besides, unless the environment says otherwise."""
+
+
 def prepare_environment() -> None:
     """Set what must stand in the environment before Ray, DeepSpeed or MLflow are imported."""
     for name, value in PROCESS_DEFAULTS.items():
@@ -156,7 +163,9 @@ def _start_embedded(settings: Settings) -> None:
 
     # The node's processes inherit our environment, which nobody else sees. A runtime environment Ray would show, and
     # start each worker twice for it: once to read it, once to work.
-    with _agent_port_of_its_own(), _exported(settings.environment() | {"PYTHONPATH": python_path()}):
+    alone = {name: os.environ.get(name, value) for name, value in ALONE.items()}
+    inherited = alone | settings.environment() | {"PYTHONPATH": python_path()}
+    with _agent_port_of_its_own(), _exported(inherited):
         ray.init(
             # Without "local" Ray would join whatever cluster was last started on this machine.
             address="local",

@@ -79,12 +79,26 @@ def _point_environment_at(folder, models, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A database with its tables and nothing in them: all migrations again take longer than most tests."""
+    from pipelines.database import open_database
+
+    path = tmp_path_factory.mktemp("database") / "sluice.db"
+    # The last connection that is closed leaves all in one file.
+    open_database(f"sqlite:///{path}").dispose()
+    return path
+
+
 @pytest.fixture
-def workspace(tmp_path, models_folder, monkeypatch):
+def workspace(tmp_path, models_folder, monkeypatch, empty_database):
     """A fresh workspace, named by the environment too."""
     from pipelines.workspace import Workspace
 
-    _point_environment_at(tmp_path / "workspace", models_folder, monkeypatch)
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    shutil.copy(empty_database, folder)
+    _point_environment_at(folder, models_folder, monkeypatch)
     return Workspace()
 
 

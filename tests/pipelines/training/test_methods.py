@@ -159,8 +159,8 @@ class TestTraining:
 
         plain, _ = run(make_job("eager", SHORT, checkpoints=""))
         graphs = compiled_graphs()
-        # Without a C++ compiler's minutes: everything of torch.compile but the last step.
-        monkeypatch.setattr(engine, "compile_layers", lambda model: compile_layers(model, "aot_eager"))
+        # Without a compiler: that its graphs give the same is shown above.
+        monkeypatch.setattr(engine, "compile_layers", lambda model: compile_layers(model, "eager"))
         compiled, _ = run(make_job("compiled", SHORT | {"torch_compile": True}, checkpoints=""))
 
         assert graphs()
