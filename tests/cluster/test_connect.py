@@ -137,6 +137,7 @@ def test_the_embedded_rays_workers_inherit_the_settings_and_ray_is_told_none(ini
     assert "runtime_env" not in initialised
     inherited = initialised["inherited"]
     assert inherited["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+    assert inherited["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] == "0"
     assert {name: inherited[name] for name in settings.environment()} == settings.environment()
     assert "SLUICE_MODELS" not in os.environ, "only while the node starts"
 
