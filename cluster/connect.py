@@ -49,6 +49,11 @@ ALONE = {
 """What the processes of the embedded Ray start with besides, unless the environment says otherwise."""
 
 
+STARTS = 3
+"""How often the embedded Ray is started: a node waits 15 s for its agents, and they may miss that on a machine at work
+or where all must first be read from a slow disk."""
+
+
 def prepare_environment() -> None:
     """Set what must stand in the environment before Ray, DeepSpeed or MLflow are imported."""
     for name, value in PROCESS_DEFAULTS.items():
@@ -165,17 +170,30 @@ def _start_embedded(settings: Settings) -> None:
     # start each worker twice for it: once to read it, once to work.
     alone = {name: os.environ.get(name, value) for name, value in ALONE.items()}
     inherited = alone | settings.environment() | {"PYTHONPATH": python_path()}
-    with _agent_port_of_its_own(), _exported(inherited):
-        ray.init(
-            # Without "local" Ray would join whatever cluster was last started on this machine.
-            address="local",
-            num_cpus=max(EMBEDDED_CPUS, os.cpu_count() or 1),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            object_store_memory=object_store_bytes(psutil.virtual_memory().total),
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+    for left in reversed(range(STARTS)):
+        try:
+            with _agent_port_of_its_own(), _exported(inherited):
+                ray.init(
+                    # Without "local" Ray would join whatever cluster was last started on this machine.
+                    address="local",
+                    num_cpus=max(EMBEDDED_CPUS, os.cpu_count() or 1),
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    object_store_memory=object_store_bytes(psutil.virtual_memory().total),
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                )
+            return
+        except Exception as error:
+            # Ray has no type for it.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise UserError(
+                    f"Ray did not start on this machine, {STARTS} times.",
+                    "Stop what else is at work here and try again; /tmp/ray/session_latest/logs says what Ray did.",
+                ) from error
 
 
 def object_store_bytes(memory_bytes: int) -> int:

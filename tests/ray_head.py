@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect import ROOT, protect_token
+from cluster.connect import ROOT, STARTS, protect_token
 from tests.waiting import until
 
 FAKE_HEAD_NODE_ID = "f" * 51 + "00000"
@@ -99,21 +99,37 @@ def started(num_cpus, machines=None):
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         }
-    with open(folder / "head.log", "wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    log = folder / "head.log"
+
+    def is_up():
+        # What takes jobs answers before the node has its agents, and still when the node died for want of them.
+        return "Ray runtime started" in log.read_text() and answers(head.jobs_address, token)
+
     try:
-        try:
-            until(lambda: process.poll() is not None or answers(head.jobs_address, token), "the head")
-            assert process.poll() is None, "the head has ended"
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {(folder / 'head.log').read_text()}") from None
-        yield head
+        # A node waits 15 s for its agents, which may miss that beside the tests of another file.
+        for _ in range(STARTS):
+            with running(command, environment, log) as process:
+                until(lambda process=process: process.poll() is not None or is_up(), "the head")
+                if process.poll() is None:
+                    yield head
+                    return
+        raise AssertionError(f"the head ended {STARTS} times: {log.read_text()}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(command, environment, log):
+    """A process, and all that it starts, which end with it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield process
     finally:
         # The whole group at once: what it holds is thrown away, and its own end takes longer than any test of it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def autoscaled(machines, gcs_address):

@@ -142,6 +142,41 @@ def test_the_embedded_rays_workers_inherit_the_settings_and_ray_is_told_none(ini
     assert "SLUICE_MODELS" not in os.environ, "only while the node starts"
 
 
+TOO_SLOW = Exception("The current node timed out during startup. This could happen because ...")
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_node_whose_agents_were_too_slow_is_started_again(initialised, monkeypatch, failures):
+    coming = iter([TOO_SLOW] * failures)
+
+    def start(**options):
+        for error in coming:
+            raise error
+        initialised["started"] = True
+
+    monkeypatch.setattr("ray.init", start)
+    connecting.connect(Settings.from_environment())
+    assert initialised["started"] and next(coming, None) is None
+
+
+def test_a_node_that_never_starts_is_a_sentence_and_what_else_goes_wrong_is_told_at_once(initialised, monkeypatch):
+    tried = []
+
+    def start(**options):
+        tried.append(options)
+        raise tried_error
+
+    monkeypatch.setattr("ray.init", start)
+    tried_error = TOO_SLOW
+    with pytest.raises(UserError, match="did not start on this machine, 3 times"):
+        connecting.connect(Settings.from_environment())
+    assert len(tried) == connecting.STARTS
+    tried_error = ValueError("something else")
+    with pytest.raises(ValueError, match="something else"):
+        connecting.connect(Settings.from_environment())
+    assert len(tried) == connecting.STARTS + 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "gpus", "named", "embedded", "used"),
     [
