@@ -199,7 +199,11 @@ def test_sets_are_compared_in_chunks_as_they_are_at_once(monkeypatch):
 
 
 @pytest.mark.cluster
-def test_ray_finds_the_same_pairs_as_this_process(ray_cluster, corpus_of):
+def test_ray_finds_the_same_pairs_as_this_process(ray_cluster, corpus_of, monkeypatch):
+    from pipelines.data.similarity import candidates
+
+    # A part is a process that gathers it and one that looks through it.
+    monkeypatch.setattr(candidates, "PARTS", 3)
     texts = varied_texts(1500, seed=9) + [f"please tell me the status of my order number {i}" for i in range(300)]
     corpus = corpus_of(texts)
     here = find_clusters(corpus, 0.7, "", QUIET, shuffle="here")
