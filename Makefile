@@ -17,10 +17,11 @@ RECIPE ?= pipelines/recipes/demo.yaml
 # Nothing compiled ahead: pip compiles all, one file after the other, half of its time; Python what it imports.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := $(BIN)/python -m pytest
-# Whole files are shared out: of the quick part among the cores, of what starts Ray or a browser, which fills a core or
-# two and some GB, between two. A drill has the machine for itself: it is about how soon what was killed is back.
+# Of the quick part whole files are shared out among the cores. What starts Ray or a browser is a dozen processes at
+# work: on two cores two such files at once took longer than one after the other, and Ray's nodes missed their agents.
+# Drills come last, in a process of their own: the browser's driver leaves an event loop behind.
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "(cluster or browser) and not drill"
+REST := $(PYTEST) -m "(cluster or browser) and not drill"
 DRILLS := $(PYTEST) -m drill
 # The files that name one of these markers: the others would be imported to find that none of their tests is meant.
 marked = $(sort $(shell grep -rlE 'mark\.($(1))' tests --include='test_*.py'))

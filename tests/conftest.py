@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
-# Ray lets its workers give way to all else. Beside the tests of another file they would hardly run at all.
+# Ray lets its workers give way to all else: beside a browser, or a test that computes, they would hardly run at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 pytest_plugins = ("tests.ray_head",)

@@ -106,7 +106,7 @@ def started(num_cpus, machines=None):
         return "Ray runtime started" in log.read_text() and answers(head.jobs_address, token)
 
     try:
-        # A node waits 15 s for its agents, which may miss that beside the tests of another file.
+        # A node waits 15 s for its agents, which may miss that on a machine at work.
         for _ in range(STARTS):
             with running(command, environment, log) as process:
                 until(lambda process=process: process.poll() is not None or is_up(), "the head")
