@@ -122,11 +122,7 @@ class Chain:
 def chain(workspace, tracking_template, monkeypatch):
     """Small stages from audit to evaluate in a fresh workspace."""
     monkeypatch.setenv("SLUICE_BY", "jane")
-    target = workspace.settings.storage
-    from pathlib import Path
-
-    Path(target).mkdir(parents=True)
-    shutil.copy(tracking_template, Path(target) / "mlflow.db")
+    shutil.copy(tracking_template, workspace.settings.tracking_uri.removeprefix("sqlite:///"))
     return Chain(workspace, monkeypatch)
 
 
