@@ -23,8 +23,6 @@ PYTEST := $(BIN)/python -m pytest
 UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
 REST := $(PYTEST) -m "(cluster or browser) and not drill"
 DRILLS := $(PYTEST) -m drill
-# The files that name one of these markers: the others would be imported to find that none of their tests is meant.
-marked = $(sort $(shell grep -rlE 'mark\.($(1))' tests --include='test_*.py'))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
@@ -75,7 +73,7 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 
 test: $(STAMP)  ## every test: the quick part first, then Ray and real models, the browser, drills
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
-	@failed=0; for part in '$(UNIT)' '$(REST) $(call marked,cluster|browser)' '$(DRILLS) $(call marked,drill)'; do \
+	@failed=0; for part in '$(UNIT)' '$(REST)' '$(DRILLS)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Error
 
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
@@ -50,6 +49,8 @@ def page(chromium):
 
     All share what a browser keeps of files: Streamlit's scripts are long in coming and in being compiled.
     """
+    from playwright.sync_api import Error
+
     page = chromium.new_page()
     resize(page, 1280)
     page.asked = []
