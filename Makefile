@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' requirements.lock)
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 RECIPE ?= pipelines/recipes/demo.yaml
-# Nothing compiled ahead: pip compiles all, one file after the other, half of its time; Python what it imports.
+# pip compiles one file after the other, half of its time; `compileall` below takes every core.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := $(BIN)/python -m pytest
 # Of the quick part whole files are shared out among the cores. What starts Ray or a browser is a dozen processes at
@@ -55,8 +55,12 @@ endif
 	@echo "setup: 3/6 $$(grep -c '==' requirements.lock) packages of requirements.lock (minutes, the first time)"
 	@DS_BUILD_OPS=0 $(PIP) -r requirements.lock
 	@$(PIP) --no-deps -r requirements-nodeps.lock
-	@echo "setup: 4/6 sluice itself"
+	@echo "setup: 4/6 sluice itself, and everything to bytecode"
 	@$(PIP) --no-deps --no-build-isolation --editable .
+# Containers often set PYTHONDONTWRITEBYTECODE: every process would compile anew what it imports, torch in 9 s and not 3.
+# Templates and examples among the packages are no Python of this version, so its exit code says nothing.
+	@$(BIN)/python -m compileall -qq -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		cluster pipelines serve ui || true
 	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
 	@$(BIN)/python -m cluster.operators
 	@echo "setup: 6/6 base model $(BASE_MODEL)"

@@ -1,6 +1,7 @@
 """`sluice doctor`: what this machine has, what it lacks, and what to do about each."""
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -90,6 +91,21 @@ def _packages(_: Settings) -> Iterator[Check]:
         yield Check("packages", "warn", f"other versions: {_some(other)}", "make setup")
     if not missing and not other:
         yield Check("packages", "ok", f"{len(locked)} as locked")
+
+
+def _bytecode(_: Settings) -> Iterator[Check]:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        # The check of the packages names what is missing.
+        return
+    if Path(importlib.util.cache_from_source(spec.origin)).is_file():
+        yield Check("bytecode", "ok", "packages are compiled")
+    elif sys.dont_write_bytecode:
+        found = "PYTHONDONTWRITEBYTECODE is set and packages are not compiled: each process takes seconds to do it anew"
+        packages = Path(spec.origin).parents[1]
+        yield Check("bytecode", "warn", found, f"{sys.executable} -m compileall -qq -j 0 {packages}")
+    else:
+        yield Check("bytecode", "ok", "packages are compiled when they are first imported")
 
 
 def _some(items: list[str], most: int = 5) -> str:
@@ -235,6 +251,7 @@ def _browser(_: Settings) -> Iterator[Check]:
 CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
     "python": _python,
     "packages": _packages,
+    "bytecode": _bytecode,
     "compiler": _compiler,
     "deepspeed": _operators,
     "ray token": _token,

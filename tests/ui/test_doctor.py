@@ -49,6 +49,15 @@ def test_missing_and_other_versions_are_told_apart(monkeypatch, tmp_path):
     assert other.state == "warn" and "locked 0.0.1" in other.found
 
 
+def test_packages_that_every_process_compiles_anew_are_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert one("bytecode")[0].state == "ok"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (check,) = one("bytecode")
+    assert check.state == "warn" and "PYTHONDONTWRITEBYTECODE" in check.found and "compileall" in check.remedy
+
+
 def test_a_cpu_build_of_the_locked_torch_is_the_locked_torch(monkeypatch, tmp_path):
     import importlib.metadata
 
