@@ -399,8 +399,12 @@ class Serve(Section):
     """Requests that generate at the same time; more wait."""
     max_queued_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests that may wait; more are answered 429 with Retry-After."""
-    log_prompts: bool = True
-    """Keep prompts and answers of interactions, not only their figures."""
+    log_prompts: bool | Literal["masked"] = True
+    """Keep prompts and answers of interactions, not only their figures; `masked`: with the personal data and secrets
+    that rules find in them replaced, and in what people write of an answer."""
+    keep_texts_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """Days after which the service forgets prompts, answers and what people wrote of them; the figures stay. Without
+    it nothing is forgotten."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of users who always meet `base`, whatever is promoted or tried: what all of it together brought is the
     difference to them. No experiment counts them."""

@@ -162,6 +162,7 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         model_version=deployment.model_version,
         holdout=served.holdout,
         shadow=served.shadow,
+        keep_texts_days=served.keep_texts_days,
     )
     engine: Any = ray_serve.deployment(
         EngineReplica,

@@ -12,8 +12,9 @@ REMEMBERED = 20_000
 class FeedbackStore:
     """Knows which requests there were, and keeps what people say of them."""
 
-    def __init__(self, workspace: Workspace, recipe_name: str) -> None:
-        self._workspace, self._recipe_name = workspace, recipe_name
+    def __init__(self, workspace: Workspace, recipe_name: str, *, masked: bool = False) -> None:
+        """`masked`: what people write is kept without personal data and secrets."""
+        self._workspace, self._recipe_name, self._masked = workspace, recipe_name, masked
         self._recent: OrderedDict[str, str] = OrderedDict()
         """Request -> unit, of this process: their rows may still wait to be written."""
 
@@ -57,8 +58,12 @@ class FeedbackStore:
 
     def add(self, feedback: FeedbackRequest) -> int | None:
         """The number of the stored row, or None when there was no such request."""
+        from pipelines.data.privacy.private import mask_private
         from pipelines.records import FeedbackRow, InteractionRow
 
+        if self._masked:
+            written = {name: getattr(feedback, name) for name in ("reason", "correction")}
+            feedback = feedback.model_copy(update={name: text and mask_private(text) for name, text in written.items()})
         with self._workspace.session() as session:
             if feedback.request_id not in self._recent:
                 found = session.get(InteractionRow, feedback.request_id)

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.workspace import Workspace
 
@@ -31,10 +31,11 @@ class InteractionLog:
         self._thread.start()
         atexit.register(self.close)
 
-    def add(self, *, keep_text: bool = True, **columns: Any) -> None:
+    def add(self, *, keep_text: bool | Literal["masked"] = True, **columns: Any) -> None:
         """Queue a row of `InteractionRow`; counted as lost when there is no room, or after `close`.
 
-        Without `keep_text` the prompt and the answer are not written: only whether the answer declines.
+        Without `keep_text` the prompt and the answer are not written: only whether the answer declines. `masked`: they
+        are, without personal data and secrets.
         """
         columns["keep_text"] = keep_text
         with self._lock:
@@ -109,7 +110,7 @@ class InteractionLog:
 
 
 def _looked_at(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The columns of each row, with whether its answer declines, and without text that is not kept."""
+    """The columns of each row, with whether its answer declines, and without text that is not to be kept."""
     from pipelines.data.anomaly.refusals import declines
 
     declined = declines([row.get("answer") or "" for row in rows]).to_pylist()
@@ -117,4 +118,19 @@ def _looked_at(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         columns = {name: value for name, value in row.items() if name != "keep_text"}
         if not row["keep_text"]:
             columns |= {"messages": None, "answer": None}
+        elif row["keep_text"] == "masked":
+            columns |= {"messages": _masked(row.get("messages")), "answer": _masked(row.get("answer"))}
         yield columns | {"declined": bool(refuses)}
+
+
+def _masked(value: Any) -> Any:
+    """The same with every text in it masked."""
+    from pipelines.data.privacy.private import mask_private
+
+    if isinstance(value, str):
+        return mask_private(value)
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _masked(one) for name, one in value.items()}
+    return value

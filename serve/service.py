@@ -15,6 +15,7 @@ from serve.errors import CLIENT_GONE, RequestError, overloaded
 from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
 from serve.feedback import FeedbackStore
+from serve.forgetting import Forgetting
 from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
 from serve.in_force import InForce
 from serve.interactions import InteractionLog
@@ -44,7 +45,7 @@ class Hosted:
     """Arm -> model id."""
     weights: Mapping[str, float]
     max_new_tokens: int
-    log_prompts: bool
+    log_prompts: bool | Literal["masked"]
     created: int
     """Unix time of the deployment."""
     keys: Literal["off", "required"] = "off"
@@ -52,6 +53,7 @@ class Hosted:
     """The registered version that `tuned` is at the start; the engine follows the log from there."""
     holdout: float = 0.0
     shadow: float = 0.0
+    keep_texts_days: int | None = None
 
 
 @dataclass
@@ -107,10 +109,13 @@ class ChatService:
         self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights, hosted.holdout)
         self.in_force = InForce(workspace, hosted.recipe_name, hosted.model_version, engine.health)
         self.log = InteractionLog(workspace)
-        self._feedback = FeedbackStore(workspace, hosted.recipe_name)
+        self._feedback = FeedbackStore(workspace, hosted.recipe_name, masked=hosted.log_prompts == "masked")
         self._events = EventStore(workspace, hosted.recipe_name, self._feedback)
         self.metrics = Metrics(lambda: self.log.lost)
         self._shadow = Shadow(engine, self.log, self.metrics, hosted)
+        self._forgetting: Forgetting | None = None
+        if hosted.keep_texts_days is not None:
+            self._forgetting = Forgetting(workspace, hosted.recipe_name, hosted.keep_texts_days)
         self.keys: KeyCheck | None = None
         """Where every request brings a key."""
         if hosted.keys == "required":
@@ -231,6 +236,8 @@ class ChatService:
     def close(self) -> None:
         """Write the interactions that wait; no request comes after."""
         self.in_force.watch.close()
+        if self._forgetting is not None:
+            self._forgetting.close()
         self.log.close(CLOSING_S)
 
     def models(self) -> list[dict[str, Any]]:

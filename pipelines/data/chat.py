@@ -35,7 +35,7 @@ class Encoded:
 
 
 def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
-    """Tokens and mask of a conversation; the assistant's turns and their end tokens are supervised.
+    """Tokens and mask of a conversation; the assistant's answers and their end tokens are supervised.
 
     An encoder-decoder's tokenizer gives source and target (see `seq2seq.py`). Raises UserError when another has no chat
     template, or one that renders a conversation's beginning differently once it goes on (then no span could be
@@ -51,9 +51,7 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     tokens: list[int] = []
     supervised: list[bool] = []
     done, ends = 0, True
-    for position, message in enumerate(clean):
-        if message["role"] != "assistant":
-            continue
+    for position in _answers(clean):
         prompt = _render(tokenizer, clean[:position], answer_follows=True)
         answered = _render(tokenizer, clean[: position + 1])
         if not (answered.startswith(prompt) and full.startswith(answered) and prompt.startswith(full[:done])):
@@ -87,11 +85,11 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         return source_tokens(tokenizer, messages[:upto])
     clean, _ = without_special(tokenizer, messages[:upto])
     prompt = _render(tokenizer, clean, answer_follows=True)
-    earlier = encode(tokenizer, clean[: _last_answer(clean) + 1]) if _last_answer(clean) >= 0 else None
-    if earlier is None:
+    answers = _answers(clean)
+    if not answers:
         return _tokenize(tokenizer, prompt)
-    rendered = _render(tokenizer, clean[: _last_answer(clean) + 1])
-    return earlier.tokens + _tokenize(tokenizer, prompt[len(rendered) :])
+    earlier = clean[: answers[-1] + 1]
+    return encode(tokenizer, earlier).tokens + _tokenize(tokenizer, prompt[len(_render(tokenizer, earlier)) :])
 
 
 def continuation_tokens(tokenizer: Any, text: str) -> list[int]:
@@ -126,8 +124,9 @@ def escape(tokenizer: Any, text: str) -> tuple[str, int]:
     return text, count
 
 
-def _last_answer(messages: Sequence[Message]) -> int:
-    return max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+def _answers(messages: Sequence[Message]) -> list[int]:
+    """Places of the assistant's answers. With what it opens a conversation it answers nothing: that is read only."""
+    return [place for place, message in enumerate(messages) if place and message["role"] == "assistant"]
 
 
 def without_special(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[Message], int]:

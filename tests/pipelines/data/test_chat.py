@@ -113,6 +113,15 @@ def test_a_template_that_refuses_the_turns_says_so(tiny_model):
         encode(bare, ONE)
 
 
+def test_what_the_assistant_opens_with_is_read_and_not_taught(tokenizer):
+    opened = [{"role": "assistant", "content": "Hello, what is it?"}, *ONE]
+    encoded, prompt = encode(tokenizer, opened), prompt_tokens(tokenizer, opened)
+    assert taught(tokenizer, encoded) == "A row of things.<|im_end|>"
+    assert "Hello, what is it?" in tokenizer.decode(prompt)
+    assert encoded.tokens[: len(prompt)] == prompt == prompt_tokens(tokenizer, opened[:-1])
+    assert not any(encode(tokenizer, opened[:1]).supervised)
+
+
 def test_an_unknown_role_is_refused(tokenizer):
     with pytest.raises(UserError, match="'tool'"):
         encode(tokenizer, [{"role": "tool", "content": "x"}])
