@@ -66,9 +66,7 @@ class Forgetting:
         while True:
             try:
                 if count := forget_texts(self._workspace, self._recipe_name, self._days):
-                    logger.info(
-                        "%s: %d texts are forgotten, %d days old", self._recipe_name, count, self._days
-                    )
+                    logger.info("%s: %d texts are forgotten, %d days old", self._recipe_name, count, self._days)
             except Exception as error:
                 # The database is away: they are forgotten the next time.
                 logger.warning("texts of %s could not be forgotten: %s", self._recipe_name, type(error).__name__)
