@@ -250,7 +250,7 @@ class FeedbackRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(index=True)
     kind: Mapped[str]
-    """thumb_up, thumb_down, flag or correction."""
+    """thumb_up, thumb_down, flag, correction, preferred or tied."""
     reason: Mapped[str | None] = mapped_column(Text)
     correction: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -131,7 +131,8 @@ class CompletionRequest(GenerationFields):
         return self.prompt
 
 
-FeedbackKind = Literal["thumb_up", "thumb_down", "flag", "correction"]
+FeedbackKind = Literal["thumb_up", "thumb_down", "flag", "correction", "preferred", "tied"]
+"""`preferred`, `tied`: of two answers to one question, which was the better."""
 
 
 class FeedbackRequest(_Closed):

@@ -1,5 +1,6 @@
 """What tests share: fresh workspaces, a recipe, a tiny real model, one embedded Ray."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -90,14 +91,29 @@ def empty_database(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def empty_tracking(request, tmp_path_factory):
+    """MLflow's database with its tables: making them takes seconds, so they outlive the session."""
+    path = request.config.cache.mkdir("tracking") / f"mlflow-{importlib.metadata.version('mlflow')}.db"
+    if not path.exists():
+        from mlflow import MlflowClient
+
+        made = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+        MlflowClient(f"sqlite:///{made}").search_experiments()
+        # Whole or not at all: another process may be at the same.
+        os.replace(shutil.copy(made, path.with_suffix(f".{os.getpid()}")), path)
+    return path
+
+
 @pytest.fixture
-def workspace(tmp_path, models_folder, monkeypatch, empty_database):
+def workspace(tmp_path, models_folder, monkeypatch, empty_database, empty_tracking):
     """A fresh workspace, named by the environment too."""
     from pipelines.workspace import Workspace
 
     folder = tmp_path / "workspace"
     folder.mkdir()
     shutil.copy(empty_database, folder)
+    shutil.copy(empty_tracking, folder / "mlflow.db")
     _point_environment_at(folder, models_folder, monkeypatch)
     return Workspace()
 
@@ -227,7 +243,7 @@ def smollm2(models_folder):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory, models_folder):
+def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
     """The embedded Ray of this test session, shut down at its end; the value is its workspace.
 
     Workers see this session's workspace in their environment: hand other addresses over as arguments.
@@ -238,6 +254,7 @@ def ray_cluster(tmp_path_factory, models_folder):
     # Unix sockets allow 107 characters: the folder must be short.
     scratch = tempfile.mkdtemp(prefix="sl", dir="/tmp")
     storage = tmp_path_factory.mktemp("cluster")
+    shutil.copy(empty_tracking, storage / "mlflow.db")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _point_environment_at(storage, models_folder, monkeypatch)
         if "RAY_TMPDIR" not in os.environ:

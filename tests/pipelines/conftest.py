@@ -1,6 +1,5 @@
 """A chain of small stages with real reports, for what comes after training without training."""
 
-import shutil
 import sys
 from types import ModuleType
 
@@ -10,16 +9,6 @@ from pipelines import stages
 from pipelines.fingerprint import fingerprint, folder_fingerprint
 from pipelines.gates import Gate, Verdict
 from pipelines.stage import Outcome, Stage, require
-
-
-@pytest.fixture(scope="session")
-def tracking_template(tmp_path_factory):
-    """An MLflow database with its tables: making them anew takes seconds each time."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 class Chain:
@@ -119,10 +108,9 @@ class Chain:
 
 
 @pytest.fixture
-def chain(workspace, tracking_template, monkeypatch):
+def chain(workspace, monkeypatch):
     """Small stages from audit to evaluate in a fresh workspace."""
     monkeypatch.setenv("SLUICE_BY", "jane")
-    shutil.copy(tracking_template, workspace.settings.tracking_uri.removeprefix("sqlite:///"))
     return Chain(workspace, monkeypatch)
 
 

@@ -128,6 +128,12 @@ def service() -> Known[str]:
     return Known(str(found.value["recipe"]) if found.value else None, found.read_at, found.problem)
 
 
+def version() -> str | None:
+    """The registered version that the service has for `tuned`, where it knows."""
+    found = health().value
+    return found.get("version") if found else None
+
+
 def _write(answer: Answer, side: Side, messages: list[dict[str, str]], user: str) -> None:
     """Let one side answer, piece by piece."""
     try:

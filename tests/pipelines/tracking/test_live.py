@@ -18,12 +18,9 @@ from pipelines.tracking.live import LiveRun
 TAGS = {"sluice.recipe": "small", "sluice.stage": "train", "sluice.key": "abc"}
 
 
-def test_a_run_that_begins_while_the_server_is_away_gets_its_points_with_their_own_times(
-    workspace, tracking_template, monkeypatch
-):
+def test_a_run_that_begins_while_the_server_is_away_gets_its_points_with_their_own_times(workspace, monkeypatch):
     workspace.check_storage()
     settings = workspace.settings
-    shutil.copy(tracking_template, settings.tracking_uri.removeprefix("sqlite:///"))
     real, away = runs.start_run, [True]
     monkeypatch.setattr(runs, "start_run", lambda *rest: "" if away[0] else real(*rest))
     monkeypatch.setattr(runs, "RETRY_S", 0.0)
@@ -49,10 +46,9 @@ def test_a_server_that_never_came_is_told_with_what_it_missed(workspace, monkeyp
     assert "1 points are lost" in caplog.text
 
 
-def test_points_whose_answer_was_lost_are_sent_again_and_stand_once(workspace, tracking_template):
+def test_points_whose_answer_was_lost_are_sent_again_and_stand_once(workspace):
     workspace.check_storage()
     settings = workspace.settings
-    shutil.copy(tracking_template, settings.tracking_uri.removeprefix("sqlite:///"))
     tracker, run = runs.Tracker(settings.tracking_uri), runs.start_run(settings, "small-abc", TAGS, {})
     real = tracker.client
 
@@ -94,12 +90,12 @@ def kill(process):
 
 @pytest.mark.drill
 def test_a_server_killed_in_the_middle_has_every_point_once_when_it_is_back(
-    workspace, tracking_template, tmp_path, monkeypatch
+    workspace, empty_tracking, tmp_path, monkeypatch
 ):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shutil.copy(tracking_template, tmp_path / "served.db")
+    shutil.copy(empty_tracking, tmp_path / "served.db")
     settings = replace(workspace.settings, tracking_uri=f"http://127.0.0.1:{port}")
     monkeypatch.setattr(runs, "RETRY_S", 2.0)
     begun = 1_700_000_000.0

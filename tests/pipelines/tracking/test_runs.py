@@ -1,6 +1,5 @@
 """Tracked runs: written, read back, and kept through an outage."""
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +12,7 @@ TAGS = {"sluice.recipe": "small", "sluice.stage": "train", "sluice.key": "abc"}
 
 
 @pytest.fixture
-def settings(workspace, tracking_template):
-    shutil.copy(tracking_template, workspace.settings.tracking_uri.removeprefix("sqlite:///"))
+def settings(workspace):
     return workspace.settings
 
 

@@ -1,13 +1,22 @@
 """A real Chromium and a real panel for the browser tests."""
 
+import atexit
 import contextlib
+import functools
+import json
+import os
+import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 from tests.waiting import until
+from ui.panel.launch import command, environment
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -26,25 +35,62 @@ def answers(address):
 
 @contextlib.contextmanager
 def serving(log: Path, **variables):
-    """A panel in a process of its own, as `sluice panel` starts it; yields its address."""
-    from ui.panel.launch import command, environment
-
+    """A panel in a process of its own, forked from one that has imported what it needs; yields its address."""
     port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    python, _, _, *arguments = command("127.0.0.1", port)
+    server = _preloaded(python)
+    panel = {"arguments": arguments, "environment": environment() | variables, "log": str(log)}
+    server.stdin.write(json.dumps(panel) + "\n")
+    server.stdin.flush()
+    process = int(server.stdout.readline())
+    try:
+        yield _answering(port, lambda: psutil.pid_exists(process), log)
+    finally:
+        # It holds nothing: its farewells to browsers, a second in each of many tests, are not waited for.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(process), "the panel's end")
+
+
+@contextlib.contextmanager
+def serving_as_users_do(log: Path, **variables):
+    """A panel that `sluice panel` started; yields its address."""
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command("127.0.0.1", port), env=environment() | variables, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "ui.cli", "panel", f"--port={port}"],
+            env=environment() | variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         try:
-            until(
-                lambda: process.poll() is not None or answers(f"{address}/_stcore/health"), "the panel's health check"
-            )
-            assert process.poll() is None, log.read_text()
-            yield address
+            yield _answering(port, lambda: process.poll() is None, log)
         finally:
-            # It holds nothing: its farewells to browsers, a second in each of many tests, are not waited for.
-            process.kill()
-            process.wait(30)
+            process.send_signal(signal.SIGINT)
+            for each in psutil.Process(process.pid).children():
+                each.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def _answering(port, lives, log):
+    """The address, once a panel answers there."""
+    address = f"http://127.0.0.1:{port}"
+    until(lambda: not lives() or answers(f"{address}/_stcore/health"), "the panel's health check")
+    assert lives(), log.read_text()
+    return address
+
+
+@functools.cache
+def _preloaded(python):
+    server = subprocess.Popen(
+        [python, "-m", "tests.ui.panel.preloaded"],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.kill)
+    return server
 
 
 def resize(page, width):

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, resize, serving
+from tests.ui.panel.browser import ARGUMENTS, CHROMIUM, free_port, resize, serving, serving_as_users_do
 from tests.waiting import PATIENCE_S, until
 from ui.panel import backend
 
@@ -78,7 +78,8 @@ def audited(tmp_path_factory):
 def data_panel(audited, tmp_path_factory):
     """Address of a panel over it."""
     log = tmp_path_factory.mktemp("panel") / "panel.log"
-    with serving(log, SLUICE_STORAGE=audited[0].settings.storage, SLUICE_GATEWAY="http://127.0.0.1:9") as address:
+    variables = {"SLUICE_STORAGE": audited[0].settings.storage, "SLUICE_GATEWAY": "http://127.0.0.1:9"}
+    with serving_as_users_do(log, **variables) as address:
         yield address
 
 

@@ -95,6 +95,38 @@ def test_feedback_reaches_the_table_and_is_shown_after_a_reload(workspace, panel
     assert page.get_by_role("button", name="Does not help").first.is_disabled()
 
 
+def test_blind_the_names_come_after_the_judgement_and_each_question_begins_anew(workspace, panel, page):
+    page.goto(f"{panel}/try?recipe=docstrings")
+    page.get_by_role("button", name="Compare blind").click()
+    page.wait_for_url("**blind=1*")
+    ask(page, "What does open return?")
+    page.wait_for_url("**chat=*")
+    answered(page, 2)
+    page.wait_for_selector("text=Equally good")
+    settled(page)
+    assert [text.split(",")[0] for text in answers(page).all_inner_texts()] == ["A", "B"]
+    round_ = page.locator("[class*=st-key-answer-], .st-key-choice").evaluate_all("all => all.map(e => e.outerHTML)")
+    assert not [text for text in round_ if "base" in text or "tuned" in text], "the page tells whose answer it is"
+    assert page.get_by_role("button", name="Helps").count() == 0
+
+    page.get_by_role("button", name="B is better").click()
+    page.wait_for_selector("text=You preferred")
+    (said,) = rows(workspace, FeedbackRow)
+    shown = [text.split(",")[0] for text in answers(page).all_inner_texts()]
+    assert said.kind == "preferred" and sorted(shown) == ["base", "tuned"]
+    page.wait_for_selector(f"text=You preferred {shown[1]}")
+    until(lambda: len(rows(workspace, InteractionRow)) == 2, "the log")
+    page.reload()
+    page.wait_for_selector(f"text=You preferred {shown[1]}")
+    page.wait_for_selector("#tally >> text=of 1")
+
+    first = page.url
+    ask(page, "And close?")
+    page.wait_for_function("first => location.href !== first", arg=first)
+    page.wait_for_selector("text=A is better")
+    assert "What does open return?" not in page.inner_text("body")
+
+
 def test_what_models_and_people_write_is_inert(workspace, panel, page):
     chat = "feedbeef"
     with workspace.session() as session:

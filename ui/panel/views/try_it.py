@@ -1,9 +1,12 @@
-"""Try it: base and tuned answer the same question side by side, and people say what they think of it."""
+"""Try it: base and tuned answer the same question side by side, and people say what they think of it.
+
+Blind, each question is a conversation of its own: who has seen the names of one answer knows those of the next.
+"""
 
 import streamlit as st
 from markupsafe import Markup
 
-from ui.panel import frame, gateway
+from ui.panel import blind, frame, gateway
 from ui.panel.gateway import SIDES, Answer, Conversation, Opinion, Round, Side
 from ui.panel.last_known import Known
 from ui.panel.markup import html
@@ -30,7 +33,8 @@ def try_it() -> None:
 
 
 def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
-    chat_id = chat_id or gateway.new_chat_id()
+    if chat_id is None or _is_blind():
+        chat_id = gateway.new_chat_id()
     conversation = gateway.conversation(recipe_name, chat_id).value
     if conversation is not None and not conversation.ask(question):
         frame.say(Markup("This conversation is at its end, or still being answered: begin a new one, or wait."))
@@ -57,11 +61,29 @@ def _head(hosted: Known[str]) -> None:
             )
         else:
             frame.notice(Known(present.value, present.read_at, present.problem))
-        if frame.in_address("chat"):
-            frame.go("New conversation", "to-new", recipe=frame.in_address("recipe"))
+        recipe, is_blind = frame.in_address("recipe"), _is_blind()
+        if frame.in_address("chat") and not is_blind:
+            frame.go("New conversation", "to-new", recipe=recipe)
+        if is_blind:
+            frame.go("Show the names", "to-named", recipe=recipe)
+        else:
+            frame.go("Compare blind", "to-blind", recipe=recipe, blind="1")
     chosen = frame.in_address("recipe")
     if present.problem is None and chosen and chosen != present.value:
         frame.say(html("The service hosts {hosted}, not {chosen}.", hosted=present.value, chosen=chosen), "warning")
+    if _is_blind() and present.value:
+        _tally(present.value)
+
+
+def _is_blind() -> bool:
+    return frame.in_address("blind") is not None
+
+
+def _tally(recipe_name: str) -> None:
+    said = blind.tally(recipe_name, gateway.version())
+    frame.notice(said)
+    if said.value and said.value != blind.Tally():
+        st.html(html('<div class="line" id="tally">Blind so far: {sentence}</div>', sentence=said.value.sentence))
 
 
 def _rounds(recipe_name: str, chat_id: str | None, writing: bool) -> None:
@@ -70,6 +92,12 @@ def _rounds(recipe_name: str, chat_id: str | None, writing: bool) -> None:
     if found:
         frame.notice(found)
     if conversation is None or not conversation.rounds:
+        if _is_blind():
+            st.html(
+                '<div class="empty"><h1>Which answer is better?</h1><p>Both models answer what you ask, in an order as '
+                "good as drawn. Say which answer is better; only then are you told who gave it.</p></div>"
+            )
+            return
         st.html(
             '<div class="empty"><h1>The same question to both</h1><p>What you ask goes to the base model and to the '
             "tuned one at the same time. Say which answer helps, or flag one with your reason: it is kept with the "
@@ -85,15 +113,54 @@ def _rounds(recipe_name: str, chat_id: str | None, writing: bool) -> None:
 def _conversation(conversation: Conversation) -> None:
     ids = [a.request_id for r in conversation.rounds for a in r.answers.values() if a.request_id]
     said = gateway.opinions(ids)
-    for number, turn in enumerate(conversation.rounds, 1):
-        _round(number, turn, said.value or {})
+    if _is_blind():
+        _blind_round(conversation, said.value or {})
+    else:
+        for number, turn in enumerate(conversation.rounds, 1):
+            _round(number, turn, said.value or {})
     frame.notice(said)
 
 
-def _round(number: int, turn: Round, said: dict[str, Opinion]) -> None:
+def _blind_round(conversation: Conversation, said: dict[str, Opinion]) -> None:
+    """The first question of a conversation, its answers nameless until one of them was chosen."""
+    turn = conversation.rounds[0]
+    answers = turn.answers
+    judgement = blind.judgement(answers)
+    frame.notice(judgement)
+    if judgement.value is not None:
+        words = "Equally good" if judgement.value == "tied" else f"You preferred {judgement.value}"
+        frame.say(html("{words}. Ask again below.", words=words))
+        _round(1, turn, said, blind.order(conversation.chat_id))
+        return
+    st.html(html('<div class="turn user"><span class="who">you</span>{text}</div>', text=turn.question))
+    order = dict(zip("AB", blind.order(conversation.chat_id), strict=True))
+    for column, (letter, side) in zip(st.columns(len(order), gap="medium"), order.items(), strict=True):
+        with column, st.container(key=f"answer-1-{letter}", gap="xsmall"):
+            _answer(letter, answers.get(side) or Answer(state="failed"))
+    if len(answers) < len(order) or any(answer.state == "failed" for answer in answers.values()):
+        frame.say(html("One answer is missing: there is nothing to choose between. Ask again below."), "warning")
+    elif not conversation.writing and judgement.problem is None:
+        _choice(conversation.chat_id, answers, order)
+
+
+def _choice(chat_id: str, answers: dict[Side, Answer], order: dict[str, Side]) -> None:
+    choices: list[tuple[str, blind.Judgement]] = [(f"{letter} is better", side) for letter, side in order.items()]
+    choices.insert(1, ("Equally good", "tied"))
+    problem = None
+    with st.container(horizontal=True, gap="small", horizontal_alignment="center", key="choice"):
+        for place, (label, chosen) in enumerate(choices):
+            # The key goes into the page: it must not tell.
+            if st.button(label, key=f"{chat_id}-choice-{place}"):
+                problem = blind.judge(answers, chosen)
+                _shown_again(problem is None)
+    if problem:
+        frame.notice(Known(None, None, problem))
+
+
+def _round(number: int, turn: Round, said: dict[str, Opinion], order: tuple[Side, ...] = SIDES) -> None:
     with st.container(key=f"round-{number}", gap="small"):
         st.html(html('<div class="turn user"><span class="who">you</span>{text}</div>', text=turn.question))
-        for column, side in zip(st.columns(len(SIDES), gap="medium"), SIDES, strict=True):
+        for column, side in zip(st.columns(len(order), gap="medium"), order, strict=True):
             with column, st.container(key=f"answer-{number}-{side}", gap="xsmall"):
                 answer = turn.answers.get(side)
                 if answer is None:
@@ -104,14 +171,14 @@ def _round(number: int, turn: Round, said: dict[str, Opinion]) -> None:
                     _feedback(answer.request_id, said.get(answer.request_id, Opinion()))
 
 
-def _answer(side: Side, answer: Answer) -> None:
+def _answer(who: str, answer: Answer) -> None:
     note = {"writing": "writing", "failed": "broke off"}.get(answer.state) or (
         f"{answer.tokens} tokens" + (", cut at the limit" if answer.finish_reason == "length" else "")
     )
     st.html(
         html(
-            '<div class="turn"><span class="who">{side}, {note}</span>{text}</div>',
-            side=side,
+            '<div class="turn"><span class="who">{who}, {note}</span>{text}</div>',
+            who=who,
             note=html('<span class="verdict running">{n}</span>', n=note) if answer.state == "writing" else note,
             text=answer.text,
         )

@@ -1,0 +1,99 @@
+"""Blind comparison: one question to both, a person says which answer is better, and only then who gave which.
+
+What is said is feedback of the request that was preferred (or, of equals, of the base's), so that it stands beside the
+answers and outlives the page.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+from ui.panel import backend
+from ui.panel.gateway import SIDES, Answer, Side, give_feedback
+from ui.panel.last_known import Known, Problem
+
+Judgement = Literal["base", "tuned", "tied"]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What people said of a recipe's model in blind comparisons."""
+
+    base: int = 0
+    tuned: int = 0
+    tied: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """How often the tuned one was preferred, with an exact interval of 95 %."""
+        decided = self.base + self.tuned
+        if not decided:
+            return f"{self.tied} equally good, none preferred"
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.tuned, decided).proportion_ci(0.95, "exact")
+        equals = f"; {self.tied} equally good" if self.tied else ""
+        return f"tuned preferred in {self.tuned} of {decided} ({low:.0%} to {high:.0%}){equals}"
+
+
+def order(chat_id: str) -> tuple[Side, ...]:
+    """Which side stands first: as good as drawn, and the same after a reload."""
+    first, second = SIDES
+    return (first, second) if sha256(f"blind:{chat_id}".encode()).digest()[0] % 2 else (second, first)
+
+
+def judge(answers: dict[Side, Answer], judgement: Judgement) -> Problem | None:
+    """Keep what a person says of two whole answers; None when the service has stored it."""
+    side: Side = "base" if judgement == "tied" else judgement
+    request_id = answers[side].request_id
+    assert request_id is not None, "only answers that are whole are judged"
+    return give_feedback(request_id, "tied" if judgement == "tied" else "preferred")
+
+
+def judgement(answers: dict[Side, Answer]) -> Known[Judgement | None]:
+    """What was first said of these answers: who knows the names is no longer blind."""
+    sides = {answer.request_id: side for side, answer in answers.items() if answer.request_id}
+
+    def read() -> Judgement | None:
+        from sqlalchemy import select
+
+        from pipelines.records import FeedbackRow
+
+        said = FeedbackRow
+        query = select(said.request_id, said.kind).where(
+            said.request_id.in_(list(sides)), said.kind.in_(("preferred", "tied"))
+        )
+        with backend.workspace().session() as session:
+            first = session.execute(query.order_by(said.id).limit(1)).first()
+        return None if first is None else "tied" if first.kind == "tied" else sides[first.request_id]
+
+    return backend.from_database(("judgement", tuple(sides)), read)
+
+
+def tally(recipe_name: str, version: str | None) -> Known[Tally]:
+    """All that was said of a recipe's registered version; None: of one that is not known."""
+
+    def read() -> Tally:
+        from sqlalchemy import select
+
+        from pipelines.records import FeedbackRow, InteractionRow
+
+        said, asked = FeedbackRow, InteractionRow
+        query = (
+            select(asked.unit, asked.arm, said.kind)
+            .join(asked, asked.request_id == said.request_id)
+            .where(
+                asked.recipe_name == recipe_name,
+                asked.model_version == version,
+                said.kind.in_(("preferred", "tied")),
+            )
+            .order_by(said.id)
+        )
+        first: dict[str, str] = {}
+        with backend.workspace().session() as session:
+            for unit, arm, kind in session.execute(query):
+                first.setdefault(unit, "tied" if kind == "tied" else arm)
+        counts = [sum(one == what for one in first.values()) for what in ("base", "tuned", "tied")]
+        return Tally(*counts)
+
+    return backend.from_database(("blind", recipe_name, version), read)
