@@ -16,7 +16,8 @@ BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 RECIPE ?= pipelines/recipes/demo.yaml
 # pip compiles one file after the other, half of its time; `compileall` below takes every core.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
-PYTEST := $(BIN)/python -m pytest
+# With bytecode, whatever a container says of it: pytest takes each test's assertions apart once, and not in each process.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Of the quick part whole files are shared out among the cores. What starts Ray or a browser is a dozen processes at
 # work: on two cores two such files at once took longer than one after the other, and Ray's nodes missed their agents.
 # Drills come last, in a process of their own: the browser's driver leaves an event loop behind.
