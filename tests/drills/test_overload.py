@@ -21,7 +21,7 @@ BATCH, WAITING = 4, 8
 TIMES = 5
 SECONDS = int(os.environ.get("SLUICE_TESTS_OVERLOAD_S", "20"))
 """How long it lasts; in full, 60."""
-TOKENS = 300
+TOKENS = 100
 """Of an answer: so many that few requests are many for the engine and nothing for the gateway."""
 ALLOCATED_BYTES = 64 * 2**20
 """What a process may hold more in the second half than in the first: allocators give nothing back at once."""
@@ -54,7 +54,8 @@ def processes():
     for process in psutil.Process().children(recursive=True):
         title = " ".join(process.cmdline())
         if "ServeReplica:overrun" in title or "ProxyActor" in title:
-            found[f"{title} {process.pid}"] = process.memory_info().rss
+            # A process that names itself leaves spaces behind the name.
+            found[f"{title.split()[0]} {process.pid}"] = process.memory_info().rss
     return found
 
 
@@ -109,9 +110,9 @@ def test_refusals_say_when_to_come_back_nothing_piles_up_and_the_next_answer_com
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         async with httpx.AsyncClient(timeout=120, limits=limits) as http:
             clients = Clients(http, server.url)
-            # The first answers are slow ones.
-            await clients.in_turn(5)
-            capacity = await clients.in_turn(10)
+            # The first answers are slow ones; of the others the best round is what can be done.
+            await clients.in_turn(8)
+            capacity = max([await clients.in_turn(5) for _ in range(3)])
             before = list(clients.replies)
 
             clients.replies.clear()

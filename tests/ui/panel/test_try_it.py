@@ -111,6 +111,8 @@ def test_blind_the_names_come_after_the_judgement_and_each_question_begins_anew(
 
     page.get_by_role("button", name="B is better").click()
     page.wait_for_selector("text=You preferred")
+    settled(page)
+    answered(page, 2)
     (said,) = rows(workspace, FeedbackRow)
     shown = [text.split(",")[0] for text in answers(page).all_inner_texts()]
     assert said.kind == "preferred" and sorted(shown) == ["base", "tuned"]
