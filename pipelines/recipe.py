@@ -401,7 +401,8 @@ class Serve(Section):
     """Requests that may wait; more are answered 429 with Retry-After."""
     log_prompts: bool | Literal["masked"] = True
     """Keep prompts and answers of interactions, not only their figures; `masked`: with the personal data and secrets
-    that rules find in them replaced, and in what people write of an answer."""
+    that rules find in them replaced (names of people are none of these). Unless it is true, what people write of an
+    answer is masked too."""
     keep_texts_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     """Days after which the service forgets prompts, answers and what people wrote of them; the figures stay. Without
     it nothing is forgotten."""

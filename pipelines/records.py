@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -124,8 +124,18 @@ class InteractionRow(Table):
     """A request and its answer."""
 
     __tablename__ = "interactions"
-    # Both columns: an experiment's figures are summed up unit by unit.
-    __table_args__ = (Index("interactions_by_experiment", "experiment_id", "unit"),)
+    __table_args__ = (
+        # Both columns: an experiment's figures are summed up unit by unit.
+        Index("interactions_by_experiment", "experiment_id", "unit"),
+        # Those alone that there is something to forget of.
+        Index(
+            "interactions_with_text",
+            "recipe_name",
+            "created_at",
+            sqlite_where=text("answer IS NOT NULL"),
+            postgresql_where=text("answer IS NOT NULL"),
+        ),
+    )
     request_id: Mapped[str] = mapped_column(primary_key=True)
     recipe_name: Mapped[str] = mapped_column(index=True)
     unit: Mapped[str] = mapped_column(index=True)

@@ -54,6 +54,9 @@ class Metrics:
         self._tokens_out = Counter("sluice_completion_tokens", "Tokens generated.", ["arm"], registry=registry)
         self._feedback = Counter("sluice_feedback_stored", "Feedback committed.", ["kind"], registry=registry)
         self._events = Counter("sluice_events_stored", "Business events committed.", registry=registry)
+        self._forgotten = Counter(
+            "sluice_texts_forgotten", "Texts taken out of the database, old enough.", registry=registry
+        )
         self._shadows = Counter(
             "sluice_shadow_answers",
             "Answers that nobody saw, by how they ended.",
@@ -87,6 +90,10 @@ class Metrics:
     def stored_events(self, count: int) -> None:
         """Count business events."""
         self._events.inc(count)
+
+    def forgotten(self, count: int) -> None:
+        """Count texts that were kept long enough."""
+        self._forgotten.inc(count)
 
     def shadowed(self, arm: str, outcome: str) -> None:
         """Count an answer that nobody saw: answered, refused or failed."""

@@ -132,7 +132,8 @@ class CompletionRequest(GenerationFields):
 
 
 FeedbackKind = Literal["thumb_up", "thumb_down", "flag", "correction", "preferred", "tied"]
-"""`preferred`, `tied`: of two answers to one question, which was the better."""
+"""`preferred`, `tied`: what a person said of two answers to one question who did not know whose they were: that this
+one is better, or that both are as good."""
 
 
 class FeedbackRequest(_Closed):

@@ -109,13 +109,13 @@ class ChatService:
         self._exposures = Exposures(workspace, hosted.recipe_name, hosted.seed, hosted.weights, hosted.holdout)
         self.in_force = InForce(workspace, hosted.recipe_name, hosted.model_version, engine.health)
         self.log = InteractionLog(workspace)
-        self._feedback = FeedbackStore(workspace, hosted.recipe_name, masked=hosted.log_prompts == "masked")
+        self._feedback = FeedbackStore(workspace, hosted.recipe_name, masked=hosted.log_prompts is not True)
         self._events = EventStore(workspace, hosted.recipe_name, self._feedback)
         self.metrics = Metrics(lambda: self.log.lost)
         self._shadow = Shadow(engine, self.log, self.metrics, hosted)
         self._forgetting: Forgetting | None = None
         if hosted.keep_texts_days is not None:
-            self._forgetting = Forgetting(workspace, hosted.recipe_name, hosted.keep_texts_days)
+            self._forgetting = Forgetting(workspace, hosted.recipe_name, hosted.keep_texts_days, self.metrics.forgotten)
         self.keys: KeyCheck | None = None
         """Where every request brings a key."""
         if hosted.keys == "required":

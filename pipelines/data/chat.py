@@ -125,8 +125,9 @@ def escape(tokenizer: Any, text: str) -> tuple[str, int]:
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:
-    """Places of the assistant's answers. With what it opens a conversation it answers nothing: that is read only."""
-    return [place for place, message in enumerate(messages) if place and message["role"] == "assistant"]
+    """Places of the assistant's answers. What it says before anybody asked answers nothing: that is read only."""
+    asked = next((place for place, message in enumerate(messages) if message["role"] == "user"), len(messages))
+    return [place for place, message in enumerate(messages) if place > asked and message["role"] == "assistant"]
 
 
 def without_special(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[Message], int]:

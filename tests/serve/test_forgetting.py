@@ -1,5 +1,6 @@
 """Texts are masked as they are written, and forgotten when they were kept long enough; figures stay."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -66,31 +67,51 @@ def test_what_is_older_is_forgotten_in_any_number_and_figures_stay(workspace, ro
         asked(f"old-{number}", DAYS + 1)
     asked("young", DAYS - 1)
     asked("another recipe's", DAYS + 1, recipe_name="other")
-    assert forget_texts(workspace, "small", DAYS) == 10
+    assert list(forget_texts(workspace, "small", DAYS)) == [2, 2, 1, 2, 2, 1]
     assert kept(rows) == ({"young", "another recipe's"}, {"young", "another recipe's"})
     assert len(rows(InteractionRow)) == 7 and {one.completion_tokens for one in rows(InteractionRow)} == {1}
-    assert forget_texts(workspace, "small", DAYS) == 0
+    assert list(forget_texts(workspace, "small", DAYS)) == []
 
 
 def test_a_remark_is_as_old_as_it_is_itself(workspace, rows, asked):
     asked("r", DAYS + 1)
     with workspace.session() as session:
         session.add(FeedbackRow(request_id="r", kind="flag", reason="wrong", created_at=now()))
-    forget_texts(workspace, "small", DAYS)
+    assert list(forget_texts(workspace, "small", DAYS)) == [1, 1]
     assert [one.reason for one in rows(FeedbackRow)] == [None, "wrong"]
+
+
+def test_what_was_written_of_an_interaction_that_was_lost_goes_too(workspace, rows):
+    with workspace.session() as session:
+        at = now() - timedelta(days=DAYS + 1)
+        session.add(FeedbackRow(request_id="lost", kind="flag", reason="wrong", created_at=at))
+    assert list(forget_texts(workspace, "small", DAYS)) == [1]
+    assert [one.reason for one in rows(FeedbackRow)] == [None]
+
+
+def test_what_is_to_be_forgotten_is_found_by_an_index(workspace, monkeypatch):
+    from sqlalchemy import event
+
+    asked = []
+    event.listen(workspace.database, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    assert list(forget_texts(workspace, "small", DAYS)) == []
+    ((query, values),) = [one for one in asked if "answer IS NOT NULL" in one[0]]
+    with workspace.database.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+    assert "interactions_with_text" in str(plan)
 
 
 def test_a_service_forgets_at_its_start_and_again(workspace, rows, asked):
     asked("old", DAYS + 1)
-    thread = Forgetting(workspace, "small", DAYS, every_s=0.05)
+    counted = []
+    thread = Forgetting(workspace, "small", DAYS, counted.append, every_s=0.05)
     try:
         until(lambda: kept(rows)[0] == set(), "the first round")
         asked("older", DAYS + 2)
         until(lambda: kept(rows)[0] == set(), "another round")
     finally:
         thread.close()
-    thread._thread.join(30)
-    assert not thread._thread.is_alive()
+    assert not thread._thread.is_alive() and sum(counted) == 4
 
 
 def test_a_database_that_is_away_is_asked_again(workspace, rows, asked, monkeypatch):
@@ -113,5 +134,29 @@ def test_a_database_that_is_away_is_asked_again(workspace, rows, asked, monkeypa
 
 def test_a_service_with_a_limit_forgets(service_of, rows, asked):
     asked("old", DAYS + 1)
-    service_of(keep_texts_days=DAYS)
+    service = service_of(keep_texts_days=DAYS)
     until(lambda: kept(rows) == (set(), set()), "the texts' end")
+    until(lambda: b"sluice_texts_forgotten_total 2.0" in service.metrics.text(None), "their count")
+
+
+@pytest.mark.parametrize("log_prompts", ["masked", False])
+def test_a_service_that_does_not_keep_all_keeps_nothing_personal_of_what_passes_through_it(
+    http, service_of, rows, log_prompts
+):
+    service = service_of(log_prompts=log_prompts, shadow=1.0)
+
+    async def go():
+        async with http(service) as client:
+            question = [{"role": "user", "content": PRIVATE}]
+            reply = await client.post("/v1/chat/completions", json={"messages": question, "max_tokens": 3})
+            said = {"request_id": reply.json()["id"], "kind": "correction", "correction": PRIVATE, "reason": PRIVATE}
+            assert (await client.post("/v1/feedback", json=said)).status_code == 200
+            while service._shadow._running:
+                await asyncio.wait(service._shadow._running)
+
+    asyncio.run(go())
+    until(lambda: len(rows(InteractionRow)) == 2, "the answer's row and its shadow's")
+    (said,) = rows(FeedbackRow)
+    assert (said.correction, said.reason) == (MASKED, MASKED)
+    texts = [one.messages and one.messages["messages"][0]["content"] for one in rows(InteractionRow)]
+    assert texts == ([MASKED, MASKED] if log_prompts else [None, None])

@@ -1,23 +1,26 @@
 """Blind comparison: one question to both, a person says which answer is better, and only then who gave which.
 
 What is said is feedback of the request that was preferred (or, of equals, of the base's), so that it stands beside the
-answers and outlives the page.
+answers and outlives the page. A conversation is blind from its first question on, or never: its id says so.
 """
 
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-from ui.panel import backend
-from ui.panel.gateway import SIDES, Answer, Side, give_feedback
+from pipelines.evaluation.preference import share_interval
+from ui.panel import backend, gateway
+from ui.panel.gateway import SIDES, Answer, Side
 from ui.panel.last_known import Known, Problem
+
+PREFIX = "blind-"
 
 Judgement = Literal["base", "tuned", "tied"]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What people said of a recipe's model in blind comparisons."""
+    """What people said of a recipe's model in blind comparisons: the first word of each user, here of each question."""
 
     base: int = 0
     tuned: int = 0
@@ -25,15 +28,23 @@ class Tally:
 
     @property
     def sentence(self) -> str:
-        """How often the tuned one was preferred, with an exact interval of 95 %."""
+        """How often the tuned one was preferred, with an interval of 95 % that holds however often one looks."""
         decided = self.base + self.tuned
         if not decided:
             return f"{self.tied} equally good, none preferred"
-        from scipy.stats import binomtest
-
-        low, high = binomtest(self.tuned, decided).proportion_ci(0.95, "exact")
+        low, high = share_interval(self.tuned, decided)
         equals = f"; {self.tied} equally good" if self.tied else ""
         return f"tuned preferred in {self.tuned} of {decided} ({low:.0%} to {high:.0%}){equals}"
+
+
+def new_chat_id() -> str:
+    """An id of a blind conversation that nobody guesses."""
+    return PREFIX + gateway.new_chat_id()
+
+
+def is_blind(chat_id: str | None) -> bool:
+    """Whether the names of its answers wait for the judgement."""
+    return chat_id is not None and chat_id.startswith(PREFIX)
 
 
 def order(chat_id: str) -> tuple[Side, ...]:
@@ -47,7 +58,7 @@ def judge(answers: dict[Side, Answer], judgement: Judgement) -> Problem | None:
     side: Side = "base" if judgement == "tied" else judgement
     request_id = answers[side].request_id
     assert request_id is not None, "only answers that are whole are judged"
-    return give_feedback(request_id, "tied" if judgement == "tied" else "preferred")
+    return gateway.give_feedback(request_id, "tied" if judgement == "tied" else "preferred")
 
 
 def judgement(answers: dict[Side, Answer]) -> Known[Judgement | None]:
@@ -70,14 +81,17 @@ def judgement(answers: dict[Side, Answer]) -> Known[Judgement | None]:
     return backend.from_database(("judgement", tuple(sides)), read)
 
 
-def tally(recipe_name: str, version: str | None) -> Known[Tally]:
-    """All that was said of a recipe's registered version; None: of one that is not known."""
+def tally(recipe_name: str) -> Known[Tally]:
+    """What was said of the version in production."""
 
     def read() -> Tally:
         from sqlalchemy import select
 
         from pipelines.records import FeedbackRow, InteractionRow
+        from pipelines.tracking import deployments
 
+        deployment = deployments.current(backend.workspace(), recipe_name)
+        version = deployment.model_version if deployment else None
         said, asked = FeedbackRow, InteractionRow
         query = (
             select(asked.unit, asked.arm, said.kind)
@@ -96,4 +110,4 @@ def tally(recipe_name: str, version: str | None) -> Known[Tally]:
         counts = [sum(one == what for one in first.values()) for what in ("base", "tuned", "tied")]
         return Tally(*counts)
 
-    return backend.from_database(("blind", recipe_name, version), read)
+    return backend.from_database(("blind", recipe_name), read)

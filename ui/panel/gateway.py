@@ -37,6 +37,8 @@ class Answer:
     tokens: int | None = None
     finish_reason: str | None = None
     problem: Problem | None = None
+    kept: bool = True
+    """Whether the text is what was said; else it was never kept, or is forgotten."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Conversation:
         messages: list[dict[str, str]] = []
         for past in self.rounds:
             answer = past.answers.get(side)
-            if answer and answer.state == "done":
+            if answer and answer.state == "done" and answer.kept:
                 messages.append({"role": "user", "content": past.question})
                 messages.append({"role": "assistant", "content": answer.text})
         return [*messages, {"role": "user", "content": question}]
@@ -126,12 +128,6 @@ def service() -> Known[str]:
     """Name of the recipe that the service hosts, once it can answer."""
     found = health()
     return Known(str(found.value["recipe"]) if found.value else None, found.read_at, found.problem)
-
-
-def version() -> str | None:
-    """The registered version that the service has for `tuned`, where it knows."""
-    found = health().value
-    return found.get("version") if found else None
 
 
 def _write(answer: Answer, side: Side, messages: list[dict[str, str]], user: str) -> None:
@@ -199,16 +195,22 @@ def _rounds(recipe_name: str, chat_id: str) -> list[Round]:
 
 def _question(messages: dict[str, Any] | None) -> str:
     """The last message: what was asked."""
-    return str(messages["messages"][-1]["content"]) if messages else "(this recipe keeps no prompts)"
+    return str(messages["messages"][-1]["content"]) if messages else "(this question is not kept)"
 
 
 def _answer(row: Any) -> Answer:
-    kept = row.answer if row.answer is not None else "(this recipe keeps no answers)"
+    text = row.answer if row.answer is not None else "(this answer is not kept)"
     problem = (
         None if row.status == 200 else Problem(f"The answer was not finished (status {row.status}).", "Ask again.")
     )
     return Answer(
-        kept, "done" if problem is None else "failed", row.request_id, row.completion_tokens, row.finish_reason, problem
+        text,
+        "done" if problem is None else "failed",
+        row.request_id,
+        row.completion_tokens,
+        row.finish_reason,
+        problem,
+        kept=row.answer is not None,
     )
 
 
@@ -230,7 +232,7 @@ def opinions(request_ids: list[str]) -> Known[dict[str, Opinion]]:
                         "thumb_up" if row.kind == "thumb_up" else "thumb_down", before.flagged
                     )
                 elif row.kind == "flag":
-                    said[row.request_id] = Opinion(before.thumb, row.reason or "no reason given")
+                    said[row.request_id] = Opinion(before.thumb, row.reason or "no reason is kept")
         return said
 
     return backend.from_database(("opinions", tuple(request_ids)), read)

@@ -42,7 +42,9 @@ def serving(log: Path, **variables):
     panel = {"arguments": arguments, "environment": environment() | variables, "log": str(log)}
     server.stdin.write(json.dumps(panel) + "\n")
     server.stdin.flush()
-    process = int(server.stdout.readline())
+    answer = server.stdout.readline()
+    assert answer, f"what panels are forked from has ended with {server.wait()}"
+    process = int(answer)
     try:
         yield _answering(port, lambda: psutil.pid_exists(process), log)
     finally:

@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.records import FeedbackRow, InteractionRow
+from pipelines.tracking import deployments
 from tests.serve.test_interactions import row
 from ui.panel import blind
 from ui.panel.blind import Tally
@@ -11,7 +12,13 @@ from ui.panel.gateway import Answer
 
 @pytest.fixture
 def asked(workspace):
-    """`asked(question, (side, kind), ...)`: two answers to a question, and what was said of them, in that order."""
+    """`asked(question, (side, kind), ...)`: two answers to a question, and what was said of them, in that order.
+
+    In production is version 2.
+    """
+    deployments.append(
+        workspace, recipe_name="small", action="promote", model_name="small", model_version="2", content={}, by="ada"
+    )
 
     def add(question, *said, version="2", recipe_name="small"):
         with workspace.session() as session:
@@ -32,15 +39,19 @@ def test_the_first_word_about_each_question_counts(asked):
     asked("three", ("base", "tied"), ("tuned", "preferred"))
     asked("four", ("tuned", "preferred"))
     asked("five", ("tuned", "thumb_up"))
-    assert blind.tally("small", "2").value == Tally(base=1, tuned=2, tied=1)
+    assert blind.tally("small").value == Tally(base=1, tuned=2, tied=1)
 
 
 def test_other_versions_and_recipes_count_for_themselves(asked):
     asked("one", ("tuned", "preferred"), version="1")
     asked("two", ("tuned", "preferred"), version=None)
     asked("three", ("base", "preferred"), recipe_name="other")
-    assert blind.tally("small", "2").value == Tally()
-    assert blind.tally("small", None).value == Tally(tuned=1)
+    assert blind.tally("small").value == Tally()
+    # Served without a log of deployments: no version is known.
+    assert blind.tally("unknown").value == Tally()
+    asked("four", ("tuned", "preferred"), version=None, recipe_name="unknown")
+    blind.backend.known.clear()
+    assert blind.tally("unknown").value == Tally(tuned=1)
 
 
 def test_the_judgement_of_two_answers_is_the_first(asked):
@@ -49,9 +60,8 @@ def test_the_judgement_of_two_answers_is_the_first(asked):
     assert blind.judgement(asked("three", ("base", "tied"))).value == "tied"
 
 
-def test_the_share_has_an_exact_interval():
-    # Clopper and Pearson's for 7 of 10.
-    assert Tally(base=3, tuned=7, tied=2).sentence == "tuned preferred in 7 of 10 (35% to 93%); 2 equally good"
+def test_the_sentence_tells_share_interval_and_equals():
+    assert Tally(base=3, tuned=7, tied=2).sentence == "tuned preferred in 7 of 10 (27% to 96%); 2 equally good"
     assert Tally(tied=2).sentence == "2 equally good, none preferred"
 
 

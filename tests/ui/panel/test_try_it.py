@@ -108,18 +108,23 @@ def test_blind_the_names_come_after_the_judgement_and_each_question_begins_anew(
     round_ = page.locator("[class*=st-key-answer-], .st-key-choice").evaluate_all("all => all.map(e => e.outerHTML)")
     assert not [text for text in round_ if "base" in text or "tuned" in text], "the page tells whose answer it is"
     assert page.get_by_role("button", name="Helps").count() == 0
+    # Whatever of the address is taken away: the conversation stays what it is.
+    page.goto(page.url.replace("blind=1", ""))
+    page.wait_for_selector("text=Equally good")
+    settled(page)
+    assert [text.split(",")[0] for text in answers(page).all_inner_texts()] == ["A", "B"]
 
     page.get_by_role("button", name="B is better").click()
-    page.wait_for_selector("text=You preferred")
+    page.wait_for_selector("text=Preferred: ")
     settled(page)
     answered(page, 2)
     (said,) = rows(workspace, FeedbackRow)
     shown = [text.split(",")[0] for text in answers(page).all_inner_texts()]
     assert said.kind == "preferred" and sorted(shown) == ["base", "tuned"]
-    page.wait_for_selector(f"text=You preferred {shown[1]}")
+    page.wait_for_selector(f"text=Preferred: {shown[1]}")
     until(lambda: len(rows(workspace, InteractionRow)) == 2, "the log")
     page.reload()
-    page.wait_for_selector(f"text=You preferred {shown[1]}")
+    page.wait_for_selector(f"text=Preferred: {shown[1]}")
     page.wait_for_selector("#tally >> text=of 1")
 
     first = page.url

@@ -33,8 +33,9 @@ def try_it() -> None:
 
 
 def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
-    if chat_id is None or _is_blind():
-        chat_id = gateway.new_chat_id()
+    if _is_blind():
+        chat_id = blind.new_chat_id()
+    chat_id = chat_id or gateway.new_chat_id()
     conversation = gateway.conversation(recipe_name, chat_id).value
     if conversation is not None and not conversation.ask(question):
         frame.say(Markup("This conversation is at its end, or still being answered: begin a new one, or wait."))
@@ -65,7 +66,7 @@ def _head(hosted: Known[str]) -> None:
         if frame.in_address("chat") and not is_blind:
             frame.go("New conversation", "to-new", recipe=recipe)
         if is_blind:
-            frame.go("Show the names", "to-named", recipe=recipe)
+            frame.go("With names", "to-named", recipe=recipe)
         else:
             frame.go("Compare blind", "to-blind", recipe=recipe, blind="1")
     chosen = frame.in_address("recipe")
@@ -76,11 +77,13 @@ def _head(hosted: Known[str]) -> None:
 
 
 def _is_blind() -> bool:
-    return frame.in_address("blind") is not None
+    """Of a conversation its id decides, before its first question the address."""
+    chat_id = frame.in_address("chat")
+    return blind.is_blind(chat_id) or (chat_id is None and frame.in_address("blind") is not None)
 
 
 def _tally(recipe_name: str) -> None:
-    said = blind.tally(recipe_name, gateway.version())
+    said = blind.tally(recipe_name)
     frame.notice(said)
     if said.value and said.value != blind.Tally():
         st.html(html('<div class="line" id="tally">Blind so far: {sentence}</div>', sentence=said.value.sentence))
@@ -128,7 +131,7 @@ def _blind_round(conversation: Conversation, said: dict[str, Opinion]) -> None:
     judgement = blind.judgement(answers)
     frame.notice(judgement)
     if judgement.value is not None:
-        words = "Equally good" if judgement.value == "tied" else f"You preferred {judgement.value}"
+        words = "Equally good" if judgement.value == "tied" else f"Preferred: {judgement.value}"
         frame.say(html("{words}. Ask again below.", words=words))
         _round(1, turn, said, blind.order(conversation.chat_id))
         return
@@ -136,10 +139,13 @@ def _blind_round(conversation: Conversation, said: dict[str, Opinion]) -> None:
     order = dict(zip("AB", blind.order(conversation.chat_id), strict=True))
     for column, (letter, side) in zip(st.columns(len(order), gap="medium"), order.items(), strict=True):
         with column, st.container(key=f"answer-1-{letter}", gap="xsmall"):
-            _answer(letter, answers.get(side) or Answer(state="failed"))
-    if len(answers) < len(order) or any(answer.state == "failed" for answer in answers.values()):
+            # Who begins first, or is faster, would tell.
+            _answer(letter, Answer() if conversation.writing else answers.get(side) or Answer(state="failed"))
+    if conversation.writing:
+        return
+    if len(answers) < len(order) or not all(one.state == "done" and one.kept for one in answers.values()):
         frame.say(html("One answer is missing: there is nothing to choose between. Ask again below."), "warning")
-    elif not conversation.writing and judgement.problem is None:
+    elif judgement.problem is None:
         _choice(conversation.chat_id, answers, order)
 
 
