@@ -59,11 +59,13 @@ def test_an_answer_that_broke_off_says_so_when_read_back(workspace):
     assert "499" in answer.problem.message
 
 
-def test_a_recipe_that_keeps_no_prompts_shows_that(workspace):
-    store(workspace, interaction("c5", 1, "base", prompts=False))
-    (turn,) = gateway.conversation("docstrings", "c5").value.rounds
-    assert "keeps no prompts" in turn.question
-    assert "keeps no answers" in turn.answers["base"].text
+def test_texts_that_are_not_kept_are_told_and_go_to_no_model(workspace):
+    store(workspace, interaction("c5", 1, "base", prompts=False), interaction("c5", 2, "base"))
+    conversation = gateway.conversation("docstrings", "c5").value
+    (first, _) = conversation.rounds
+    assert "is not kept" in first.question and "is not kept" in first.answers["base"].text
+    asked = [message["content"] for message in conversation._messages("base", "three")]
+    assert asked == ["question 2", "base 2", "three"]
 
 
 def test_each_side_is_told_what_it_answered_and_not_what_broke_off():
