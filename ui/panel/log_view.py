@@ -18,8 +18,7 @@ def show(job: Submission, *, away: bool) -> None:
     """The log with its search; `away`: the page says already that the cluster does not answer."""
     # One more than is shown: then it is known that there are more.
     found = jobs_backend.log(job, LINES + 1)
-    text = found.value or ""
-    lines = lines_of(text)
+    lines = lines_of(found.value or "")
     cut = len(lines) > LINES
     lines = lines[-LINES:]
     frame.heading("Log", f"the last {number(LINES)} lines" if cut else "")
@@ -35,16 +34,6 @@ def show(job: Submission, *, away: bool) -> None:
         shown = matching(lines, wanted or "")
         if wanted:
             st.html(html('<span class="quiet">{n} of {all} lines</span>', n=number(len(shown)), all=number(len(lines))))
-        st.download_button(
-            "Download",
-            data=lambda: jobs_backend.whole_log(job),
-            file_name=f"{job.submission_id}.log",
-            mime="text/plain",
-            icon=":material/download:",
-            on_click="ignore",
-            disabled=not text,
-            key=f"log-download-{job.submission_id}",
-        )
     if not away:
         frame.notice(found)
     if not lines:
@@ -53,6 +42,23 @@ def show(job: Submission, *, away: bool) -> None:
         return
     with st.container(height=HEIGHT, autoscroll=True, key="log"):
         st.html(html('<pre class="log">{lines}</pre>', lines=joined([marked(line, wanted or "") for line in shown])))
+
+
+def download(job: Submission) -> None:
+    """A button for all of the log.
+
+    Not for what is drawn again and again: each time Streamlit forgets the button before, and a click on that one brings
+    nothing.
+    """
+    st.download_button(
+        "Download the whole log",
+        data=lambda: jobs_backend.whole_log(job),
+        file_name=f"{job.submission_id}.log",
+        mime="text/plain",
+        icon=":material/download:",
+        on_click="ignore",
+        key=f"log-download-{job.submission_id}",
+    )
 
 
 def lines_of(text: str) -> list[str]:

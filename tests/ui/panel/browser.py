@@ -105,5 +105,5 @@ def settled(page):
     page.wait_for_selector(".st-key-header")
     page.wait_for_function(
         "() => document.querySelector('.stApp')?.getAttribute('data-test-script-state') === 'notRunning'"
-        " && !document.querySelector('[data-stale=true]')"
+        " && !document.querySelector('[data-stale=true]') && document.querySelector('.stMain')?.innerText.trim()"
     )

@@ -34,7 +34,7 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     seed_experiments.let_in(workspace, row, 600, base=0.30, tuned=0.33)
 
     goto(page, f"{panel}/experiments?recipe={NAME}")
-    assert "tuned against base on event.resolved" in page.inner_text(".stMain")
+    page.get_by_text("tuned against base on event.resolved").wait_for()
     page.get_by_role("button", name="Experiment 1").click()
     page.wait_for_url("**experiment=1")
     page.wait_for_selector(".js-plotly-plot")

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pipelines.tracking.submission_log import Submission
-from ui.panel import backend, frame, job_view, jobs_backend
+from ui.panel import backend, frame, job_view, jobs_backend, log_view
 from ui.panel.markup import age, html, number
 
 LIVE_S, LIST_S = 2, 5
@@ -18,6 +18,8 @@ def jobs() -> None:
         found = jobs_backend.job(submission_id)
         live = bool(found.problem) or (found.value is not None and not found.value.state.ended)
         st.fragment(_job, run_every=LIVE_S if live else None)(submission_id, live)
+        if found.value is not None:
+            log_view.download(found.value)
     else:
         _list(recipe_name)
 
