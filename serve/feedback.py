@@ -58,10 +58,11 @@ class FeedbackStore:
 
     def add(self, feedback: FeedbackRequest) -> int | None:
         """The number of the stored row, or None when there was no such request."""
-        from pipelines.data.privacy.private import mask_private
         from pipelines.records import FeedbackRow, InteractionRow
 
         if self._masked:
+            from pipelines.data.privacy.private import mask_private
+
             written = {name: getattr(feedback, name) for name in ("reason", "correction")}
             feedback = feedback.model_copy(update={name: text and mask_private(text) for name, text in written.items()})
         with self._workspace.session() as session:

@@ -64,13 +64,14 @@ def serving_as_users_do(log: Path, **variables):
             env=environment() | variables,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield _answering(port, lambda: process.poll() is None, log)
         finally:
-            process.send_signal(signal.SIGINT)
-            for each in psutil.Process(process.pid).children():
-                each.send_signal(signal.SIGINT)
+            # As a terminal's Ctrl-C: to the command and to the Streamlit that it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
             process.wait(60)
 
 
