@@ -18,12 +18,10 @@ RECIPE ?= pipelines/recipes/demo.yaml
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 # With bytecode, whatever a container says of it: pytest takes each test's assertions apart once, and not in each process.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-# Of the quick part whole files are shared out among the cores. What starts Ray or a browser is a dozen processes at
-# work: on two cores two such files at once took longer than one after the other, and Ray's nodes missed their agents.
-# Drills come last, in a process of their own: the browser's driver leaves an event loop behind.
-UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -m "(cluster or browser) and not drill"
-DRILLS := $(PYTEST) -m drill
+# Whole files are shared out among the cores. What starts Ray or a browser is a dozen processes of some gigabytes.
+SLOW := slow or cluster or browser or drill
+UNIT := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile -m "not ($(SLOW))"
+REST := $(PYTEST) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
@@ -60,12 +58,13 @@ endif
 	@$(PIP) --no-deps --no-build-isolation --editable .
 # Containers often set PYTHONDONTWRITEBYTECODE: every process would compile anew what it imports, torch in 9 s and not 3.
 # Templates and examples among the packages are no Python of this version, so its exit code says nothing.
-	@$(BIN)/python -m compileall -qq -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-		cluster pipelines serve ui || true
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' \
+		$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') cluster pipelines serve ui || true
 	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
-	@$(BIN)/python -m cluster.operators
 	@echo "setup: 6/6 base model $(BASE_MODEL)"
-	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL)
+# The one waits for a compiler on one core, the other is at work on another.
+	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL) & model=$$!; \
+		$(BIN)/python -m cluster.operators || { kill $$model 2>/dev/null; exit 1; }; wait $$model
 	@touch $@
 	@echo "setup: done; $(BIN)/sluice --help"
 
@@ -76,9 +75,9 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 	@$(BIN)/sluice serve $(RECIPE) & server=$$!; trap "kill $$server 2>/dev/null; wait $$server" EXIT INT TERM; \
 		$(BIN)/sluice panel
 
-test: $(STAMP)  ## every test: the quick part first, then Ray and real models, the browser, drills
+test: $(STAMP)  ## every test: the quick part first, then drills, Ray and real models, the browser
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
-	@failed=0; for part in '$(UNIT)' '$(REST)' '$(DRILLS)'; do \
+	@failed=0; for part in '$(UNIT)' '$(REST)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

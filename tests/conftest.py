@@ -33,13 +33,13 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """The quick part, what starts Ray, the browser (its driver leaves an event loop running), and then the drills."""
+    """The quick part, and then the longest files first: shared out among processes, short ones fill up the end."""
 
     def weight(item):
         return (
-            3 * bool(item.get_closest_marker("drill"))
-            or 2 * bool(item.get_closest_marker("browser"))
-            or 1 * bool(item.get_closest_marker("cluster"))
+            1 * bool(item.get_closest_marker("drill"))
+            or 2 * bool(item.get_closest_marker("cluster"))
+            or 3 * bool(item.get_closest_marker("browser"))
         )
 
     items.sort(key=weight)

@@ -7,6 +7,8 @@ import pytest
 
 from pipelines.records import ExposureRow, InteractionRow
 
+pytestmark = pytest.mark.cluster
+
 TEXT = "The file is opened and"
 
 

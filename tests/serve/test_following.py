@@ -19,6 +19,8 @@ from serve.places import Places
 from tests.serve.test_app import promote
 from tests.waiting import until
 
+pytestmark = pytest.mark.cluster
+
 HELLO = [{"role": "user", "content": "Hello"}]
 
 

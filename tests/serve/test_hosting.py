@@ -19,6 +19,8 @@ from pipelines.models.candidate import Candidate
 from pipelines.models.files import RECORD
 from serve.hosting import EngineReplica, Options, Piece
 
+pytestmark = pytest.mark.cluster
+
 HELLO = [{"role": "user", "content": "Hello"}]
 SHORT, LONG = Options(8), Options(400)
 

@@ -17,6 +17,8 @@ from pipelines.stages import STAGES
 from tests.waiting import PATIENCE_S
 from ui import cli
 
+pytestmark = pytest.mark.slow
+
 VERBS = {*STAGES, "run", "demo", "serve", "export", "panel", "rollback", "reports", "waive", "init", "schema"} | {
     "data",
     "trials",

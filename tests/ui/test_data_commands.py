@@ -11,6 +11,8 @@ from pipelines.data.versioned.table import read_version
 from pipelines.recipe_file import load_recipe
 from ui import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def recipe(tmp_path, recipe_file, workspace, monkeypatch):

@@ -13,6 +13,8 @@ from cluster.settings import Settings
 from ui import doctor
 from ui.doctor import CHECKS, Check, examine, locked_versions
 
+pytestmark = pytest.mark.slow
+
 
 def one(name, settings=None):
     """The checks of one kind, looked at now."""

@@ -19,6 +19,8 @@ from pipelines.engines.transformers import TransformersEngine
 from tests.pipelines.engines.test_transformers import Listener
 from tests.waiting import until
 
+pytestmark = pytest.mark.cluster
+
 TEXTS = ("Return the list of arguments.", "def", "path " * 20)
 
 

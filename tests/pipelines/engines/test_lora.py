@@ -10,6 +10,8 @@ from pipelines.engines.protocol import GenerationRequest
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
 
+pytestmark = pytest.mark.cluster
+
 KINDS = {
     "plain": {},
     "rslora": {"use_rslora": True},

@@ -7,6 +7,8 @@ import pytest
 
 from pipelines.evaluation.preference import share_interval
 
+pytestmark = pytest.mark.slow
+
 
 def test_nothing_and_everything_have_a_bound_at_their_end():
     assert share_interval(0, 0) == (0.0, 1.0)

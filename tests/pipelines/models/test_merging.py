@@ -12,6 +12,8 @@ from pipelines.models import merging
 from pipelines.models.load import load_causal_lm
 from pipelines.models.merging import compare, load_weights, logits, merge_adapter
 
+pytestmark = pytest.mark.cluster
+
 PROMPT = [1, 20, 30, 40, 50, 60]
 
 

@@ -18,6 +18,8 @@ from serve.experimentation.power import (
     sequential_units,
 )
 
+pytestmark = pytest.mark.slow
+
 rates = st.tuples(st.floats(0.02, 0.98), st.floats(0.02, 0.98)).filter(lambda pair: abs(pair[0] - pair[1]) > 0.02)
 shares = st.floats(0.05, 0.95)
 

@@ -18,6 +18,8 @@ from tests.benchmarks.experiment_statistics import (
     watched,
 )
 
+pytestmark = pytest.mark.slow
+
 RUNS = 200
 ALARMS = accepted(0.05, RUNS)
 """10 %: of 200 runs, what a true 5 % exceeds once in a thousand times. The full form accepts 6 %."""

@@ -19,9 +19,12 @@ def forget():
     backend.known.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The memory of a real browser, which pages are opened in."""
+    """The memory of a real browser, which pages are opened in.
+
+    No longer than a file of tests: as long as its driver lives, an event loop runs in this thread, and others' may not.
+    """
     from playwright.sync_api import sync_playwright
 
     if not Path(CHROMIUM).exists():

@@ -48,14 +48,14 @@ def test_both_answer_side_by_side_and_a_reload_keeps_the_conversation(workspace,
     ask(page, "What does open return?")
     page.wait_for_url("**chat=*")
     answered(page, 2)
-    first = answers(page).all_inner_texts()
+    first = answers(page).all_text_contents()
     assert first[0].startswith("base") and first[1].startswith("tuned")
     assert "24 tokens, cut at the limit" in first[0]
     ask(page, "And close?")
     answered(page, 4)
     page.reload()
     answered(page, 4)
-    assert answers(page).all_inner_texts()[:2] == first
+    assert answers(page).all_text_contents()[:2] == first
     kept = until(
         lambda: [r for r in rows(workspace, InteractionRow)][3:] and rows(workspace, InteractionRow), "the log"
     )
@@ -68,12 +68,12 @@ def test_a_conversation_is_found_again_by_another_panel(workspace, service, pane
     page.goto(f"{panel}/try?recipe=docstrings")
     ask(page, "What does open return?")
     answered(page, 2)
-    first, query = answers(page).all_inner_texts(), page.url.partition("?")[2]
+    first, query = answers(page).all_text_contents(), page.url.partition("?")[2]
     until(lambda: len(rows(workspace, InteractionRow)) == 2, "the log")
     with serving(tmp_path / "other.log", SLUICE_GATEWAY=service) as other:
         page.goto(f"{other}/try?{query}")
         answered(page, 2)
-        assert answers(page).all_inner_texts() == first
+        assert answers(page).all_text_contents() == first
         assert "What does open return?" in page.inner_text(".turn.user")
 
 

@@ -9,6 +9,8 @@ from pipelines.data.anomaly.anomalies import LEAST_ROWS, find_suspects
 from pipelines.progress import Progress
 from pipelines.recipe_data import Anomalies
 
+pytestmark = pytest.mark.slow
+
 OFF = dict.fromkeys(Anomalies.model_fields.keys() - {"refusal", "max_share"}) | {"refusal": False}
 FOREIGN = [
     "Die Funktion liefert die Anzahl der Elemente in der Liste zurück.",

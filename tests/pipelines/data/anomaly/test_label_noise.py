@@ -6,6 +6,8 @@ import pytest
 from pipelines.data.anomaly.label_noise import label_noise
 from pipelines.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 
 def found_in(corpus, cluster=None, folds=5):
     cluster = np.arange(len(corpus)) if cluster is None else cluster

@@ -11,6 +11,8 @@ from pipelines.data.reading.packages import docstring_examples, find_package
 from pipelines.data.reading.read import dataset_fingerprint
 from tests.pipelines.data.rows_read import read_examples
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_chatterbot_corpus_has_2026_conversations_of_which_899_are_unique(reading_of):
     reading = read_examples(reading_of("package://chatterbot-corpus#chatterbot"))
