@@ -515,6 +515,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _edits_are_seen(self) -> "Recipe":
+        measures = (self.experiment.primary, *self.experiment.guardrails) if self.experiment else ()
+        if not self.serve.log_prompts and any(measure.metric == "feedback.edited" for measure in measures):
+            raise ValueError("experiment: feedback.edited compares with answers, and serve.log_prompts keeps none")
+        return self
+
+    @model_validator(mode="after")
     def _space_fits_train(self) -> "Recipe":
         for values in edges((self.sweep and self.sweep.space) or {}):
             try:

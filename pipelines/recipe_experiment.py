@@ -12,7 +12,8 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 PLACES = 10_000
 """What assignment tells apart: shares that are no whole number of them would not be kept."""
-FEEDBACK = ("thumb_up", "thumb_down", "flag", "correction")
+FEEDBACK = ("thumb_up", "thumb_down", "flag", "correction", "edited")
+"""edited: the share of an answer's characters that its correction changed, 0 where there is none."""
 REQUESTS = ("failed", "slow", "declined", "cut")
 """failed: the service could not answer, or broke off; slow: it took longer than `over_ms`; declined: the answer
 refuses; cut: it reached its limit of tokens. What was refused (429, a prompt that is too long) is no request of these,
@@ -23,8 +24,8 @@ class Measure(Section):
     """One figure of each unit."""
 
     metric: Annotated[str, Field(min_length=1, max_length=100)]
-    """`event.NAME`: what /v1/events brings under NAME; `feedback.KIND`: thumb_up, thumb_down, flag, correction;
-    `requests.KIND`: failed, slow, declined, cut."""
+    """`event.NAME`: what /v1/events brings under NAME; `feedback.KIND`: thumb_up, thumb_down, flag, correction,
+    edited; `requests.KIND`: failed, slow, declined, cut."""
     per_unit: Literal["any", "sum", "mean"] = "any"
     """`any`: 1 for a unit with a value above 0, else 0; or the sum or the mean of a unit's values (of `requests`: the
     share of its requests). A unit without any has 0."""

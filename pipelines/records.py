@@ -127,6 +127,7 @@ class InteractionRow(Table):
     __table_args__ = (
         # Both columns: an experiment's figures are summed up unit by unit.
         Index("interactions_by_experiment", "experiment_id", "unit"),
+        Index("interactions_by_time", "recipe_name", "created_at"),
         # Those alone that there is something to forget of.
         Index(
             "interactions_with_text",
@@ -263,6 +264,9 @@ class FeedbackRow(Table):
     """thumb_up, thumb_down, flag, correction, preferred or tied."""
     reason: Mapped[str | None] = mapped_column(Text)
     correction: Mapped[str | None] = mapped_column(Text)
+    edited: Mapped[float | None]
+    """Of a correction, its edit distance from the answer over the longer one's characters: 0 the same, 1 nothing kept.
+    None where the answer was not kept."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

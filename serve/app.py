@@ -11,6 +11,7 @@ from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.recipe import Cluster, Recipe
 from pipelines.workspace import Workspace
+from serve import tracing
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
 from serve.service import ChatService, Hosted
@@ -268,7 +269,11 @@ def _start_proxy(host: str, port: int) -> None:
                 raise UserError(
                     f"Port {port} of {host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
                 ) from None
-    ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "keep_alive_timeout_s": 75})
+    ray_serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
+        tracing_config=tracing.configuration(),
+    )
 
 
 def _running_address() -> tuple[str | None, int] | None:

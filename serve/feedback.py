@@ -1,5 +1,6 @@
 """Feedback by request id, committed before the reply."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -7,6 +8,9 @@ from pipelines.workspace import Workspace
 from serve.schemas import FeedbackRequest
 
 REMEMBERED = 20_000
+
+WRITTEN_S = 2.0
+"""How long a correction waits for its answer to be written down, which happens moments after it was given."""
 
 
 class FeedbackStore:
@@ -65,12 +69,33 @@ class FeedbackStore:
 
             written = {name: getattr(feedback, name) for name in ("reason", "correction")}
             feedback = feedback.model_copy(update={name: text and mask_private(text) for name, text in written.items()})
+        edited = None if feedback.correction is None else self._edited(feedback.request_id, feedback.correction)
         with self._workspace.session() as session:
             if feedback.request_id not in self._recent:
                 found = session.get(InteractionRow, feedback.request_id)
                 if found is None or found.recipe_name != self._recipe_name:
                     return None
-            row = FeedbackRow(**feedback.model_dump())
+            row = FeedbackRow(**feedback.model_dump(), edited=edited)
             session.add(row)
             session.flush()
             return row.id
+
+    def _edited(self, request_id: str, correction: str) -> float | None:
+        """How much of the answer a correction changed, from 0 to 1; None where the answer is not kept."""
+        from rapidfuzz.distance import Levenshtein
+        from sqlalchemy import select
+
+        from pipelines.records import InteractionRow
+
+        query = select(InteractionRow.answer).where(
+            InteractionRow.request_id == request_id, InteractionRow.recipe_name == self._recipe_name
+        )
+        deadline = time.monotonic() + WRITTEN_S
+        while True:
+            with self._workspace.session() as session:
+                found = session.execute(query).first()
+            if found is not None or request_id not in self._recent or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        answer = found and found.answer
+        return None if answer is None else Levenshtein.normalized_distance(answer, correction)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
+from serve import tracing
 from serve.errors import CLIENT_GONE, RequestError, overloaded
 from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
@@ -73,9 +74,12 @@ class Turn:
     named: bool = False
     """Whether the client named the arm."""
     started: float = field(default_factory=time.monotonic)
+    taken_on: float | None = None
+    """When the engine took it on, on the clock of `started`."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    first_token_ms: float | None = None
+    first_token: float | None = None
+    """When the first came, on the same clock."""
     first_tokens: int = 0
     """Tokens of the first piece: a character may take several."""
     chosen_for: str | None = None
@@ -85,6 +89,11 @@ class Turn:
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     status: int = CLIENT_GONE
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """From the start to the first token."""
+        return None if self.first_token is None else _milliseconds(self.started, self.first_token)
 
     @property
     def usage(self) -> Usage:
@@ -160,13 +169,14 @@ class ChatService:
 
         However it ends (done, failed, the client gone), the interaction is kept.
         """
-        refused = False
+        refused, span = False, tracing.begin(turn)
         try:
             async with aclosing(self._engine.answer(turn.arm, turn.prompt, turn.options)) as events:  # type: ignore[type-var]
                 async for event in events:
                     if isinstance(event, Refused):
-                        refused = True
-                        raise _refusal(event, turn.place)
+                        refused, refusal = True, _refusal(event, turn.place)
+                        turn.status = refusal.status
+                        raise refusal
                     if isinstance(event, Started):
                         self._began(turn, event)
                         continue
@@ -183,6 +193,7 @@ class ChatService:
             turn.status, turn.finish_reason = 500, "error"
             raise _failure() from error
         finally:
+            tracing.end(span, turn)
             if refused:
                 self._feedback.refused(turn.request_id)
             else:
@@ -275,6 +286,7 @@ class ChatService:
         return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
+        turn.taken_on = time.monotonic()
         turn.prompt_tokens, turn.version = event.prompt_tokens, event.version or None
         if event.version:
             self.in_force.answered(event.version)
@@ -286,13 +298,13 @@ class ChatService:
         turn.text.append(piece.text)
         turn.completion_tokens += piece.tokens
         turn.finish_reason = piece.finish_reason
-        if turn.first_token_ms is None and piece.tokens:
-            turn.first_token_ms, turn.first_tokens = _milliseconds(turn.started), piece.tokens
+        if turn.first_token is None and piece.tokens:
+            turn.first_token, turn.first_tokens = time.monotonic(), piece.tokens
         if piece.finish_reason in ("stop", "length"):
             turn.status = 200
 
     def _keep(self, turn: Turn) -> None:
-        total_ms = _milliseconds(turn.started)
+        total_ms = _milliseconds(turn.started, time.monotonic())
         self.metrics.generated(turn.arm, turn.prompt_tokens, turn.completion_tokens)
         if turn.first_token_ms is not None:
             further = turn.completion_tokens - turn.first_tokens
@@ -319,8 +331,8 @@ class ChatService:
             self._shadow.follow(turn)
 
 
-def _milliseconds(since: float) -> float:
-    return round(1000 * (time.monotonic() - since), 3)
+def _milliseconds(since: float, until: float) -> float:
+    return round(1000 * (until - since), 3)
 
 
 def _failure() -> RequestError:

@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray lets its workers give way to all else: beside a browser, or a test that computes, they would hardly run at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-pytest_plugins = ("tests.ray_head",)
+pytest_plugins = ("tests.ray_head", "tests.collector")
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -243,7 +243,7 @@ def smollm2(models_folder):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
+def ray_cluster(tmp_path_factory, models_folder, empty_tracking, collector):
     """The embedded Ray of this test session, shut down at its end; the value is its workspace.
 
     Workers see this session's workspace in their environment: hand other addresses over as arguments.
@@ -260,7 +260,11 @@ def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
         if "RAY_TMPDIR" not in os.environ:
             monkeypatch.setenv("RAY_TMPDIR", scratch)
         workspace = Workspace()
-        connect(workspace.settings)
+        with pytest.MonkeyPatch.context() as at_start:
+            # Where a service sends its traces, should it be started with tracing.
+            at_start.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint)
+            at_start.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+            connect(workspace.settings)
         # Only now: Ray reads its authentication mode when it is imported.
         import ray
 

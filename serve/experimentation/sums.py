@@ -87,17 +87,17 @@ def _values(row: ExperimentRow, measure: Measure) -> "Select[str, float, datetim
 
 
 def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]":
-    """1 for a request that the metric counts, else 0."""
-    from sqlalchemy import case, select
+    """1 for a request that the metric counts, else 0; or how much of its answer was edited."""
+    from sqlalchemy import case, func, select
 
-    asked = InteractionRow
+    asked, said = InteractionRow, FeedbackRow
     if measure.source == "feedback":
-        said = select(FeedbackRow.id).where(
-            FeedbackRow.request_id == asked.request_id, FeedbackRow.kind == measure.name
-        )
-        if until is not None:
-            said = said.where(FeedbackRow.created_at <= until)
-        return case((said.exists(), 1.0), else_=0.0)
+        of_it = [said.request_id == asked.request_id] + ([said.created_at <= until] if until is not None else [])
+        if measure.name == "edited":
+            # Who corrects again counts with what was changed most.
+            most = select(func.max(said.edited)).where(*of_it).scalar_subquery()
+            return func.coalesce(most, 0.0)
+        return case((select(said.id).where(*of_it, said.kind == measure.name).exists(), 1.0), else_=0.0)
     counted = {
         "failed": asked.status >= 500,
         "slow": asked.total_ms > (measure.over_ms or 0),

@@ -68,6 +68,16 @@ def test_what_is_good_follows_from_the_metric_unless_it_is_said():
     assert not upwards("event.complaint", higher_is_better=False)
 
 
+@pytest.mark.parametrize("kept", [True, "masked"])
+def test_edits_are_measured_of_answers_that_are_kept(recipe_file, kept):
+    experiment = {"primary": {"metric": "feedback.edited", "per_unit": "mean"}, "planned_units": 500}
+    assert not load_recipe(
+        recipe_file(experiment=experiment, serve={"log_prompts": kept})
+    ).experiment.primary.good_upwards
+    with pytest.raises(UserError, match="log_prompts keeps none"):
+        load_recipe(recipe_file(experiment=experiment, serve={"log_prompts": False}))
+
+
 def test_a_recipe_keeps_its_experiment_through_a_dump(recipe_file, tmp_path):
     recipe = load_recipe(recipe_file(experiment={"primary": PRIMARY, "planned_units": 2000, "ramp": [0.1]}))
     path = tmp_path / "again.yaml"

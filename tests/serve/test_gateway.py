@@ -233,6 +233,28 @@ def test_another_process_knows_the_requests_of_the_first(http, service_of, rows)
     assert reply.status_code == 200 and rows(FeedbackRow)[0].correction == "Hello to you."
 
 
+def test_a_correction_says_how_much_of_the_answer_it_changed(http, service_of, rows):
+    async def go(service):
+        async with http(service) as client:
+            reply = await client.post("/v1/chat/completions", json=chat())
+            answer = reply.json()["choices"][0]["message"]["content"]
+            for correction in (answer, answer + "x" * len(answer), "§" * len(answer)):
+                body = {"request_id": reply.json()["id"], "kind": "correction", "correction": correction}
+                # At once: its interaction may still wait to be written.
+                await client.post("/v1/feedback", json=body)
+
+    asyncio.run(go(service_of()))
+    assert [row.edited for row in rows(FeedbackRow)] == [0.0, 0.5, 1.0]
+
+
+def test_of_an_answer_that_is_not_kept_nobody_says_how_much_was_changed(http, service_of, rows):
+    service = service_of(log_prompts=False)
+    (answer,) = ask(http, service, chat())
+    body = {"request_id": answer.json()["id"], "kind": "correction", "correction": "Hello to you."}
+    assert ask(http, service, body, path="/v1/feedback")[0].status_code == 200
+    assert [row.edited for row in rows(FeedbackRow)] == [None]
+
+
 def test_feedback_on_nothing_is_a_404_and_stores_nothing(http, service_of, rows):
     (reply,) = ask(http, service_of(), {"request_id": "chatcmpl-none", "kind": "thumb_up"}, path="/v1/feedback")
     assert reply.status_code == 404 and rows(FeedbackRow) == []

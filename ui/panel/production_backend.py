@@ -1,7 +1,7 @@
 """What the panel reads of production: what is in force, and every deployment that there was."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ui.panel import backend
@@ -9,7 +9,11 @@ from ui.panel.last_known import Known, Problem, problem_of
 
 if TYPE_CHECKING:
     from pipelines.records import DeploymentRow
+    from serve.arm_figures import ArmFigures
     from serve.traffic import Running
+
+ANSWERS_HOURS = 24
+"""How far back the page looks at answers."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,18 @@ def log(recipe_name: str) -> Known[list[Deployment]]:
         return [_deployment(row) for row in deployments.history(backend.workspace(), recipe_name)]
 
     return backend.from_database(("deployment log", recipe_name), read, "The deployment log")
+
+
+def answers(recipe_name: str) -> "Known[list[ArmFigures]]":
+    """How each arm has answered lately."""
+
+    def read() -> "list[ArmFigures]":
+        from pipelines.records import now
+        from serve.arm_figures import arm_figures
+
+        return arm_figures(backend.workspace(), recipe_name, now() - timedelta(hours=ANSWERS_HOURS))
+
+    return backend.from_database(("answers", recipe_name), read, "What was answered")
 
 
 def _deployment(row: "DeploymentRow") -> Deployment:

@@ -1,12 +1,13 @@
-"""What is in production: a line each recipe, the deployment log, one deployment with its rollback, the service."""
+"""What is in production: a line each recipe, how it answers, the deployment log, a deployment with its rollback."""
 
 import streamlit as st
 from markupsafe import Markup
 
 from pipelines.fingerprint import short
+from serve.arm_figures import ArmFigures
 from ui.panel import frame, gateway, production_backend
 from ui.panel.last_known import Known
-from ui.panel.markup import age, html, joined, number, share
+from ui.panel.markup import age, duration, html, joined, number, share
 from ui.panel.production_backend import Deployment, InForce
 
 SAID = "rollback-said"
@@ -181,6 +182,46 @@ def said() -> None:
     if done.value is not None:
         frame.say(html("<b>Done.</b> Deployment {number} is in production.", number=done.value), "open")
     frame.notice(Known(None, None, done.problem))
+
+
+def answers(arms: list[ArmFigures]) -> None:
+    """A row each arm: how many, how fast, what went wrong, what people said."""
+    head = Markup(
+        '<tr><th>arm</th><th class="n">requests</th><th class="n">failed</th><th class="n">clients left</th>'
+        '<th class="n">first token, p50 and p95</th><th class="n">whole answer, p50 and p95</th>'
+        '<th class="n">tokens/s</th><th>people said</th></tr>'
+    )
+    rows = [
+        html(
+            '<tr><td>{arm}</td><td class="n">{requests}</td><td class="n">{failed}</td><td class="n">{left}</td>'
+            '<td class="n">{first}</td><td class="n">{whole}</td><td class="n">{rate}</td><td>{said}</td></tr>',
+            arm=one.arm,
+            requests=number(one.requests),
+            failed=_share_of(one.failed, one.requests),
+            left=_share_of(one.left, one.requests),
+            first=_times(one.first_token_ms),
+            whole=_times(one.total_ms),
+            rate="" if one.tokens_per_second is None else f"{one.tokens_per_second:.1f}",
+            said=_opinions(one),
+        )
+        for one in arms
+    ]
+    st.html(html('<div class="scroll"><table class="grid">{head}{rows}</table></div>', head=head, rows=joined(rows)))
+
+
+def _share_of(count: int, requests: int) -> str:
+    return f"{number(count)} ({share(count / requests)})" if count else "0"
+
+
+def _times(milliseconds: tuple[float, float] | None) -> str:
+    return ", ".join(f"{one:.0f} ms" if one < 1000 else duration(one / 1000) for one in milliseconds or ())
+
+
+def _opinions(one: ArmFigures) -> str:
+    told = [f"{kind.replace('_', ' ')} {number(count)}" for kind, count in sorted(one.said.items())]
+    if one.edited is not None:
+        told.append(f"corrections change {share(one.edited)} of an answer")
+    return ", ".join(told)
 
 
 def service(recipe_name: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.fingerprint import folder_fingerprint
-from pipelines.records import EventRow, ExperimentExposureRow, ExperimentRow, InteractionRow
+from pipelines.records import EventRow, ExperimentExposureRow, ExperimentRow, FeedbackRow, InteractionRow, now
 
 NAME = "docstrings"
 DESIGN = {
@@ -83,6 +83,28 @@ def let_in(workspace, row, units, looks=8, failed=0.004, **rates):
                     session.add_all(_unit(row, arm, number, draw.random() < rate, draw.random() < failed))
         done = until
         lifecycle.looked(workspace, row, "sluice watcher", evidence_of(look(workspace, row)))
+
+
+def answer_lately(workspace):
+    """Four requests to `tuned` an hour ago, one of which failed; the others' answers were corrected."""
+    answered = {"first_token_ms": 90.0, "total_ms": 1100.0, "completion_tokens": 30, "status": 200}
+    failed = {"first_token_ms": None, "total_ms": 9.0, "completion_tokens": 0, "status": 500}
+    with workspace.session() as session:
+        for number, figures in enumerate((answered, answered, answered, failed)):
+            asked = f"lately-{number}"
+            row = InteractionRow(
+                request_id=asked,
+                recipe_name=NAME,
+                unit=asked,
+                arm="tuned",
+                model="tuned",
+                prompt_tokens=20,
+                created_at=now() - timedelta(hours=1),
+                **figures,
+            )
+            session.add(row)
+            if figures is answered:
+                session.add(FeedbackRow(request_id=asked, kind="correction", correction="So.", edited=0.25))
 
 
 def _unit(row, arm, number, resolves, fails):

@@ -32,6 +32,7 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     recipe = load_recipe(recipe_file(name=NAME, experiment=DESIGN))
     row = seed_experiments.start(workspace, recipe)
     seed_experiments.let_in(workspace, row, 600, base=0.30, tuned=0.33)
+    seed_experiments.answer_lately(workspace)
 
     goto(page, f"{panel}/experiments?recipe={NAME}")
     page.get_by_text("tuned against base on event.resolved").wait_for()
@@ -86,6 +87,9 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     page.wait_for_url("**/production**")
     page.get_by_text("experiment 1: the board decided").first.wait_for()
     page.get_by_text("None answers.").first.wait_for()
+    cells = page.locator("tr", has_text="tuned").filter(has_text="ms").locator("td").all_inner_texts()
+    assert cells == ["tuned", "4", "1 (25 %)", "0", "90 ms, 90 ms", "1.1 s, 1.1 s", "28.7", cells[-1]]
+    assert cells[-1] == "correction 3, corrections change 25 % of an answer"
     page.get_by_role("button", name=f"Deployment {first.id}", exact=True).click()
     page.get_by_role("button", name="Roll back to this").wait_for()
     fill(page, "Your name", "jane")

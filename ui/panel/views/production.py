@@ -1,4 +1,4 @@
-"""Production: what answers the users of each recipe, and the whole log of what did; the way back to any of it."""
+"""Production: what answers the users of each recipe, and how; the log of what did, and the way back to any of it."""
 
 import streamlit as st
 
@@ -21,8 +21,9 @@ def production() -> None:
         _deployment(recipe_name, named)
         return
     _in_force()
-    _log(recipe_name)
     _service(recipe_name)
+    _answers(recipe_name)
+    _log(recipe_name)
 
 
 @st.fragment(run_every=LIVE_S)
@@ -59,6 +60,17 @@ def _log(recipe_name: str) -> None:
 @st.fragment(run_every=LIVE_S)
 def _service(recipe_name: str) -> None:
     production_view.service(recipe_name)
+
+
+@st.fragment(run_every=LIVE_S)
+def _answers(recipe_name: str) -> None:
+    found = production_backend.answers(recipe_name)
+    frame.heading("Answers", f"to users in the last {production_backend.ANSWERS_HOURS} hours, by arm")
+    frame.notice(found)
+    if found.value:
+        production_view.answers(found.value)
+    elif not found.problem:
+        st.html('<span class="quiet">None yet.</span>')
 
 
 def _deployment(recipe_name: str, named: str) -> None:
