@@ -63,8 +63,8 @@ endif
 	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
 	@echo "setup: 6/6 base model $(BASE_MODEL)"
 # The one waits for a compiler on one core, the other is at work on another.
-	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL) & model=$$!; \
-		$(BIN)/python -m cluster.operators || { kill $$model 2>/dev/null; exit 1; }; wait $$model
+	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL) & model=$$!; trap 'kill $$model 2>/dev/null' EXIT INT TERM; \
+		$(BIN)/python -m cluster.operators && wait $$model
 	@touch $@
 	@echo "setup: done; $(BIN)/sluice --help"
 

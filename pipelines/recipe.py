@@ -518,7 +518,9 @@ class Recipe(Section):
     def _edits_are_seen(self) -> "Recipe":
         measures = (self.experiment.primary, *self.experiment.guardrails) if self.experiment else ()
         if not self.serve.log_prompts and any(measure.metric == "feedback.edited" for measure in measures):
-            raise ValueError("experiment: feedback.edited compares with answers, and serve.log_prompts keeps none")
+            raise ValueError(
+                "experiment: feedback.edited needs answers to compare with: set serve.log_prompts to masked"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,8 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PLACES = 10_000
 """What assignment tells apart: shares that are no whole number of them would not be kept."""
 FEEDBACK = ("thumb_up", "thumb_down", "flag", "correction", "edited")
-"""edited: the share of an answer's characters that its correction changed, 0 where there is none."""
+"""edited: the share of an answer's characters that its correction changed: 0 where there is none, 1 where the answer is
+not there to be compared with."""
 REQUESTS = ("failed", "slow", "declined", "cut")
 """failed: the service could not answer, or broke off; slow: it took longer than `over_ms`; declined: the answer
 refuses; cut: it reached its limit of tokens. What was refused (429, a prompt that is too long) is no request of these,

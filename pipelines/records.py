@@ -138,7 +138,7 @@ class InteractionRow(Table):
         ),
     )
     request_id: Mapped[str] = mapped_column(primary_key=True)
-    recipe_name: Mapped[str] = mapped_column(index=True)
+    recipe_name: Mapped[str]
     unit: Mapped[str] = mapped_column(index=True)
     """Hash of the user that was assigned."""
     arm: Mapped[str]

@@ -11,10 +11,10 @@ from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.recipe import Cluster, Recipe
 from pipelines.workspace import Workspace
-from serve import tracing
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
 from serve.service import ChatService, Hosted
+from serve.tracing import is_wanted
 
 if TYPE_CHECKING:
     from pipelines.models.candidate import Candidate
@@ -112,9 +112,12 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
     """Serve what is promoted for `recipe`, ready to answer when this returns.
 
     Raises GateClosed when nothing is promoted, UserError when its files changed, other machines could ask without a
-    key, the port is taken, or Ray Serve runs already at another address or for another recipe.
+    key, the environment names no right collector, the port is taken, or Ray Serve runs already at another address or
+    for another recipe.
     """
     _check_exposed(recipe, host)
+    # A collector that no trace would reach is better said now than in a replica's log.
+    is_wanted()
     deployment, arms = promoted(recipe.name, workspace)
     from cluster.connect import connect, inside_job
 
@@ -269,11 +272,7 @@ def _start_proxy(host: str, port: int) -> None:
                 raise UserError(
                     f"Port {port} of {host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
                 ) from None
-    ray_serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
-        tracing_config=tracing.configuration(),
-    )
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "keep_alive_timeout_s": 75})
 
 
 def _running_address() -> tuple[str | None, int] | None:

@@ -10,8 +10,8 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-LOOKED_AT = 20_000
-"""The latest requests of a recipe that percentiles are taken of; more would not move them."""
+LATEST = 2000
+"""Whole answers of an arm, the latest, that its times are taken of: a 95th percentile is known to a hair then."""
 
 
 @dataclass(frozen=True)
@@ -25,62 +25,76 @@ class ArmFigures:
     left: int
     """Whose client went away before the end."""
     first_token_ms: tuple[float, float] | None
-    """Median and 95th percentile; None where nothing was generated."""
+    """Median and 95th percentile over the latest whole answers; None where there are none."""
     total_ms: tuple[float, float] | None
-    """Of whole answers."""
+    """The same of all of the answer."""
     tokens_per_second: float | None
-    """Median of the whole answers' own rates after the first token."""
-    said: dict[str, int] = field(default_factory=dict)
-    """Kind of feedback -> answers it was said of."""
+    """Median of their rates after the first token; None where none was longer."""
+    opinions: dict[str, int] = field(default_factory=dict)
+    """Kind of feedback -> answers that it was given to."""
     edited: float | None = None
-    """Mean share of an answer's characters that its correction changed; None where no answer was corrected."""
+    """Mean share of a corrected answer's characters that was changed; None where that is known of none."""
 
 
 def arm_figures(workspace: Workspace, recipe_name: str, since: datetime) -> list[ArmFigures]:
     """Of every arm that was asked since then, by name. Shadow answers count nowhere: nobody has seen them."""
+    from sqlalchemy import case, func, select
+
+    from pipelines.records import InteractionRow
+    from serve.errors import CLIENT_GONE
+
+    asked = InteractionRow
+    failed, left = (func.sum(case((which, 1), else_=0)) for which in (asked.status >= 500, asked.status == CLIENT_GONE))
+    counts = select(asked.arm, func.count(), failed, left).where(*_seen(recipe_name, since)).group_by(asked.arm)
+    with workspace.session() as session:
+        opinions, edited = _opinions(session, recipe_name, since)
+        return [
+            ArmFigures(
+                arm,
+                *numbers,
+                **_times(session, recipe_name, since, arm),
+                opinions=opinions.get(arm, {}),
+                edited=edited.get(arm),
+            )
+            for arm, *numbers in session.execute(counts.order_by(asked.arm)).all()
+        ]
+
+
+def _seen(recipe_name: str, since: datetime) -> list[Any]:
+    from pipelines.records import InteractionRow
+
+    asked = InteractionRow
+    return [asked.recipe_name == recipe_name, asked.created_at >= since, asked.shadow_of.is_(None)]
+
+
+def _times(session: "Session", recipe_name: str, since: datetime, arm: str) -> dict[str, Any]:
     from sqlalchemy import select
 
     from pipelines.records import InteractionRow
 
     asked = InteractionRow
-    figures = asked.arm, asked.status, asked.first_token_ms, asked.total_ms, asked.completion_tokens
-    latest = (
-        select(*figures)
-        .where(asked.recipe_name == recipe_name, asked.created_at >= since, asked.shadow_of.is_(None))
+    query = (
+        select(asked.first_token_ms, asked.total_ms, asked.completion_tokens)
+        .where(*_seen(recipe_name, since), asked.arm == arm, asked.status == 200, asked.first_token_ms.is_not(None))
         .order_by(asked.created_at.desc())
-        .limit(LOOKED_AT)
+        .limit(LATEST)
     )
-    arms: dict[str, list[Any]] = defaultdict(list)
-    with workspace.session() as session:
-        for row in session.execute(latest):
-            arms[row.arm].append(row)
-        said, edited = _said(session, recipe_name, since)
-    return [_figures(arm, rows, said.get(arm, {}), edited.get(arm)) for arm, rows in sorted(arms.items())]
-
-
-def _figures(arm: str, rows: list[Any], said: dict[str, int], edited: float | None) -> ArmFigures:
-    from serve.errors import CLIENT_GONE
-
-    whole = [row for row in rows if row.status == 200]
+    rows = session.execute(query).all()
     rates = [
-        1000 * (row.completion_tokens - 1) / (row.total_ms - row.first_token_ms)
-        for row in whole
-        if row.first_token_ms is not None and row.completion_tokens > 1 and row.total_ms > row.first_token_ms
+        1000 * (tokens - 1) / (total_ms - first_ms)
+        for first_ms, total_ms, tokens in rows
+        if tokens > 1 and total_ms > first_ms
     ]
-    return ArmFigures(
-        arm=arm,
-        requests=len(rows),
-        failed=sum(row.status >= 500 for row in rows),
-        left=sum(row.status == CLIENT_GONE for row in rows),
-        first_token_ms=_percentiles([row.first_token_ms for row in rows if row.first_token_ms is not None]),
-        total_ms=_percentiles([row.total_ms for row in whole]),
-        tokens_per_second=_percentiles(rates)[0] if rates else None,
-        said=said,
-        edited=edited,
-    )
+    middle = _percentiles(rates)
+    return {
+        "first_token_ms": _percentiles([first_ms for first_ms, _, _ in rows]),
+        "total_ms": _percentiles([total_ms for _, total_ms, _ in rows]),
+        "tokens_per_second": middle and middle[0],
+    }
 
 
 def _percentiles(values: list[float]) -> tuple[float, float] | None:
+    """The median and the 95th."""
     import numpy as np
 
     if not values:
@@ -89,7 +103,7 @@ def _percentiles(values: list[float]) -> tuple[float, float] | None:
     return float(middle), float(high)
 
 
-def _said(
+def _opinions(
     session: "Session", recipe_name: str, since: datetime
 ) -> tuple[dict[str, dict[str, int]], dict[str, float | None]]:
     """(arm -> kind -> answers, arm -> mean edit) of the feedback to requests since then."""
@@ -97,17 +111,22 @@ def _said(
 
     from pipelines.records import FeedbackRow, InteractionRow
 
-    asked, spoken = InteractionRow, FeedbackRow
-    query = (
-        select(asked.arm, spoken.kind, func.count(spoken.request_id.distinct()), func.avg(spoken.edited))
-        .join(asked, asked.request_id == spoken.request_id)
-        .where(asked.recipe_name == recipe_name, asked.created_at >= since, asked.shadow_of.is_(None))
-        .group_by(asked.arm, spoken.kind)
+    asked, told = InteractionRow, FeedbackRow
+    # Who says the same again of an answer says it once; of several corrections the largest counts.
+    of_each = (
+        select(asked.arm, told.kind, func.max(told.edited).label("edited"))
+        .join(asked, asked.request_id == told.request_id)
+        .where(*_seen(recipe_name, since))
+        .group_by(asked.arm, told.kind, told.request_id)
+        .subquery()
     )
-    said: dict[str, dict[str, int]] = defaultdict(dict)
+    query = select(of_each.c.arm, of_each.c.kind, func.count(), func.avg(of_each.c.edited)).group_by(
+        of_each.c.arm, of_each.c.kind
+    )
+    opinions: dict[str, dict[str, int]] = defaultdict(dict)
     edited: dict[str, float | None] = {}
     for arm, kind, count, mean in session.execute(query):
-        said[arm][kind] = count
+        opinions[arm][kind] = count
         if kind == "correction":
             edited[arm] = mean
-    return said, edited
+    return opinions, edited

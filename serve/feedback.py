@@ -1,6 +1,5 @@
 """Feedback by request id, committed before the reply."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -8,9 +7,6 @@ from pipelines.workspace import Workspace
 from serve.schemas import FeedbackRequest
 
 REMEMBERED = 20_000
-
-WRITTEN_S = 2.0
-"""How long a correction waits for its answer to be written down, which happens moments after it was given."""
 
 
 class FeedbackStore:
@@ -30,6 +26,21 @@ class FeedbackStore:
             return True
         with self._workspace.session() as session:
             return session.get(InteractionRow, request_id) is not None
+
+    def remembers(self, request_id: str) -> bool:
+        """Whether this process has answered it not long ago."""
+        return request_id in self._recent
+
+    def answer(self, request_id: str) -> str | None:
+        """The answer to a request of this recipe, where it is written down and kept."""
+        from sqlalchemy import select
+
+        from pipelines.records import InteractionRow
+
+        asked = InteractionRow
+        query = select(asked.answer).where(asked.request_id == request_id, asked.recipe_name == self._recipe_name)
+        with self._workspace.session() as session:
+            return session.scalar(query)
 
     def answering(self, request_id: str, unit: str) -> bool:
         """Remember that there is such a request; False when this process remembers one of that name."""
@@ -83,19 +94,6 @@ class FeedbackStore:
     def _edited(self, request_id: str, correction: str) -> float | None:
         """How much of the answer a correction changed, from 0 to 1; None where the answer is not kept."""
         from rapidfuzz.distance import Levenshtein
-        from sqlalchemy import select
 
-        from pipelines.records import InteractionRow
-
-        query = select(InteractionRow.answer).where(
-            InteractionRow.request_id == request_id, InteractionRow.recipe_name == self._recipe_name
-        )
-        deadline = time.monotonic() + WRITTEN_S
-        while True:
-            with self._workspace.session() as session:
-                found = session.execute(query).first()
-            if found is not None or request_id not in self._recent or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        answer = found and found.answer
+        answer = self.answer(request_id)
         return None if answer is None else Levenshtein.normalized_distance(answer, correction)

@@ -16,6 +16,7 @@ from serve.middleware import Counted, RequestIds
 from serve.replies import ChatShape, Shape, TextShape, events, whole
 from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest
 from serve.service import ChatService
+from serve.tracing import trace_of
 
 logger = logging.getLogger("sluice.serve")
 
@@ -50,7 +51,8 @@ def build_gateway(service: ChatService) -> FastAPI:
         return True
 
     async def answer(request: Request, body: ChatRequest | CompletionRequest, shape: Shape) -> Response:
-        turn = await service.begin(body, request.headers.get(USER_HEADER), request.state.request_id)
+        user, trace = request.headers.get(USER_HEADER), trace_of(request.headers)
+        turn = await service.begin(body, user, request.state.request_id, trace)
         request.state.turn = turn
         headers = {"x-sluice-arm": turn.arm}
         pieces = service.pieces(turn)

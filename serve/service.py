@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
-from serve import tracing
 from serve.errors import CLIENT_GONE, RequestError, overloaded
 from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
@@ -24,11 +23,15 @@ from serve.key_check import KeyCheck, read_keys
 from serve.metrics import Metrics
 from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest, Usage
 from serve.shadow import Shadow
+from serve.tracing import Tracing, is_wanted
 
 logger = logging.getLogger("sluice.serve")
 
 LOOKUP_TIMEOUT_S = 5
 """How long a request waits to learn whether its id was used before."""
+
+WRITTEN_S = 2.0
+"""How long a correction waits for the answer that it corrects."""
 
 CLOSING_S = 5
 """How long the end of the service waits for the database to take the last interactions."""
@@ -74,11 +77,13 @@ class Turn:
     named: bool = False
     """Whether the client named the arm."""
     started: float = field(default_factory=time.monotonic)
-    taken_on: float | None = None
-    """When the engine took it on, on the clock of `started`."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """What the client says of the trace that it belongs to."""
+    taken_on_at: float | None = None
+    """When the engine took it on, in seconds on the clock of `started`."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    first_token: float | None = None
+    first_token_at: float | None = None
     """When the first came, on the same clock."""
     first_tokens: int = 0
     """Tokens of the first piece: a character may take several."""
@@ -93,7 +98,7 @@ class Turn:
     @property
     def first_token_ms(self) -> float | None:
         """From the start to the first token."""
-        return None if self.first_token is None else _milliseconds(self.started, self.first_token)
+        return None if self.first_token_at is None else _milliseconds(self.started, self.first_token_at)
 
     @property
     def usage(self) -> Usage:
@@ -125,13 +130,23 @@ class ChatService:
         self._forgetting: Forgetting | None = None
         if hosted.keep_texts_days is not None:
             self._forgetting = Forgetting(workspace, hosted.recipe_name, hosted.keep_texts_days, self.metrics.forgotten)
+        self._tracing = Tracing(hosted.recipe_name) if is_wanted() else None
         self.keys: KeyCheck | None = None
         """Where every request brings a key."""
         if hosted.keys == "required":
             self.keys = KeyCheck(lambda: read_keys(workspace, hosted.recipe_name))
 
-    async def begin(self, request: ChatRequest | CompletionRequest, user: str | None, request_id: str) -> Turn:
-        """The request with its arm. Raises RequestError for a model, a length or an id that is not served."""
+    async def begin(
+        self,
+        request: ChatRequest | CompletionRequest,
+        user: str | None,
+        request_id: str,
+        trace: Mapping[str, str] | None = None,
+    ) -> Turn:
+        """The request with its arm. Raises RequestError for a model, a length or an id that is not served.
+
+        `trace`: its headers that say which trace it belongs to.
+        """
         if not REQUEST_ID.fullmatch(request_id):
             raise RequestError(400, "x-request-id is not plain text of at most 100 characters.", code="invalid_id")
         limit = request.limit(self.hosted.max_new_tokens)
@@ -162,6 +177,7 @@ class ChatService:
             experiment=met.experiment,
             named=bool(named),
             chosen_for=chosen_for,
+            trace=trace or {},
         )
 
     async def pieces(self, turn: Turn) -> AsyncIterator[Piece]:
@@ -169,7 +185,7 @@ class ChatService:
 
         However it ends (done, failed, the client gone), the interaction is kept.
         """
-        refused, span = False, tracing.begin(turn)
+        refused = False
         try:
             async with aclosing(self._engine.answer(turn.arm, turn.prompt, turn.options)) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -193,14 +209,17 @@ class ChatService:
             turn.status, turn.finish_reason = 500, "error"
             raise _failure() from error
         finally:
-            tracing.end(span, turn)
             if refused:
                 self._feedback.refused(turn.request_id)
             else:
                 self._keep(turn)
+            if self._tracing is not None:
+                self._tracing.add(turn)
 
     async def feedback(self, request: FeedbackRequest) -> int:
         """The number under which feedback was committed. Raises RequestError for an unknown request."""
+        if request.correction is not None and self.hosted.log_prompts:
+            await self._written(request.request_id)
         number = await asyncio.to_thread(self._feedback.add, request)
         if number is None:
             raise RequestError(
@@ -250,6 +269,8 @@ class ChatService:
         if self._forgetting is not None:
             self._forgetting.close()
         self.log.close(CLOSING_S)
+        if self._tracing is not None:
+            self._tracing.close()
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may say."""
@@ -258,6 +279,14 @@ class ChatService:
             {"id": name, "object": "model", "created": self.hosted.created, "owned_by": self.hosted.recipe_name}
             for name in names
         ]
+
+    async def _written(self, request_id: str) -> None:
+        """Wait until the answer can be compared with: it is written down moments after it was given."""
+        deadline = time.monotonic() + WRITTEN_S
+        while self._feedback.remembers(request_id) and time.monotonic() < deadline:
+            if await asyncio.to_thread(self._feedback.answer, request_id) is not None:
+                return
+            await asyncio.sleep(0.1)
 
     async def _taken(self, request_id: str) -> bool:
         # Serve's proxy gives each request an id, so nothing tells a client's own: all are looked up.
@@ -286,7 +315,7 @@ class ChatService:
         return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
-        turn.taken_on = time.monotonic()
+        turn.taken_on_at = time.monotonic()
         turn.prompt_tokens, turn.version = event.prompt_tokens, event.version or None
         if event.version:
             self.in_force.answered(event.version)
@@ -298,8 +327,8 @@ class ChatService:
         turn.text.append(piece.text)
         turn.completion_tokens += piece.tokens
         turn.finish_reason = piece.finish_reason
-        if turn.first_token is None and piece.tokens:
-            turn.first_token, turn.first_tokens = time.monotonic(), piece.tokens
+        if turn.first_token_at is None and piece.tokens:
+            turn.first_token_at, turn.first_tokens = time.monotonic(), piece.tokens
         if piece.finish_reason in ("stop", "length"):
             turn.status = 200
 

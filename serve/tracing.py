@@ -1,72 +1,100 @@
-"""Traces of requests for OpenTelemetry, where its own variables name a collector.
+"""A span of each answer for OpenTelemetry, where its own variables name a collector.
 
-Ray Serve makes the spans of the proxy, the router and the replicas, in the trace that the client began; here is where
-they go, and the span of the answer itself. No span holds what people or models write.
+It belongs to the trace that the client began, if it says so by W3C's `traceparent`. No span holds what people or models
+write. Ray Serve's own tracing is left off: it records what exceptions say, which may be a row of the database.
 """
 
+import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
     from serve.service import Turn
 
-COLLECTOR = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""Either is the address of a collector that speaks OTLP over HTTP; replicas read it in their own environment."""
+logger = logging.getLogger("sluice.serve")
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Either names a collector that speaks OTLP over HTTP."""
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HEADERS = ("traceparent", "tracestate")
+"""Of a request: the trace that it belongs to."""
 
 
-def configuration() -> dict[str, Any] | None:
-    """What Ray Serve is started with; None: nothing is traced. Raises UserError for a share that is none."""
+def is_wanted() -> bool:
+    """Whether the environment names a collector. Raises UserError for one that cannot be reached by OTLP over HTTP."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
-    if off or not any(os.environ.get(name) for name in COLLECTOR):
-        return None
-    said = os.environ.get("OTEL_TRACES_SAMPLER_ARG", "1")
-    try:
-        share = float(said)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
+    name = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    if off or name is None:
+        return False
+    endpoint = urlsplit(os.environ[name])
+    if endpoint.scheme not in ("http", "https") or not endpoint.hostname:
+        raise UserError(f"{name} is no address of a collector.", "Say one such as http://127.0.0.1:4318.")
+    protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
+    if protocol is not None and os.environ[protocol] != "http/protobuf":
         raise UserError(
-            f"OTEL_TRACES_SAMPLER_ARG={said!r} is no share of the requests.",
-            "Say a number from 0 to 1, or leave it out.",
+            f"{protocol}={os.environ[protocol]} is not spoken here.",
+            "Say http/protobuf, and the collector's port for it.",
         )
-    return {"enabled": True, "exporter_import_path": f"{__name__}:span_processors", "sampling_ratio": share}
+    return True
 
 
-def span_processors() -> list[Any]:
-    """Where Serve's processes send spans: in batches, from a thread of their own. Called by Ray Serve in each."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+class Tracing:
+    """Sends spans in batches, from a thread of its own; a collector that is away costs the spans alone."""
 
-    # Serve makes its provider after this, without a name for the service.
-    os.environ.setdefault("OTEL_SERVICE_NAME", "sluice")
-    return [BatchSpanProcessor(OTLPSpanExporter())]
+    def __init__(self, recipe_name: str) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        ours = {"service.name": "sluice", "sluice.recipe": recipe_name}
+        if os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+            del ours["service.name"]
+        self._provider = TracerProvider(resource=Resource.create(ours))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("sluice")
 
-def begin(turn: "Turn") -> "Span":
-    """The span of an answer, within what is traced already; it costs nothing where nothing is."""
-    from opentelemetry import trace
+    def add(self, turn: "Turn") -> None:
+        """The span of an answer that has ended, however it did."""
+        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    return trace.get_tracer("sluice").start_span(f"{_operation(turn)} {turn.model}")
-
-
-def end(span: "Span", turn: "Turn") -> None:
-    """End it with what is known of the answer now."""
-    if span.is_recording():
-        span.set_attributes(_attributes(turn))
         now, here = time.time_ns(), time.monotonic()
-        for name, moment in (("taken on", turn.taken_on), ("first token", turn.first_token)):
-            if moment is not None:
-                span.add_event(name, timestamp=now - int(1e9 * (here - moment)))
-        if turn.status >= 500:
-            from opentelemetry.trace import StatusCode
 
-            span.set_status(StatusCode.ERROR)
-    span.end()
+        def at(moment: float) -> int:
+            return now - int(1e9 * (here - moment))
+
+        try:
+            span = self._tracer.start_span(
+                f"{_operation(turn)} {turn.model}",
+                context=TraceContextTextMapPropagator().extract(turn.trace),
+                kind=SpanKind.SERVER,
+                attributes=_attributes(turn),
+                start_time=at(turn.started),
+            )
+            for name, moment in (("taken on", turn.taken_on_at), ("first token", turn.first_token_at)):
+                if moment is not None:
+                    span.add_event(name, timestamp=at(moment))
+            if turn.status >= 500:
+                span.set_status(StatusCode.ERROR)
+            span.end(now)
+        except Exception as error:
+            # No answer fails for want of a trace.
+            logger.warning("an answer could not be traced: %s", type(error).__name__)
+
+    def close(self) -> None:
+        """Send what waits."""
+        self._provider.shutdown()
+
+
+def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a request's headers say of the trace that it belongs to."""
+    return {name: headers[name] for name in HEADERS if name in headers}
 
 
 def _operation(turn: "Turn") -> str:
@@ -85,7 +113,7 @@ def _attributes(turn: "Turn") -> dict[str, Any]:
         "gen_ai.request.top_p": options.top_p,
         "gen_ai.request.seed": options.seed,
         "gen_ai.response.id": turn.request_id,
-        "gen_ai.response.finish_reasons": turn.finish_reason and [turn.finish_reason],
+        "gen_ai.response.finish_reasons": [turn.finish_reason] if turn.finish_reason else None,
         "gen_ai.usage.input_tokens": turn.prompt_tokens,
         "gen_ai.usage.output_tokens": turn.completion_tokens,
         "http.response.status_code": turn.status,

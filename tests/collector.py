@@ -3,8 +3,6 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 
 class Collector:
     """What has come, and where it goes to."""
@@ -29,13 +27,13 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def spans(self, trace_id):
-        """Spans of a trace (its id in hexadecimal), each with the attributes of its `service.name` aside."""
+        """(attributes of what sent it, span) of the spans of a trace; its id is hexadecimal."""
         found = []
         for body in list(self.bodies):
             for resource in self._message.FromString(body).resource_spans:
-                service = {each.key: each.value.string_value for each in resource.resource.attributes}["service.name"]
+                sender = {each.key: each.value.string_value for each in resource.resource.attributes}
                 found += [
-                    (service, span)
+                    (sender, span)
                     for scope in resource.scope_spans
                     for span in scope.spans
                     if span.trace_id.hex() == trace_id
@@ -44,11 +42,4 @@ class Collector:
 
     def close(self):
         self._server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def collector():
-    """One for the whole session: Ray's processes know it from their start."""
-    running = Collector()
-    yield running
-    running.close()
+        self._server.server_close()

@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray lets its workers give way to all else: beside a browser, or a test that computes, they would hardly run at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-pytest_plugins = ("tests.ray_head", "tests.collector")
+pytest_plugins = ("tests.ray_head",)
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -33,14 +33,11 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """The quick part, and then the longest files first: shared out among processes, short ones fill up the end."""
+    """Drills, whose files take longest, before what starts Ray or a browser: short ones fill up the end."""
 
     def weight(item):
-        return (
-            1 * bool(item.get_closest_marker("drill"))
-            or 2 * bool(item.get_closest_marker("cluster"))
-            or 3 * bool(item.get_closest_marker("browser"))
-        )
+        markers = ("drill", "cluster", "browser")
+        return next((place for place, name in enumerate(markers, 1) if item.get_closest_marker(name)), 0)
 
     items.sort(key=weight)
 
@@ -243,7 +240,7 @@ def smollm2(models_folder):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory, models_folder, empty_tracking, collector):
+def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
     """The embedded Ray of this test session, shut down at its end; the value is its workspace.
 
     Workers see this session's workspace in their environment: hand other addresses over as arguments.
@@ -260,11 +257,7 @@ def ray_cluster(tmp_path_factory, models_folder, empty_tracking, collector):
         if "RAY_TMPDIR" not in os.environ:
             monkeypatch.setenv("RAY_TMPDIR", scratch)
         workspace = Workspace()
-        with pytest.MonkeyPatch.context() as at_start:
-            # Where a service sends its traces, should it be started with tracing.
-            at_start.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint)
-            at_start.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
-            connect(workspace.settings)
+        connect(workspace.settings)
         # Only now: Ray reads its authentication mode when it is imported.
         import ray
 

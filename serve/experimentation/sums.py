@@ -94,8 +94,9 @@ def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]"
     if measure.source == "feedback":
         of_it = [said.request_id == asked.request_id] + ([said.created_at <= until] if until is not None else [])
         if measure.name == "edited":
-            # Who corrects again counts with what was changed most.
-            most = select(func.max(said.edited)).where(*of_it).scalar_subquery()
+            # Of several corrections the largest. One whose answer is not kept is never the best there is: all changed.
+            extent = func.coalesce(said.edited, 1.0)
+            most = select(func.max(extent)).where(*of_it, said.kind == "correction").scalar_subquery()
             return func.coalesce(most, 0.0)
         return case((select(said.id).where(*of_it, said.kind == measure.name).exists(), 1.0), else_=0.0)
     counted = {

@@ -74,7 +74,7 @@ def test_edits_are_measured_of_answers_that_are_kept(recipe_file, kept):
     assert not load_recipe(
         recipe_file(experiment=experiment, serve={"log_prompts": kept})
     ).experiment.primary.good_upwards
-    with pytest.raises(UserError, match="log_prompts keeps none"):
+    with pytest.raises(UserError, match="needs answers to compare with"):
         load_recipe(recipe_file(experiment=experiment, serve={"log_prompts": False}))
 
 

@@ -46,7 +46,14 @@ def test_each_arm_has_its_load_its_times_and_what_people_said(workspace, kept):
     kept("base", ("flag", None), shadow_of="request-0")
 
     base, tuned = arm_figures(workspace, "small", now() - timedelta(hours=1))
-    assert (base.arm, base.requests, base.failed, base.left, base.said, base.edited) == ("base", 100, 0, 0, {}, None)
+    assert (base.arm, base.requests, base.failed, base.left, base.opinions, base.edited) == (
+        "base",
+        100,
+        0,
+        0,
+        {},
+        None,
+    )
     assert base.first_token_ms == pytest.approx((149.5, 194.05))
     assert base.total_ms == pytest.approx((1149.5, 1194.05))
     assert base.tokens_per_second == pytest.approx(10.0)
@@ -54,7 +61,26 @@ def test_each_arm_has_its_load_its_times_and_what_people_said(workspace, kept):
     # What failed or was left is no whole answer.
     assert tuned.total_ms == pytest.approx((1100.0, 1100.0))
     # Of whoever says the same twice of an answer it is one answer.
-    assert tuned.said == {"thumb_up": 1, "correction": 2} and tuned.edited == pytest.approx(0.5)
+    assert tuned.opinions == {"thumb_up": 1, "correction": 2} and tuned.edited == pytest.approx(0.5)
+
+
+def test_of_several_corrections_of_an_answer_the_largest_counts_and_an_unknown_one_is_none(workspace, kept):
+    kept("tuned", ("correction", 0.1), ("correction", 0.4), ("correction", None))
+    kept("tuned", ("correction", None))
+    kept("base", ("correction", None))
+    base, tuned = arm_figures(workspace, "small", now() - timedelta(hours=1))
+    assert tuned.opinions == {"correction": 2} and tuned.edited == pytest.approx(0.4)
+    assert base.opinions == {"correction": 1} and base.edited is None
+
+
+def test_times_are_those_of_the_latest_and_counts_of_all(workspace, kept, monkeypatch):
+    monkeypatch.setattr("serve.arm_figures.LATEST", 3)
+    for minutes in range(1, 7):
+        kept("base", minutes=minutes, first_token_ms=100.0 * minutes, total_ms=5000.0)
+    kept("tuned", minutes=30)
+    base, tuned = arm_figures(workspace, "small", now() - timedelta(hours=1))
+    assert base.requests == 6 and base.first_token_ms == pytest.approx((200.0, 290.0))
+    assert tuned.requests == 1 and tuned.first_token_ms == pytest.approx((100.0, 100.0))
 
 
 def test_where_nothing_was_generated_there_are_no_times(workspace, kept):
@@ -64,13 +90,16 @@ def test_where_nothing_was_generated_there_are_no_times(workspace, kept):
     assert (tuned.first_token_ms, tuned.total_ms, tuned.tokens_per_second, tuned.failed) == (None, None, None, 1)
 
 
-def test_the_latest_are_found_by_an_index(workspace):
-    from sqlalchemy import text
+def test_all_is_found_by_an_index(workspace):
+    from sqlalchemy import event, text
 
-    query = (
-        "EXPLAIN QUERY PLAN SELECT arm FROM interactions "
-        "WHERE recipe_name = 'small' AND created_at >= '2026-01-01' ORDER BY created_at DESC LIMIT 5"
-    )
-    with workspace.session() as session:
-        plan = " ".join(row[-1] for row in session.execute(text(query)))
-    assert "interactions_by_time" in plan
+    asked = []
+    event.listen(workspace.database, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    arm_figures(workspace, "small", now())
+    plans = []
+    with workspace.database.connect() as connection:
+        for statement, values in list(asked):
+            plans += [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+        assert connection.execute(text("SELECT count(*) FROM interactions")).scalar() == 0
+    assert len([plan for plan in plans if "interactions_by_time" in plan]) == 2
+    assert not [plan for plan in plans if plan.startswith("SCAN interactions") and "INDEX" not in plan]

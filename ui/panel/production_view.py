@@ -194,7 +194,7 @@ def answers(arms: list[ArmFigures]) -> None:
     rows = [
         html(
             '<tr><td>{arm}</td><td class="n">{requests}</td><td class="n">{failed}</td><td class="n">{left}</td>'
-            '<td class="n">{first}</td><td class="n">{whole}</td><td class="n">{rate}</td><td>{said}</td></tr>',
+            '<td class="n">{first}</td><td class="n">{whole}</td><td class="n">{rate}</td><td>{opinions}</td></tr>',
             arm=one.arm,
             requests=number(one.requests),
             failed=_share_of(one.failed, one.requests),
@@ -202,7 +202,7 @@ def answers(arms: list[ArmFigures]) -> None:
             first=_times(one.first_token_ms),
             whole=_times(one.total_ms),
             rate="" if one.tokens_per_second is None else f"{one.tokens_per_second:.1f}",
-            said=_opinions(one),
+            opinions=_opinions(one),
         )
         for one in arms
     ]
@@ -218,7 +218,7 @@ def _times(milliseconds: tuple[float, float] | None) -> str:
 
 
 def _opinions(one: ArmFigures) -> str:
-    told = [f"{kind.replace('_', ' ')} {number(count)}" for kind, count in sorted(one.said.items())]
+    told = [f"{kind.replace('_', ' ')} {number(count)}" for kind, count in sorted(one.opinions.items())]
     if one.edited is not None:
         told.append(f"corrections change {share(one.edited)} of an answer")
     return ", ".join(told)

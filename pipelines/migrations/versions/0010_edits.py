@@ -1,4 +1,4 @@
-"""How much of an answer its correction changed; and an index by which the latest interactions of a recipe are found."""
+"""How much of an answer its correction changed; the latest interactions of a recipe are found by an index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,9 +13,12 @@ def upgrade() -> None:
     """Add both. Of corrections that are there already it stays unknown: their answers may be forgotten."""
     op.add_column("feedback", sa.Column("edited", sa.Float(), nullable=True))
     op.create_index("interactions_by_time", "interactions", ["recipe_name", "created_at"])
+    # It begins the new one.
+    op.drop_index("ix_interactions_recipe_name", "interactions")
 
 
 def downgrade() -> None:
     """Drop both."""
+    op.create_index("ix_interactions_recipe_name", "interactions", ["recipe_name"])
     op.drop_index("interactions_by_time", "interactions")
     op.drop_column("feedback", "edited")

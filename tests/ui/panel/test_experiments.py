@@ -87,6 +87,7 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     page.wait_for_url("**/production**")
     page.get_by_text("experiment 1: the board decided").first.wait_for()
     page.get_by_text("None answers.").first.wait_for()
+    page.locator("tr", has_text="corrections change").wait_for()
     cells = page.locator("tr", has_text="tuned").filter(has_text="ms").locator("td").all_inner_texts()
     assert cells == ["tuned", "4", "1 (25 %)", "0", "90 ms, 90 ms", "1.1 s, 1.1 s", "28.7", cells[-1]]
     assert cells[-1] == "correction 3, corrections change 25 % of an answer"

@@ -6,6 +6,8 @@ from ui.panel import frame, production_backend, production_view
 from ui.panel.markup import html, number
 
 LIVE_S = 5
+ANSWERS_S = 15
+"""Summed up anew only so often: it reads more than a line each recipe."""
 SHOWN = 50
 
 
@@ -62,7 +64,7 @@ def _service(recipe_name: str) -> None:
     production_view.service(recipe_name)
 
 
-@st.fragment(run_every=LIVE_S)
+@st.fragment(run_every=ANSWERS_S)
 def _answers(recipe_name: str) -> None:
     found = production_backend.answers(recipe_name)
     frame.heading("Answers", f"to users in the last {production_backend.ANSWERS_HOURS} hours, by arm")
