@@ -59,8 +59,8 @@ def _how_to_write_one(recipe: Recipe) -> None:
     text = (
         "<b>{name} describes no experiment.</b> Give its file such a section, and choose that file under "
         "<b>Start from</b>. The metrics are <code>event.NAME</code> (what <code>POST /v1/events</code> brings), "
-        "<code>feedback.thumb_up</code>, <code>edited</code> and their like, and <code>requests.failed</code>, <code>slow</code>, "
-        "<code>declined</code>, <code>cut</code>."
+        "<code>feedback.thumb_up</code>, <code>edited</code> and their like, and <code>requests.failed</code>, "
+        "<code>slow</code>, <code>declined</code>, <code>cut</code>."
     )
     frame.say(html(text, name=recipe.name))
     st.code(EXAMPLE, language="yaml")
