@@ -25,6 +25,8 @@ from pipelines.recipe_file import load_recipe
 from pipelines.records import QuarantineRow
 from pipelines.stage import require
 
+pytestmark = pytest.mark.slow
+
 TRAP = Path(__file__).parents[2] / "pipelines" / "recipes" / "trap.yaml"
 
 PEOPLE = {"collector": "ops", "annotator": "jane"}

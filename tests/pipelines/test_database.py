@@ -54,6 +54,7 @@ def test_every_migration_can_be_taken_back(tmp_path):
     assert set(Table.metadata.tables) <= set(inspect(open_database(str(engine.url))).get_table_names())
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_workspace_at_once_all_find_it_ready(tmp_path):
     url = f"sqlite:///{tmp_path}/deep/shared.db"
     code = f"from pipelines.database import *; print(schema_version(open_database({url!r})))"

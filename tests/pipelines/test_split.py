@@ -29,6 +29,8 @@ from pipelines.recipe_file import load_recipe
 from pipelines.review import decide
 from pipelines.stage import require
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"min_validation": 1, "min_test": 1}
 NO_SCORES = dict.fromkeys(
     ("length", "repetition", "gibberish", "language", "encoding", "boilerplate", "mismatch", "loss")

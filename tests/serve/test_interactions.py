@@ -98,6 +98,7 @@ def test_a_database_that_hangs_does_not_hold_up_the_end_and_what_waited_is_count
     assert [found.request_id for found in rows(InteractionRow)] == ["first"]
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_writes_what_waits(workspace, rows):
     program = f"""
 from pipelines.workspace import Workspace

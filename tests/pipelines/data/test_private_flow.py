@@ -23,6 +23,8 @@ from pipelines.records import QuarantineRow, ReportRow
 from pipelines.review import suspects_of
 from tests.pipelines.data.planted_private import plant
 
+pytestmark = pytest.mark.slow
+
 EMAIL, PASSWORD = "jane.doe@example.org", "Tr0ub4dor77"
 OURS = {"annotator": "jane", "collector": "ops"}
 RULES = {"min_examples": 1, "max_duplicate_share": 1, "anomalies": {"max_share": 1}}

@@ -148,6 +148,7 @@ def test_a_deleted_run_does_not_keep_the_others_waiting_and_its_loss_is_told(set
     assert "2 points of 1 runs are lost" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_an_outage_says_what_it_could_not_send(workspace):
     program = (
         "import sys; from cluster.settings import Settings; from pipelines.tracking import runs\n"

@@ -9,6 +9,8 @@ from tests.pipelines.data import planted
 from tests.ui.panel import seed
 from ui.panel import data_backend
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(audited, monkeypatch):

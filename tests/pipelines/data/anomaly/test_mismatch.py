@@ -8,6 +8,8 @@ from pipelines.data.anomaly.folds import folds_by_cluster
 from pipelines.data.anomaly.mismatch import FitModel
 from pipelines.data.anomaly.word_ids import words_of
 
+pytestmark = pytest.mark.slow
+
 
 def swapped(answers, share, seed):
     """Answers of which that share stand at another's place, and for each whether it is one of these."""

@@ -137,6 +137,7 @@ def held_for_nothing(rows, near, places, before):
     ]
 
 
+@pytest.mark.slow
 @given(growing_data(), shares(), st.integers(0, 2**31 - 1), st.sampled_from(["hash", "label", "time"]))
 @settings(max_examples=300, deadline=None)
 def test_nothing_that_belongs_together_stands_on_two_sides_and_nothing_old_moves_while_data_come_and_go(
