@@ -33,11 +33,11 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """Drills, whose files take longest, before what starts Ray or a browser: short ones fill up the end."""
+    """What needs neither Ray nor a browser, what starts Ray, the browser, and then the drills."""
 
     def weight(item):
-        markers = ("drill", "cluster", "browser")
-        return next((place for place, name in enumerate(markers, 1) if item.get_closest_marker(name)), 0)
+        markers = ("drill", "browser", "cluster")
+        return next((-place for place, name in enumerate(markers) if item.get_closest_marker(name)), -len(markers))
 
     items.sort(key=weight)
 

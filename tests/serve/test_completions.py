@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.records import ExposureRow, InteractionRow
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 TEXT = "The file is opened and"
 

@@ -19,7 +19,7 @@ from serve.places import Places
 from tests.serve.test_app import promote
 from tests.waiting import until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

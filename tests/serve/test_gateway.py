@@ -7,7 +7,7 @@ from pipelines.records import ExposureRow, FeedbackRow, InteractionRow
 from serve.schemas import MAX_BODY_BYTES
 from tests.serve.dying_engine import DyingEngine
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -19,7 +19,7 @@ from pipelines.models.candidate import Candidate
 from pipelines.models.files import RECORD
 from serve.hosting import EngineReplica, Options, Piece
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SHORT, LONG = Options(8), Options(400)

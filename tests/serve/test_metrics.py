@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve.metrics import ENDPOINTS, Metrics
 from tests.serve.dying_engine import DyingEngine
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

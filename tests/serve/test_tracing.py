@@ -89,7 +89,7 @@ def values(span):
     }
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_is_a_span_in_the_trace_that_its_client_began(service_of, traced, collector, stream):
     service = service_of(model_version="4")
@@ -110,7 +110,7 @@ def test_an_answer_is_a_span_in_the_trace_that_its_client_began(service_of, trac
     assert not [body for body in collector.bodies if QUESTION.encode() in body]
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_text_that_is_refused_or_fails_has_its_status(service_of, traced):
     service = service_of()
     (_, refused), spans = traced(
@@ -124,7 +124,7 @@ def test_a_text_that_is_refused_or_fails_has_its_status(service_of, traced):
     assert [event.name for event in spans[1][1].events] == []
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_an_engine_that_dies_is_an_error_without_what_it_said(service_of, engine, traced):
     (reply,), ((_, span),) = traced(service_of(engine=DyingEngine(engine, events=2)), chat(model="base"))
     assert reply.status_code == 500 and span.status.code == 2 and not span.status.message
@@ -132,13 +132,13 @@ def test_an_engine_that_dies_is_an_error_without_what_it_said(service_of, engine
     assert not [event for event in span.events if event.name == "exception"]
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_what_a_client_does_not_want_traced_is_not(service_of, traced):
     (reply,), spans = traced(service_of(), chat(model="base"), flags="00")
     assert reply.status_code == 200 and spans == []
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_collector_that_is_away_costs_no_answer(service_of, traced, collector):
     collector.close()
     (reply,), spans = traced(service_of(), chat(model="base"))

@@ -19,7 +19,7 @@ from pipelines.engines.transformers import TransformersEngine
 from tests.pipelines.engines.test_transformers import Listener
 from tests.waiting import until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 TEXTS = ("Return the list of arguments.", "def", "path " * 20)
 

@@ -10,7 +10,7 @@ from pipelines.engines.protocol import GenerationRequest
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 KINDS = {
     "plain": {},

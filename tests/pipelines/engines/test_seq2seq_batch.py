@@ -15,7 +15,7 @@ from pipelines.engines.shared_base import SharedBase
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_model, load_tokenizer
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 PROMPTS = ("a", "Return the list of arguments.", "def", "path " * 40, "JSON is a format", "x y z")
 GREEDY = Sampler.of(0, 1, None)

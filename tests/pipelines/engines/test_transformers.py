@@ -12,7 +12,7 @@ from pipelines.engines.sampling import Sampler
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 PROMPTS = ("a", "Return the list of arguments.", "def", "path " * 40, "JSON is a format", "x y z")
 

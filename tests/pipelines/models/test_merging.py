@@ -12,7 +12,7 @@ from pipelines.models import merging
 from pipelines.models.load import load_causal_lm
 from pipelines.models.merging import compare, load_weights, logits, merge_adapter
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 PROMPT = [1, 20, 30, 40, 50, 60]
 

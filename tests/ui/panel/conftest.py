@@ -19,12 +19,9 @@ def forget():
     backend.known.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
-    """The memory of a real browser, which pages are opened in.
-
-    No longer than a file of tests: as long as its driver lives, an event loop runs in this thread, and others' may not.
-    """
+    """The memory of a real browser, which pages are opened in."""
     from playwright.sync_api import sync_playwright
 
     if not Path(CHROMIUM).exists():
