@@ -127,7 +127,7 @@ class InteractionRow(Table):
     __table_args__ = (
         # Both columns: an experiment's figures are summed up unit by unit.
         Index("interactions_by_experiment", "experiment_id", "unit"),
-        Index("interactions_by_time", "recipe_name", "created_at"),
+        Index("interactions_by_arm", "recipe_name", "arm", "created_at"),
         # Those alone that there is something to forget of.
         Index(
             "interactions_with_text",

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from pipelines.recipe_experiment import ArmName
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def _seen(recipe_name: str, since: datetime) -> list[Any]:
     from pipelines.records import InteractionRow
 
     asked = InteractionRow
-    return [asked.recipe_name == recipe_name, asked.created_at >= since, asked.shadow_of.is_(None)]
+    # The arms by name, all that there are: the index is by arm and then by time.
+    arms = asked.arm.in_(get_args(ArmName))
+    return [asked.recipe_name == recipe_name, arms, asked.created_at >= since, asked.shadow_of.is_(None)]
 
 
 def _times(session: "Session", recipe_name: str, since: datetime, arm: str) -> dict[str, Any]:

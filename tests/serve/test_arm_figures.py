@@ -101,5 +101,5 @@ def test_all_is_found_by_an_index(workspace):
         for statement, values in list(asked):
             plans += [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
         assert connection.execute(text("SELECT count(*) FROM interactions")).scalar() == 0
-    assert len([plan for plan in plans if "interactions_by_time" in plan]) == 2
+    assert len([plan for plan in plans if "interactions_by_arm" in plan]) == 2
     assert not [plan for plan in plans if plan.startswith("SCAN interactions") and "INDEX" not in plan]
