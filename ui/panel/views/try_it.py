@@ -18,12 +18,12 @@ WAITING_S = 5
 def try_it() -> None:
     """The page."""
     hosted = gateway.service()
-    _head(hosted)
     recipe_name, chat_id = hosted.value or frame.in_address("recipe"), frame.in_address("chat")
+    conversation = gateway.conversation(recipe_name, chat_id).value if recipe_name and chat_id else None
+    writing = conversation is not None and conversation.writing
+    _head(hosted, conversation, writing)
     if recipe_name is None:
         return
-    conversation = gateway.conversation(recipe_name, chat_id).value if chat_id else None
-    writing = conversation is not None and conversation.writing
     st.fragment(_rounds, run_every=WRITING_S if writing else None)(recipe_name, chat_id, writing)
     question = st.chat_input(
         "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key=f"question-{chat_id}"
@@ -45,10 +45,12 @@ def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
 
 
 @st.fragment(run_every=WAITING_S)
-def _head(hosted: Known[str]) -> None:
+def _head(hosted: Known[str], conversation: Conversation | None, writing: bool) -> None:
     """What is hosted; while the service is away, the command that starts it."""
     present = gateway.service()
-    if (present.problem is None) != (hosted.problem is None):
+    # An answer that ended is drawn at the rounds' own pace; should a browser lose that, here at the latest.
+    ended = conversation is not None and conversation.writing != writing
+    if ended or (present.problem is None) != (hosted.problem is None):
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
         if present.problem is None:
