@@ -49,16 +49,12 @@ def arm_figures(workspace: Workspace, recipe_name: str, since: datetime) -> list
     counts = select(asked.arm, func.count(), failed, left).where(*_seen(recipe_name, since)).group_by(asked.arm)
     with workspace.session() as session:
         opinions, edited = _opinions(session, recipe_name, since)
-        return [
-            ArmFigures(
-                arm,
-                *numbers,
-                **_times(session, recipe_name, since, arm),
-                opinions=opinions.get(arm, {}),
-                edited=edited.get(arm),
-            )
-            for arm, *numbers in session.execute(counts.order_by(asked.arm)).all()
-        ]
+        found = []
+        for arm, requests, failures, gone in session.execute(counts.order_by(asked.arm)).all():
+            first, total, rate = _times(session, recipe_name, since, arm)
+            said = opinions.get(arm, {})
+            found.append(ArmFigures(arm, requests, failures, gone, first, total, rate, said, edited.get(arm)))
+        return found
 
 
 def _seen(recipe_name: str, since: datetime) -> list[Any]:
@@ -70,7 +66,10 @@ def _seen(recipe_name: str, since: datetime) -> list[Any]:
     return [asked.recipe_name == recipe_name, arms, asked.created_at >= since, asked.shadow_of.is_(None)]
 
 
-def _times(session: "Session", recipe_name: str, since: datetime, arm: str) -> dict[str, Any]:
+def _times(
+    session: "Session", recipe_name: str, since: datetime, arm: str
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None, float | None]:
+    """(first token, whole answer, tokens per second), as `ArmFigures` has them."""
     from sqlalchemy import select
 
     from pipelines.records import InteractionRow
@@ -82,18 +81,15 @@ def _times(session: "Session", recipe_name: str, since: datetime, arm: str) -> d
         .order_by(asked.created_at.desc())
         .limit(LATEST)
     )
-    rows = session.execute(query).all()
+    rows = [(first_ms or 0.0, total_ms, tokens) for first_ms, total_ms, tokens in session.execute(query)]
     rates = [
         1000 * (tokens - 1) / (total_ms - first_ms)
         for first_ms, total_ms, tokens in rows
         if tokens > 1 and total_ms > first_ms
     ]
     middle = _percentiles(rates)
-    return {
-        "first_token_ms": _percentiles([first_ms for first_ms, _, _ in rows]),
-        "total_ms": _percentiles([total_ms for _, total_ms, _ in rows]),
-        "tokens_per_second": middle and middle[0],
-    }
+    first, total = ([row[place] for row in rows] for place in (0, 1))
+    return _percentiles(first), _percentiles(total), middle[0] if middle else None
 
 
 def _percentiles(values: list[float]) -> tuple[float, float] | None:
