@@ -116,13 +116,10 @@ def answered(each: Sequence[tuple["TransformersEngine", str | None]], asked: lis
     """Tokens of the answers, all asked at once, in turn by each pair of engine and adapter."""
     asking = Asking()
     for number, prompt in enumerate(asked):
-        asking.ask(*_with(each[number % len(each)], prompt), tokens)
+        engine, adapter = each[number % len(each)]
+        asking.ask(engine, prompt, adapter, tokens)
     asking.until(lambda: asking.ended == len(asked))
     return asking.tokens
-
-
-def _with(pair: tuple["TransformersEngine", str | None], prompt: list[int]) -> tuple[Any, list[int], str | None]:
-    return pair[0], prompt, pair[1]
 
 
 def first_token_alone(engine: "TransformersEngine", prompt: list[int]) -> float:
