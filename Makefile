@@ -18,14 +18,13 @@ RECIPE ?= pipelines/recipes/demo.yaml
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --no-compile
 # With bytecode, whatever a container says of it: pytest takes each test's assertions apart once, and not in each process.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-# Of what needs neither Ray nor a browser whole files are shared out among the cores. The others are a dozen processes
-# at work: of two such files at once on two cores, one trained nine times as long, as each other's threads were in the
-# way. Drills come last, in a process of their own: the browser's driver leaves an event loop behind.
+# Whole files are shared out: of what needs neither Ray nor a browser one to each core, of the others, which are a dozen
+# processes at work, two at a time in the order of their markers: the browser's driver leaves an event loop behind.
 SHARED := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile
+PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill"
 ALONE := $(SHARED) -m "not cluster and not browser and not drill"
-REST := $(PYTEST) -m "(cluster or browser) and not drill"
-DRILLS := $(PYTEST) -m drill
+REST := $(PAIRED) -m "cluster or browser or drill"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
@@ -79,9 +78,9 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 	@$(BIN)/sluice serve $(RECIPE) & server=$$!; trap "kill $$server 2>/dev/null; wait $$server" EXIT INT TERM; \
 		$(BIN)/sluice panel
 
-test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then those, at last the drills
+test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then those
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
-	@failed=0; for part in '$(ALONE)' '$(REST)' '$(DRILLS)'; do \
+	@failed=0; for part in '$(ALONE)' '$(REST)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

@@ -37,7 +37,7 @@ PROCESS_DEFAULTS = {
     "PYTHONHASHSEED": "0",
     # Threads that wait spin for a moment and then sleep. Spinning on, two processes on the same cores held each other
     # up until a training step took 60 times as long; asleep at once, a step alone took half as long again.
-    "GOMP_SPINCOUNT": "30000",
+    "GOMP_SPINCOUNT": "1000",
 }
 """What every process of ours starts with, here and on the nodes, unless its environment says otherwise."""
 

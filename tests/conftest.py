@@ -13,8 +13,8 @@ import yaml
 from cluster.settings import Settings
 
 # Workers of the tests share few cores; set before torch is imported anywhere.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+os.environ.setdefault("OMP_THREAD_LIMIT", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray lets its workers give way to all else: beside a browser, or a test that computes, they would hardly run at all.
@@ -33,10 +33,10 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items):
-    """What needs neither Ray nor a browser, what starts Ray, the browser, and then the drills."""
+    """What needs neither Ray nor a browser, what starts Ray, the drills, and then the browser."""
 
     def weight(item):
-        markers = ("drill", "browser", "cluster")
+        markers = ("browser", "drill", "cluster")
         return next((-place for place, name in enumerate(markers) if item.get_closest_marker(name)), -len(markers))
 
     items.sort(key=weight)
