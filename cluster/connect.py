@@ -1,10 +1,12 @@
 """Joining Ray: an existing cluster where one is named, else an embedded one with token authentication."""
 
+import atexit
 import functools
 import json
 import logging
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from cluster.errors import UserError
 from cluster.packages import ROOT as ROOT
 from cluster.packages import python_path
 from cluster.settings import Settings, without_secrets
+from cluster.worker_entry import FORKS
 
 EMBEDDED_CPUS = 8
 """Logical CPUs of the embedded Ray. Data tasks, workers and controllers each reserve one, and what
@@ -45,6 +48,8 @@ PROCESS_DEFAULTS = {
 ALONE = {
     # Of one machine nothing is taken away; the actor that would notice takes seconds to start, for every training.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Those that are started before anybody asked for them have imported nothing: see `preload_workers`.
+    "RAY_prestart_worker_first_driver": "0",
 }
 """What the processes of the embedded Ray start with besides, unless the environment says otherwise."""
 
@@ -169,10 +174,10 @@ def _start_embedded(settings: Settings) -> None:
     # The node's processes inherit our environment, which nobody else sees. A runtime environment Ray would show, and
     # start each worker twice for it: once to read it, once to work.
     alone = {name: os.environ.get(name, value) for name, value in ALONE.items()}
-    inherited = alone | settings.environment() | {"PYTHONPATH": python_path()}
+    inherited = alone | settings.environment() | {"PYTHONPATH": python_path(), FORKS: _forks_path()}
     for left in reversed(range(STARTS)):
         try:
-            with _agent_port_of_its_own(), _exported(inherited):
+            with _node_of_its_own(), _exported(inherited):
                 ray.init(
                     # Without "local" Ray would join whatever cluster was last started on this machine.
                     address="local",
@@ -216,18 +221,40 @@ def _exported(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def _agent_port_of_its_own() -> Iterator[None]:
-    """Let the node's agent listen on a free port.
+def preload_workers(*modules: str) -> None:
+    """Let the workers of the embedded Ray be forked from a process that has imported `modules`, once for all of them.
 
-    `ray.init` gives every instance the same one and has no argument for it; where two share a host, the second
-    has no agent, and a `ray start --head` beside us would take no jobs.
+    On a cluster, and where there is a GPU (its driver does not survive a fork), they import it for themselves.
+    """
+    if _is_embedded() and not _has_gpu():
+        from cluster.forked_workers import fork_workers
+
+        fork_workers(_forks_path(), modules)
+
+
+@functools.cache
+def _forks_path() -> str:
+    """The socket of the process that workers are forked from, in a folder of ours alone."""
+    # Unix sockets allow 107 characters.
+    folder = tempfile.mkdtemp(prefix="sluice-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return f"{folder}/workers"
+
+
+@contextmanager
+def _node_of_its_own() -> Iterator[None]:
+    """Let the node start our workers, and its agent listen on a free port; `ray.init` has no arguments for them.
+
+    It gives every agent the same port; where two share a host, the second has no agent, and a `ray start --head` beside
+    us would take no jobs.
     """
     from ray._private.parameter import RayParams
 
+    from cluster import worker_entry
+
     original = RayParams.__init__
     RayParams.__init__ = functools.partialmethod(  # type: ignore[assignment, method-assign]
-        original, dashboard_agent_listen_port=0
+        original, dashboard_agent_listen_port=0, worker_path=worker_entry.__file__
     )
     try:
         yield

@@ -44,7 +44,7 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 
 def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) -> Outcome:
     """Generate, score, compare, decide."""
-    from cluster.connect import connect
+    from cluster.connect import connect, preload_workers
     from pipelines import split, train
     from pipelines.data.versioned.table import read_side
     from pipelines.evaluation.generate import Plan, run_candidates
@@ -58,6 +58,7 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     found = candidates(require(train.STAGE, recipe, workspace), workspace)
     models = {str(arm): candidate for arm, candidate in found.items()}
     connect(workspace.settings)
+    preload_workers("pipelines.training.preloaded")
     plan = Plan(recipe.train.dtype, recipe.evaluate.max_new_tokens, recipe.evaluate.batch_size)
     progress.say(f"evaluate: {len(examples)} test examples, {' and '.join(models)}")
     results = run_candidates(models, [example.messages for example in examples], plan, recipe.cluster, progress)

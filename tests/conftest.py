@@ -245,7 +245,7 @@ def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
 
     Workers see this session's workspace in their environment: hand other addresses over as arguments.
     """
-    from cluster.connect import connect
+    from cluster.connect import connect, preload_workers
     from pipelines.workspace import Workspace
 
     # Unix sockets allow 107 characters: the folder must be short.
@@ -258,6 +258,8 @@ def ray_cluster(tmp_path_factory, models_folder, empty_tracking):
             monkeypatch.setenv("RAY_TMPDIR", scratch)
         workspace = Workspace()
         connect(workspace.settings)
+        # As training does; here once for all tests.
+        preload_workers("pipelines.training.preloaded")
         # Only now: Ray reads its authentication mode when it is imported.
         import ray
 

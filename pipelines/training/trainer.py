@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import connect, uses_gpu
+from cluster.connect import connect, preload_workers, uses_gpu
 from cluster.errors import StageFailed, Stopped, UserError
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Cluster
@@ -62,6 +62,7 @@ class Place:
 def find_place(cluster: Cluster, workspace: Workspace) -> Place:
     """The workers that the recipe asks for, on what the cluster has; joins the cluster."""
     connect(workspace.settings)
+    preload_workers("pipelines.training.preloaded")
     use_gpu = uses_gpu(cluster.use_gpu, cluster.accelerator_type)
     return Place(
         cluster.num_workers,

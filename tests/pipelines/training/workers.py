@@ -39,7 +39,7 @@ def run_here(job, rank, world, stop_at=None, **options):
 def run_workers(folder, runs, world=2):
     """Each of `runs`, (job, stop_at) pairs, one after the other on `world` workers: rank 0's (outcome, events)."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.pipelines.training.preloaded"])
+    context.set_forkserver_preload(["pipelines.training.preloaded"])
     answers = context.Queue()
     workers = [context.Process(target=_worker, args=(str(folder), runs, rank, world, answers)) for rank in range(world)]
     for process in workers:

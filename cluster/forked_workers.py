@@ -1,0 +1,109 @@
+"""Workers of the embedded Ray that are forked from one process: what they need is imported once, not by each of them.
+
+Torch, transformers and DeepSpeed take a laptop ten seconds to import, and a training starts half a dozen processes of
+which each needs some of it. Those that Ray starts from then on are there at once, and share the memory of what was
+imported. Not where there is a GPU: its driver does not survive a fork.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.worker_entry import run_worker
+
+_process: subprocess.Popen[bytes] | None = None
+
+
+def fork_workers(path: str, modules: Sequence[str]) -> None:
+    """From now on workers are forked from a process that has imported `modules`; those that come meanwhile wait.
+
+    `path`: the socket that the node's environment names to `cluster.worker_entry`. The process ends with this one. It
+    is one for all: what is asked for later the workers import themselves.
+    """
+    global _process
+    if _process is not None and _process.poll() is None:
+        return
+    Path(path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        # Here, so that whoever comes next waits already.
+        listener.bind(path)
+        listener.listen(64)
+        _process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.forked_workers", str(listener.fileno()), *modules],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # An interrupt at the terminal is for the driver, which lets training end well.
+            start_new_session=True,
+        )
+
+
+def _serve(descriptor: str, *modules: str) -> tuple[socket.socket, dict[str, Any]] | None:
+    """In each worker that is forked: the connection to who asked for it, and how to start. None: the driver is gone.
+
+    What cannot be imported ends this process: those that wait then start by themselves, and say what is wrong with it.
+    """
+    with socket.socket(fileno=int(descriptor)) as listener:
+        for module in modules:
+            importlib.import_module(module)
+        # Whatever is collected would be written to, and then no longer shared.
+        gc.collect()
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return None
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                return connection, _received(connection)
+            connection.close()
+
+
+def _received(connection: socket.socket) -> dict[str, Any]:
+    """How to start, with the outputs of who asked for it taken over."""
+    size, outputs, _, _ = socket.recv_fds(connection, 8, 2)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+        os.close(output)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    with connection.makefile("rb") as stream:
+        started: dict[str, Any] = json.loads(stream.read(int.from_bytes(size, "big")))
+    return started
+
+
+def _become(connection: socket.socket, started: dict[str, Any]) -> None:
+    """Go on as the worker that Ray asked for, until it ends."""
+    # When a worker ends Ray ends its process group.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(started["environment"])
+    os.chdir(started["folder"])
+    os.setpriority(os.PRIO_PROCESS, 0, started["niceness"])
+    if numpy := sys.modules.get("numpy"):
+        # All forks would draw the same.
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) and (threads := os.environ.get("OMP_NUM_THREADS")):
+        # OpenMP has read it already, of another process.
+        torch.set_num_threads(int(threads))
+    sys.argv[1:] = started["arguments"]
+    connection.sendall(b"1")
+    run_worker()
+
+
+if __name__ == "__main__":
+    if (forked := _serve(*sys.argv[1:])) is not None:
+        _become(*forked)

@@ -1,0 +1,64 @@
+"""What the embedded Ray starts as a worker: forked from the process that has imported things, if there is one.
+
+Run by its path, with the arguments of Ray's own worker. Imports next to nothing: a worker is waited for.
+"""
+
+import array
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+FORKS = "SLUICE_WORKER_FORKS"
+"""Path of the socket of the process that workers are forked from; nobody listens there until one was asked for."""
+
+
+def forked(path: str) -> bool:
+    """Whether the worker ran as a fork of the process at `path`, and has ended; False: there is no such process."""
+    with socket.socket(socket.AF_UNIX) as server:
+        try:
+            server.connect(path)
+            started = {
+                "arguments": sys.argv[1:],
+                "environment": dict(os.environ),
+                "folder": os.getcwd(),
+                "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+            }
+            content = json.dumps(started).encode()
+            outputs = array.array("i", [1, 2])
+            size = len(content).to_bytes(8, "big")
+            server.sendmsg([size], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
+            server.sendall(content)
+            if not server.recv(1):
+                return False
+        except OSError:
+            return False
+        # Ray's node takes the process that it started for the worker until the worker has said which one it is.
+        with suppress(OSError):
+            server.recv(1)
+        return True
+
+
+def main() -> None:
+    """Be the worker, or wait for the one that was forked."""
+    path = os.environ.get(FORKS, "")
+    if path and os.path.exists(path) and forked(path):
+        return
+    run_worker()
+
+
+def run_worker() -> None:
+    """Ray's own worker, in this process."""
+    import runpy
+
+    import ray
+
+    worker = Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py"
+    sys.argv[0], sys.path[0] = str(worker), str(worker.parent)
+    runpy.run_path(str(worker), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
