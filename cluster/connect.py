@@ -174,7 +174,7 @@ def _start_embedded(settings: Settings) -> None:
     # The node's processes inherit our environment, which nobody else sees. A runtime environment Ray would show, and
     # start each worker twice for it: once to read it, once to work.
     alone = {name: os.environ.get(name, value) for name, value in ALONE.items()}
-    inherited = alone | settings.environment() | {"PYTHONPATH": python_path(), FORKS: _forks_path()}
+    inherited = alone | settings.environment() | {"PYTHONPATH": python_path(), FORKS: _forks_path() if _forks() else ""}
     for left in reversed(range(STARTS)):
         try:
             with _node_of_its_own(), _exported(inherited):
@@ -226,10 +226,14 @@ def preload_workers(*modules: str) -> None:
 
     On a cluster, and where there is a GPU (its driver does not survive a fork), they import it for themselves.
     """
-    if _is_embedded() and not _has_gpu():
+    if _is_embedded() and _forks():
         from cluster.forked_workers import fork_workers
 
         fork_workers(_forks_path(), modules)
+
+
+def _forks() -> bool:
+    return os.environ.get("SLUICE_FORK_WORKERS") != "0" and not _has_gpu()
 
 
 @functools.cache

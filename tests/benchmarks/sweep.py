@@ -108,6 +108,18 @@ def trial_of_tune(config: dict[str, Any], trials: list[Any]) -> None:
     run_loop(trials[config["number"]], rank=0, world=1, report=tune.report)
 
 
+def import_for_themselves() -> None:
+    """A Ray as users of Tune have it: each worker imports what it needs, and is not forked by us."""
+    import ray
+
+    from cluster.connect import connect
+    from cluster.settings import Settings
+
+    ray.shutdown()
+    os.environ["SLUICE_FORK_WORKERS"] = "0"
+    connect(Settings.from_environment())
+
+
 def with_tune(shared: Any, folder: Path) -> tuple[float, int]:
     """(seconds, the configuration that it names)."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -212,6 +224,7 @@ def measure(folder: Path, recipe: Any, wanted: list[str]) -> None:
         seconds["ours"], named["ours"] = with_ours(shared, workspace, "bench-sweep-0")
         print(f"ours: {seconds['ours']:.0f} s, names {configurations()[named['ours']]}", flush=True)
     if "tune" in wanted:
+        import_for_themselves()
         seconds["tune"], named["tune"] = with_tune(shared, folder)
         print(f"tune: {seconds['tune']:.0f} s, names {configurations()[named['tune']]}", flush=True)
     if "exhaustive" in wanted:

@@ -70,9 +70,11 @@ def test_they_share_what_was_imported_and_nothing_else_and_end_with_the_driver(t
     until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the end of all that was forked")
 
 
-def test_where_that_process_breaks_they_start_by_themselves(tmp_path, monkeypatch):
-    (tmp_path / "broken_here.py").write_text("raise RuntimeError('broken')\n")
+@pytest.mark.parametrize("content, wanted", [("raise RuntimeError('broken')", "1"), ("", "0")])
+def test_where_that_process_breaks_or_is_unwanted_they_start_by_themselves(tmp_path, monkeypatch, content, wanted):
+    (tmp_path / "broken_here.py").write_text(content)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("SLUICE_FORK_WORKERS", wanted)
     with drive("broken_here", "") as driver:
         found = json.loads(driver.stdout.readline())
         assert [each["said"] for each in found] == [None, "this", "this"]
