@@ -19,12 +19,16 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python
 # With bytecode, whatever a container says of it: pytest takes each test's assertions apart once, and not in each process.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Whole files are shared out: of what needs neither Ray nor a browser one to each core, of the others, which are a dozen
-# processes at work, two at a time in the order of their markers: the browser's driver leaves an event loop behind.
+# processes at work, two at a time. The browser comes after Ray has ended: its driver leaves an event loop behind.
 SHARED := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile
 PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
+CLUSTER := $(PAIRED) -m "(cluster or drill) and not browser"
+BROWSER := $(PAIRED) -m browser
 UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill"
 ALONE := $(SHARED) -m "not cluster and not browser and not drill"
-REST := $(PAIRED) -m "cluster or browser or drill"
+POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
+# What keeps records, once more with a PostgreSQL server of the tests' own.
+RECORDS := env SLUICE_TEST_DATABASE=postgresql $(UNIT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
@@ -80,7 +84,8 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 
 test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then those
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
-	@failed=0; for part in '$(ALONE)' '$(REST)'; do \
+	@test -n "$(POSTGRES)" || echo "test: without PostgreSQL (its package is postgresql) records are tested in SQLite alone"
+	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(BROWSER)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

@@ -1,12 +1,10 @@
 """Joining Ray: an existing cluster where one is named, else an embedded one with token authentication."""
 
-import atexit
 import functools
 import json
 import logging
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -48,8 +46,6 @@ PROCESS_DEFAULTS = {
 ALONE = {
     # Of one machine nothing is taken away; the actor that would notice takes seconds to start, for every training.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Those that are started before anybody asked for them have imported nothing: see `preload_workers`.
-    "RAY_prestart_worker_first_driver": "0",
 }
 """What the processes of the embedded Ray start with besides, unless the environment says otherwise."""
 
@@ -174,7 +170,10 @@ def _start_embedded(settings: Settings) -> None:
     # The node's processes inherit our environment, which nobody else sees. A runtime environment Ray would show, and
     # start each worker twice for it: once to read it, once to work.
     alone = {name: os.environ.get(name, value) for name, value in ALONE.items()}
-    inherited = alone | settings.environment() | {"PYTHONPATH": python_path(), FORKS: _forks_path() if _forks() else ""}
+    inherited = alone | settings.environment() | {"PYTHONPATH": python_path()}
+    if _forks():
+        # Those that start before anybody asked for them could not be forked.
+        inherited |= {FORKS: _forks_path(), "RAY_prestart_worker_first_driver": "0"}
     for left in reversed(range(STARTS)):
         try:
             with _node_of_its_own(), _exported(inherited):
@@ -226,10 +225,16 @@ def preload_workers(*modules: str) -> None:
 
     On a cluster, and where there is a GPU (its driver does not survive a fork), they import it for themselves.
     """
-    if _is_embedded() and _forks():
-        from cluster.forked_workers import fork_workers
+    if not (_is_embedded() and _forks()):
+        return
+    import ray
 
-        fork_workers(_forks_path(), modules)
+    from cluster.forked_workers import fork_workers
+
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    # Where it cannot be had they start as they always did, only more slowly.
+    with suppress(OSError):
+        fork_workers(_forks_path(), modules, python_path(), logs / "forked_workers.log")
 
 
 def _forks() -> bool:
@@ -238,11 +243,9 @@ def _forks() -> bool:
 
 @functools.cache
 def _forks_path() -> str:
-    """The socket of the process that workers are forked from, in a folder of ours alone."""
+    """The socket of the process that workers are forked from, in a folder that comes with it."""
     # Unix sockets allow 107 characters.
-    folder = tempfile.mkdtemp(prefix="sluice-", dir="/tmp")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return f"{folder}/workers"
+    return f"{os.environ.get('RAY_TMPDIR') or '/tmp'}/sluice-{secrets.token_hex(4)}/workers"
 
 
 @contextmanager

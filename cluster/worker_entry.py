@@ -16,48 +16,49 @@ FORKS = "SLUICE_WORKER_FORKS"
 
 
 def forked(path: str) -> bool:
-    """Whether the worker ran as a fork of the process at `path`, and has ended; False: there is no such process."""
+    """Whether the worker ran as a fork of the process at `path`, and has ended; False: none is there, or none fits."""
+    started = {
+        "arguments": sys.argv[1:],
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "executable": sys.executable,
+        # Ray's node has just said that workers are to go first when memory runs out.
+        "oom_score_adj": Path("/proc/self/oom_score_adj").read_text(),
+    }
+    content, outputs = json.dumps(started).encode(), array.array("i", [1, 2])
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(path)
-            started = {
-                "arguments": sys.argv[1:],
-                "environment": dict(os.environ),
-                "folder": os.getcwd(),
-                "niceness": os.getpriority(os.PRIO_PROCESS, 0),
-            }
-            content = json.dumps(started).encode()
-            outputs = array.array("i", [1, 2])
-            size = len(content).to_bytes(8, "big")
-            server.sendmsg([size], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
+            server.sendmsg([len(content).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
             server.sendall(content)
             if not server.recv(1):
                 return False
         except OSError:
             return False
-        # Ray's node takes the process that it started for the worker until the worker has said which one it is.
+        # Ray's node takes the process that it started for the worker until that one has said which it is. Nobody tells
+        # when that was: this one waits until the worker ends.
         with suppress(OSError):
             server.recv(1)
         return True
 
 
-def main() -> None:
-    """Be the worker, or wait for the one that was forked."""
-    path = os.environ.get(FORKS, "")
-    if path and os.path.exists(path) and forked(path):
-        return
-    run_worker()
-
-
 def run_worker() -> None:
     """Ray's own worker, in this process."""
     import runpy
+    from importlib.util import find_spec
 
-    import ray
-
-    worker = Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py"
+    ray = find_spec("ray")
+    assert ray is not None and ray.origin is not None
+    worker = Path(ray.origin).parent / "_private" / "workers" / "default_worker.py"
     sys.argv[0], sys.path[0] = str(worker), str(worker.parent)
     runpy.run_path(str(worker), run_name="__main__")
+
+
+def main() -> None:
+    """Be the worker, or wait for the one that was forked."""
+    path = os.environ.get(FORKS, "")
+    if not (path and os.path.exists(path) and forked(path)):
+        run_worker()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import yaml
 
 from cluster.settings import Settings
 
-# Workers of the tests share few cores; set before torch is imported anywhere.
+# Tests share few cores, and their models are tiny. The limit, as our code says how many threads it wants; set before
+# torch is imported anywhere.
 os.environ.setdefault("OMP_THREAD_LIMIT", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Ray reads it when it is imported, which any test may do before the one that starts it.
@@ -20,7 +21,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray lets its workers give way to all else: beside a browser, or a test that computes, they would hardly run at all.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-pytest_plugins = ("tests.ray_head",)
+pytest_plugins = ("tests.ray_head", "tests.postgres")
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -32,8 +33,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """What needs neither Ray nor a browser, what starts Ray, the drills, and then the browser."""
+def pytest_collection_modifyitems(config, items):
+    """What needs neither Ray nor a browser, what starts Ray, the drills, and then the browser.
+
+    Where records are to be in PostgreSQL, only what keeps some.
+    """
+    if os.environ.get("SLUICE_TEST_DATABASE") == "postgresql":
+        kept = [item for item in items if "workspace" in item.fixturenames and not item.get_closest_marker("sqlite")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
     def weight(item):
         markers = ("browser", "drill", "cluster")
@@ -103,16 +111,26 @@ def empty_tracking(request, tmp_path_factory):
 
 
 @pytest.fixture
-def workspace(tmp_path, models_folder, monkeypatch, empty_database, empty_tracking):
-    """A fresh workspace, named by the environment too."""
+def workspace(tmp_path, models_folder, monkeypatch, empty_database, empty_tracking, postgres):
+    """A fresh workspace, named by the environment too; its records in SQLite, or in PostgreSQL where that is asked."""
     from pipelines.workspace import Workspace
+    from tests.postgres import in_server
 
     folder = tmp_path / "workspace"
     folder.mkdir()
     shutil.copy(empty_database, folder)
     shutil.copy(empty_tracking, folder / "mlflow.db")
     _point_environment_at(folder, models_folder, monkeypatch)
-    return Workspace()
+    if postgres is None:
+        yield Workspace()
+        return
+    engine, empty = postgres
+    name = f"test_{time.monotonic_ns()}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {empty}")
+        monkeypatch.setenv("SLUICE_DATABASE", in_server(engine, name))
+        yield Workspace()
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

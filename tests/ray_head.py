@@ -85,7 +85,6 @@ def started(num_cpus, machines=None):
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
         "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "2",
     }
     if machines:
         autoscaling = folder / "autoscaling.yaml"

@@ -116,7 +116,7 @@ def import_for_themselves() -> None:
     from cluster.settings import Settings
 
     ray.shutdown()
-    os.environ["SLUICE_FORK_WORKERS"] = "0"
+    os.environ |= {"SLUICE_FORK_WORKERS": "0", "RAY_prestart_worker_first_driver": "1"}
     connect(Settings.from_environment())
 
 
@@ -218,6 +218,8 @@ def measure(folder: Path, recipe: Any, wanted: list[str]) -> None:
     workspace = Workspace()
     for stage in (audit.STAGE, split.STAGE):
         stage.perform(recipe, workspace)
+    if "ours" not in wanted:
+        os.environ["SLUICE_FORK_WORKERS"] = "0"
     shared = sweep.share(recipe, workspace, Progress(quiet=True), "bench-sweep-0")
     named, seconds = {}, {}
     if "ours" in wanted:

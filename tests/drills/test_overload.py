@@ -22,7 +22,7 @@ BATCH, WAITING = 4, 8
 TIMES = 5
 SECONDS = int(os.environ.get("SLUICE_TESTS_OVERLOAD_S", "20"))
 """How long it lasts; in full, 60."""
-TOKENS = 100
+TOKENS = 300
 """Of an answer: so many that few requests are many for the engine and nothing for the gateway."""
 ALLOCATED_BYTES = 16 * 2**20
 """What a process may hold more in the second half than in the first: allocators give nothing back at once."""

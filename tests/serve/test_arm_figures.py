@@ -90,6 +90,7 @@ def test_where_nothing_was_generated_there_are_no_times(workspace, kept):
     assert (tuned.first_token_ms, tuned.total_ms, tuned.tokens_per_second, tuned.failed) == (None, None, None, 1)
 
 
+@pytest.mark.sqlite
 def test_all_is_found_by_an_index(workspace):
     from sqlalchemy import event, text
 

@@ -101,6 +101,7 @@ def test_requests_and_feedback_are_those_that_the_experiment_assigned(started, a
     assert summed(row, metric="feedback.edited", per_unit="sum") == zero | {"base": (1, 1.0, 1.0)}
 
 
+@pytest.mark.sqlite
 def test_sums_are_looked_up_by_experiment_and_unit(started, workspace):
     from sqlalchemy import text
 
