@@ -231,10 +231,11 @@ def preload_workers(*modules: str) -> None:
 
     from cluster.forked_workers import fork_workers
 
-    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    node = ray._private.worker.global_worker.node
+    assert node is not None
     # Where it cannot be had they start as they always did, only more slowly.
     with suppress(OSError):
-        fork_workers(_forks_path(), modules, python_path(), logs / "forked_workers.log")
+        fork_workers(_forks_path(), modules, python_path(), Path(node.get_logs_dir_path(), "forked_workers.log"))
 
 
 def _forks() -> bool:

@@ -114,23 +114,16 @@ def empty_tracking(request, tmp_path_factory):
 def workspace(tmp_path, models_folder, monkeypatch, empty_database, empty_tracking, postgres):
     """A fresh workspace, named by the environment too; its records in SQLite, or in PostgreSQL where that is asked."""
     from pipelines.workspace import Workspace
-    from tests.postgres import in_server
 
     folder = tmp_path / "workspace"
     folder.mkdir()
     shutil.copy(empty_database, folder)
     shutil.copy(empty_tracking, folder / "mlflow.db")
     _point_environment_at(folder, models_folder, monkeypatch)
-    if postgres is None:
-        yield Workspace()
-        return
-    engine, empty = postgres
-    name = f"test_{time.monotonic_ns()}"
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {empty}")
-        monkeypatch.setenv("SLUICE_DATABASE", in_server(engine, name))
-        yield Workspace()
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    if postgres is not None:
+        postgres.empty()
+        monkeypatch.setenv("SLUICE_DATABASE", postgres.url)
+    return Workspace()
 
 
 @pytest.fixture

@@ -53,23 +53,32 @@ def server():
 
 @pytest.fixture(scope="session")
 def postgres():
-    """(engine that makes databases, name of one with our tables in it) where `SLUICE_TEST_DATABASE` asks for it."""
+    """`Records` where `SLUICE_TEST_DATABASE` asks for PostgreSQL, else None."""
     if os.environ.get("SLUICE_TEST_DATABASE") != "postgresql":
         yield None
         return
-    import sqlalchemy as sa
-
     from pipelines.database import open_database
 
     with server() as url:
-        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql("CREATE DATABASE empty")
-        open_database(in_server(engine, "empty")).dispose()
-        yield engine, "empty"
-        engine.dispose()
+        records = Records(url, open_database(url))
+        yield records
+        records.engine.dispose()
 
 
-def in_server(engine, name):
-    """URL of one of its databases."""
-    return engine.url.set(database=name).render_as_string(hide_password=False)
+class Records:
+    """A database with our tables, emptied for each test: a new one takes longer than most tests."""
+
+    def __init__(self, url, engine):
+        self.url, self.engine = url, engine
+
+    def empty(self):
+        """End whoever is still connected, and forget all."""
+        from sqlalchemy import inspect
+
+        tables = [name for name in inspect(self.engine).get_table_names() if name != "alembic_version"]
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")

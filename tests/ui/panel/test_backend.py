@@ -103,6 +103,7 @@ def test_deployments_come_newest_first(workspace):
     assert [row.model_version for row in backend.deployments("docstrings").value] == ["2", "1"]
 
 
+@pytest.mark.sqlite
 def test_a_database_that_goes_away_leaves_the_last_pipeline_and_is_found_again(workspace, reports, tmp_path):
     before = backend.pipeline("docstrings")
     assert before.problem is None

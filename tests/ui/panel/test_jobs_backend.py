@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from cluster.jobs import JobState
 from tests.ui.panel import seed
 from ui.panel import backend, jobs_backend
@@ -19,6 +21,7 @@ def test_a_cluster_that_is_away_leaves_the_last_state_with_the_reason(workspace)
     assert "127.0.0.1:9" in found.problem.message
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_away_is_no_missing_job(workspace, tmp_path):
     made = seed.submit(workspace, "train")
     assert jobs_backend.job(made.submission_id).value is not None
