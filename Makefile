@@ -19,11 +19,12 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python
 # With bytecode, whatever a container says of it: pytest takes each test's assertions apart once, and not in each process.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Whole files are shared out: of what needs neither Ray nor a browser one to each core, of the others, which are a dozen
-# processes at work, two at a time. The browser comes after Ray has ended: its driver leaves an event loop behind.
+# processes at work, two at a time. Browsers come after Ray has ended, one at a time: two and what they look at were
+# thirty processes that wanted two cores, and a page took minutes.
 SHARED := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile
 PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 CLUSTER := $(PAIRED) -m "(cluster or drill) and not browser"
-BROWSER := $(PAIRED) -m browser
+BROWSER := $(PYTEST) -m browser
 UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill"
 ALONE := $(SHARED) -m "not cluster and not browser and not drill"
 POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
