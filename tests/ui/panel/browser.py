@@ -101,10 +101,15 @@ def resize(page, width):
     page.set_viewport_size({"width": width, "height": 900})
 
 
+POLL_MS = 100
+"""Where Playwright is to look in time: it looks when a page is drawn, and one in the background never is."""
+
+
 def settled(page):
     """Wait until Streamlit has drawn the page and runs no script any more."""
     page.wait_for_selector(".st-key-header")
     page.wait_for_function(
         "() => document.querySelector('.stApp')?.getAttribute('data-test-script-state') === 'notRunning'"
-        " && !document.querySelector('[data-stale=true]') && document.querySelector('.stMain')?.innerText.trim()"
+        " && !document.querySelector('[data-stale=true]') && document.querySelector('.stMain')?.innerText.trim()",
+        polling=POLL_MS,
     )

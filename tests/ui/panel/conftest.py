@@ -52,6 +52,8 @@ def page(chromium):
     from playwright.sync_api import Error
 
     page = chromium.new_page()
+    # One that another tab hides is not drawn, and what waits for the next drawing waits for ever.
+    page.bring_to_front()
     resize(page, 1280)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))

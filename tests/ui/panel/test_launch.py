@@ -9,7 +9,7 @@ from cluster.connect import ROOT
 from pipelines.recipe_file import parse_yaml
 from pipelines.workspace import Workspace
 from tests.ui.panel import seed
-from tests.ui.panel.browser import resize, serving, settled
+from tests.ui.panel.browser import POLL_MS, resize, serving, settled
 
 pytestmark = pytest.mark.browser
 DEMO = ROOT / "pipelines" / "recipes" / "demo.yaml"
@@ -94,7 +94,8 @@ def test_a_stage_can_be_chosen_and_a_report_is_where_to_start(stored, panel, pag
     page.get_by_role("option", name="train:").click()
     page.wait_for_function(
         "() => [...document.querySelectorAll('.st-key-launch-command [data-testid=stCode]')].at(-1)"
-        ".innerText.startsWith('sluice submit train')"
+        ".innerText.startsWith('sluice submit train')",
+        polling=POLL_MS,
     )
 
 

@@ -3,7 +3,7 @@ import pytest
 from pipelines.records import FeedbackRow, InteractionRow
 from serve.exposures import unit_of
 from tests.ui.panel import seed
-from tests.ui.panel.browser import serving, settled
+from tests.ui.panel.browser import POLL_MS, serving, settled
 from tests.waiting import until
 from ui.panel.gateway import user_of
 
@@ -39,6 +39,7 @@ def answered(page, count):
         "n => document.querySelectorAll('[class*=st-key-answer-] .turn').length === n"
         " && !document.querySelector('[class*=st-key-answer-] .running')",
         arg=count,
+        polling=POLL_MS,
     )
 
 
@@ -129,7 +130,7 @@ def test_blind_the_names_come_after_the_judgement_and_each_question_begins_anew(
 
     first = page.url
     ask(page, "And close?")
-    page.wait_for_function("first => location.href !== first", arg=first)
+    page.wait_for_function("first => location.href !== first", arg=first, polling=POLL_MS)
     page.wait_for_selector("text=A is better")
     assert "What does open return?" not in page.inner_text("body")
 
