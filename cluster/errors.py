@@ -32,3 +32,8 @@ class StageFailed(UserError):
 
 class Stopped(StageFailed):
     """The work ended because it was asked to."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in a line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

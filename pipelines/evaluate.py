@@ -59,7 +59,8 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     models = {str(arm): candidate for arm, candidate in found.items()}
     connect(workspace.settings)
     preload_workers("pipelines.training.preloaded")
-    plan = Plan(recipe.train.dtype, recipe.evaluate.max_new_tokens, recipe.evaluate.batch_size)
+    generated = recipe.evaluate
+    plan = Plan(recipe.train.dtype, generated.max_new_tokens, generated.batch_size, recipe.cluster.engine)
     progress.say(f"evaluate: {len(examples)} test examples, {' and '.join(models)}")
     results = run_candidates(models, [example.messages for example in examples], plan, recipe.cluster, progress)
     return compare(examples, results, recipe, workspace)

@@ -399,6 +399,14 @@ class Serve(Section):
     """Requests that generate at the same time; more wait."""
     max_queued_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests that may wait; more are answered 429 with Retry-After."""
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Engines, each with every candidate, that are there at any time. With 0 none is while nobody asks: the next
+    request waits for one to load."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Engines are started as requests need them, one for each max_batch_size that are asked at the same time, up to so
+    many; machines come where the cluster has none left."""
+    idle_after_s: PositiveFloat = 600
+    """Seconds for which an engine is not needed before it ends."""
     log_prompts: bool | Literal["masked"] = True
     """Keep prompts and answers of interactions, not only their figures; `masked`: with the personal data and secrets
     that rules find in them replaced (names of people are none of these). Unless it is true, what people write of an
@@ -422,6 +430,12 @@ class Serve(Section):
         return "off" if value is False else value
 
     @model_validator(mode="after")
+    def _fewest_are_not_most(self) -> "Serve":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+    @model_validator(mode="after")
     def _someone_answers(self) -> "Serve":
         if sum(self.weights.values()) <= 0:
             raise ValueError("weights: at least one arm needs a weight above 0")
@@ -443,6 +457,9 @@ class Cluster(Section):
     with GPUs start only when work asks for them."""
     cpus_per_worker: PositiveFloat = 1.0
     """Logical CPUs that each training worker reserves."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates, in evaluation and service: `transformers`, our own engine, for CPUs and whatever transformers
+    knows; `vllm`, for GPUs, where vLLM is installed."""
     start_timeout_s: PositiveFloat = 900
     """Seconds to wait for the machines that the training workers ask for; then the run ends and says so."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None

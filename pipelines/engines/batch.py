@@ -1,12 +1,14 @@
 """The rows that generate together: newcomers join and finished rows leave between two steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from pipelines.engines.cache import RowsCache, cache_layers
+from pipelines.engines.grammar import Grammar
+from pipelines.engines.protocol import GenerationRequest, Token
 from pipelines.engines.sampling import Sampler, next_tokens
 from pipelines.engines.shared_base import SharedBase
 
@@ -18,6 +20,12 @@ class Row:
     prompt: tuple[int, ...]
     adapter: str | None
     sampler: Sampler
+
+    @classmethod
+    def of(cls, request: GenerationRequest, grammar: Grammar | None) -> "Row":
+        """What a request asks of the batch."""
+        sampler = Sampler.of(request.temperature, request.top_p, request.seed)
+        return cls(request.prompt, request.adapter, replace(sampler, grammar=grammar, logprobs=request.logprobs))
 
 
 class Batch:
@@ -37,7 +45,7 @@ class Batch:
         self._positions = torch.empty(0, dtype=torch.long, device=self.base.device)
         self._last: list[int] = []
 
-    def join(self, newcomers: Sequence[Row]) -> list[int | None]:
+    def join(self, newcomers: Sequence[Row]) -> list[Token | None]:
         """Read the prompts of `newcomers` and put them after the rows that run; the first token of each.
 
         None instead of a token where the model's output is not a number.
@@ -53,18 +61,18 @@ class Batch:
             longest = max(mask.shape[1], self._mask.shape[1])
             self._mask = torch.cat([padded_mask(self._mask, longest), padded_mask(mask, longest)])
         self._positions = torch.cat([self._positions, positions[:, -1] + 1])
-        self._last += [token or 0 for token in first]
+        self._last += [token.id if token else 0 for token in first]
         self.rows += newcomers
         return first
 
-    def step(self) -> list[int | None]:
+    def step(self) -> list[Token | None]:
         """The next token of every row."""
         assert self._cache is not None
         tokens = torch.tensor(self._last, device=self.base.device).unsqueeze(1)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
         following = self._forward(self.rows, tokens, self._mask, self._positions.unsqueeze(1), self._cache)
         self._positions += 1
-        self._last = [token or 0 for token in following]
+        self._last = [token.id if token else 0 for token in following]
         return following
 
     def keep(self, rows: list[int]) -> None:
@@ -91,7 +99,7 @@ class Batch:
         mask: torch.Tensor,
         positions: torch.Tensor,
         cache: RowsCache,
-    ) -> list[int | None]:
+    ) -> list[Token | None]:
         model = self.base.answered_by([row.adapter for row in rows])
         with torch.inference_mode():
             output: Any = model(

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from pipelines.engines.grammar import Grammar
+from pipelines.engines.protocol import Token
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -14,6 +17,10 @@ class Sampler:
     top_p: float
     generator: torch.Generator | None
     """Its own stream of random numbers: who shares the batch changes nothing."""
+    grammar: Grammar | None = None
+    """What may come next, where not everything may."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told with their probabilities; None: nothing is."""
 
     @classmethod
     def of(cls, temperature: float, top_p: float, seed: int | None) -> "Sampler":
@@ -28,15 +35,36 @@ class Sampler:
         return cls(temperature, top_p, generator)
 
 
-def next_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | None]:
-    """A token for each row of `logits` (rows, vocabulary); None where the logits are not numbers."""
+def next_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token | None]:
+    """A token for each row of `logits` (rows, vocabulary).
+
+    None where the logits are not numbers, and where the vocabulary has nothing that a row's grammar allows.
+    """
     best, greedy = logits.max(dim=-1)
     numbers = torch.isfinite(best).tolist()
-    tokens: list[int | None] = [token if good else None for token, good in zip(greedy.tolist(), numbers, strict=True)]
-    for row, sampler in enumerate(samplers):
-        if sampler.generator is not None and tokens[row] is not None:
-            tokens[row] = _sample(logits[row].float().cpu(), sampler)
-    return tokens
+    return [
+        _chosen(logits[row], likeliest, sampler) if numbers[row] else None
+        for row, (sampler, likeliest) in enumerate(zip(samplers, greedy.tolist(), strict=True))
+    ]
+
+
+def _chosen(logits: torch.Tensor, likeliest: int, sampler: Sampler) -> Token | None:
+    allowed = logits
+    if sampler.grammar is not None:
+        allowed = sampler.grammar.allowed(logits)
+        likeliest = int(allowed.argmax())
+        if not torch.isfinite(allowed[likeliest]):
+            return None
+    token = likeliest if sampler.generator is None else _sample(allowed.float().cpu(), sampler)
+    if sampler.grammar is not None and not sampler.grammar.accept(token):
+        return None
+    return Token(token) if sampler.logprobs is None else _told(logits, token, sampler.logprobs)
+
+
+def _told(logits: torch.Tensor, token: int, count: int) -> Token:
+    found = torch.log_softmax(logits.float(), dim=-1)
+    values, ids = found.topk(count)
+    return Token(token, float(found[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
 
 
 def _sample(logits: torch.Tensor, sampler: Sampler) -> int:

@@ -12,6 +12,7 @@ from transformers.cache_utils import EncoderDecoderCache
 
 from pipelines.engines.batch import Row, left_padded, padded_mask
 from pipelines.engines.cache import RowsCache
+from pipelines.engines.protocol import Token
 from pipelines.engines.sampling import next_tokens
 from pipelines.engines.shared_base import SharedBase
 
@@ -38,7 +39,7 @@ class Seq2SeqBatch:
         self._answer_mask, self._source_mask = empty, empty
         self._last: list[int] = []
 
-    def join(self, newcomers: Sequence[Row]) -> list[int | None]:
+    def join(self, newcomers: Sequence[Row]) -> list[Token | None]:
         """Read the prompts of `newcomers` and put them after the rows that run; the first token of each.
 
         None instead of a token where the model's output is not a number.
@@ -58,11 +59,11 @@ class Seq2SeqBatch:
             self._sources.join(sources)
             self._source_mask = _stacked(self._source_mask, source_mask)
             self._answer_mask = _stacked(self._answer_mask, answer_mask)
-        self._last += [token or 0 for token in first]
+        self._last += [token.id if token else 0 for token in first]
         self.rows += newcomers
         return first
 
-    def step(self) -> list[int | None]:
+    def step(self) -> list[Token | None]:
         """The next token of every row."""
         self._answer_mask = torch.cat([self._answer_mask, self._answer_mask.new_ones(len(self.rows), 1)], dim=1)
         # The sources' keys and values are kept: of the encoder's states the shape alone is looked at.
@@ -70,7 +71,7 @@ class Seq2SeqBatch:
         following = self._forward(
             self.rows, self._last, self._source_mask, self._answer_mask, self._cache, encoder_outputs=(states,)
         )
-        self._last = [token or 0 for token in following]
+        self._last = [token.id if token else 0 for token in following]
         return following
 
     def keep(self, rows: list[int]) -> None:
@@ -95,7 +96,7 @@ class Seq2SeqBatch:
         answer_mask: torch.Tensor,
         cache: Any,
         **source: Any,
-    ) -> list[int | None]:
+    ) -> list[Token | None]:
         model = self.base.answered_by([row.adapter for row in rows])
         with torch.inference_mode():
             output: Any = model(

@@ -1,5 +1,7 @@
 """One base model in memory, and any number of adapters over it."""
 
+import gc
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.data.chat import stop_tokens
 from pipelines.engines.adapters import read_adapter
+from pipelines.engines.ends import end_tokens
 from pipelines.engines.lora import LowRank, Rows, attach, detach
 from pipelines.models.kind import MOST_SEQ2SEQ_TOKENS
 from pipelines.models.load import load_model, load_tokenizer
@@ -20,7 +22,11 @@ class SharedBase:
 
     def __init__(self, folder: str | Path, adapters: Mapping[str, str | Path] | None = None, dtype: str = "auto"):
         """Load everything. Raises UserError for a model or an adapter that cannot be used."""
+        # Ray sets one thread for an actor of one logical CPU; the cores are shared with nobody who computes.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.tokenizer = load_tokenizer(folder)
+        self.end_tokens = end_tokens(folder, self.tokenizer)
+        """Those that end an answer."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = arithmetic(dtype, self.device.type)
         self.model: nn.Module = load_model(folder, dtype).to(self.device)  # type: ignore[arg-type]
@@ -43,12 +49,12 @@ class SharedBase:
             return MOST_SEQ2SEQ_TOKENS
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 1_048_576)
 
-    @property
-    def end_tokens(self) -> frozenset[int]:
-        """Tokens that end an answer."""
-        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        ends = named if isinstance(named, list) else [named]
-        return frozenset(int(token) for token in ends if token is not None) | stop_tokens(self.tokenizer)
+    def release(self) -> None:
+        """Give the memory back; nothing answers from then on."""
+        self.model = nn.Module()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def answered_by(self, adapters: Sequence[str | None]) -> nn.Module:
         """The model, set so that row i of the next batches is answered by `adapters[i]` (None: the bare base)."""

@@ -1,15 +1,15 @@
 """The engine over transformers: one thread steps a batch that requests join and leave while it runs."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from cluster.errors import UserError
-from pipelines.engines.batch import Batch
+from pipelines.engines.batch import Batch, Row
+from pipelines.engines.grammar import Grammars
 from pipelines.engines.lora import LowRank
 from pipelines.engines.protocol import (
     Chunk,
@@ -18,19 +18,14 @@ from pipelines.engines.protocol import (
     Generation,
     GenerationRequest,
     Overloaded,
-    PromptTooLong,
+    Token,
 )
-from pipelines.engines.running import Collector, Running
+from pipelines.engines.running import Running, all_answers
 from pipelines.engines.seq2seq_batch import Seq2SeqBatch
 from pipelines.engines.shared_base import SharedBase
-from pipelines.engines.text import TextStream
 
 PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, that are read between two steps: a crowd of newcomers must not stop the others."""
-
-CONTEXT_TOKENS = 8
-"""The last tokens of a prompt by which the text that goes on with it is decoded: some tokenizers drop a blank that
-stands first."""
 
 
 class TransformersEngine:
@@ -43,11 +38,13 @@ class TransformersEngine:
         dtype: str = "auto",
         max_batch_size: int = 16,
         max_queued_requests: int = 64,
+        base: SharedBase | None = None,
     ) -> None:
-        # Ray sets one thread for an actor of one logical CPU; the cores are shared with nobody who computes.
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.base = SharedBase(base_folder, adapters, dtype)
+        """`base`: the same, loaded already."""
+        self.base = base or SharedBase(base_folder, adapters, dtype)
         self._end_tokens = self.base.end_tokens
+        width = int(self.base.config.get_text_config().vocab_size)
+        self._grammars = Grammars(self.tokenizer, width, self._end_tokens)
         self.max_batch_size, self.max_queued_requests = max_batch_size, max_queued_requests
         self.generated_tokens = 0
         self._batch, self._running = self._empty_batch(), list[Running]()
@@ -60,27 +57,18 @@ class TransformersEngine:
         self._thread.start()
 
     def submit(self, request: GenerationRequest, deliver: Callable[[Chunk], None]) -> Running:
-        """Take a request on; chunks come from the engine's thread. Raises Overloaded or PromptTooLong."""
+        """Take a request on; chunks come from the engine's thread. Raises as the protocol says."""
         return self._enqueue(request, deliver, bounded=True)
+
+    def read_schema(self, schema: str) -> None:
+        """Compile a schema ahead of its request. Raises SchemaRefused."""
+        self._grammars.compiled(schema)
 
     def generate(
         self, requests: Sequence[GenerationRequest], on_done: Callable[[int, Generation], None] | None = None
     ) -> list[Generation]:
         """All answers in the order of `requests`. Raises EngineFailed when one of them breaks."""
-        results: list[Generation | None] = [None] * len(requests)
-        errors: list[str] = []
-        left = threading.Semaphore(0)
-        tickets = []
-        for index, request in enumerate(requests):
-            collect = Collector(index, results, errors, left, on_done)
-            tickets.append(self._enqueue(request, collect, bounded=False))
-        for _ in requests:
-            left.acquire()
-            if errors:
-                for ticket in tickets:
-                    ticket.cancel()
-                raise EngineFailed(errors[0])
-        return [result for result in results if result is not None]
+        return all_answers(partial(self._enqueue, bounded=False), requests, on_done)
 
     def add_adapter(self, name: str, folder: str | Path) -> None:
         """Let requests name one more adapter; what runs goes on, token for token as without it.
@@ -113,6 +101,16 @@ class TransformersEngine:
             return self._changed.wait_for(lambda: name not in self._leaving or self._closed, timeout_s)
 
     @property
+    def tokenizer(self) -> Any:
+        """The base's."""
+        return self.base.tokenizer
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.base.context
+
+    @property
     def load(self) -> tuple[int, int]:
         """Requests that generate, and requests that wait."""
         with self._changed:
@@ -131,13 +129,16 @@ class TransformersEngine:
         self._thread.join(timeout=60)
 
     def _enqueue(self, request: GenerationRequest, deliver: Callable[[Chunk], None], *, bounded: bool) -> Running:
-        if not request.prompt or len(request.prompt) >= self.base.context:
-            raise PromptTooLong(
-                f"The prompt has {len(request.prompt)} tokens and the model's context {self.base.context}; "
-                "at least one token must be left for the answer."
-            )
-        context = request.prompt[-CONTEXT_TOKENS:] if request.continues and not self.base.is_seq2seq else ()
-        running = Running(request, deliver, TextStream(self._decode, request.stop, context))
+        running = Running(
+            request,
+            deliver,
+            self.tokenizer,
+            room=self.context,
+            ends=self._end_tokens,
+            apart=self.base.is_seq2seq,
+        )
+        if request.json_schema is not None:
+            running.grammar = self._grammars.start(request.json_schema)
         with self._changed:
             if self._closed:
                 raise EngineFailed("The engine is closed.")
@@ -155,9 +156,6 @@ class TransformersEngine:
 
     def _free_slots(self) -> int:
         return max(0, self.max_batch_size - len(self._running))
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self.base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _work(self) -> None:
         while True:
@@ -207,9 +205,11 @@ class TransformersEngine:
                 newcomers.append(self._waiting.popleft())
             self._running = [*self._running, *newcomers]
         if newcomers:
-            self._advance(newcomers, self._batch.join([running.row for running in newcomers]))
+            self._advance(
+                newcomers, self._batch.join([Row.of(running.request, running.grammar) for running in newcomers])
+            )
 
-    def _advance(self, rows: list[Running], tokens: list[int | None]) -> None:
+    def _advance(self, rows: list[Running], tokens: list[Token | None]) -> None:
         """Tell each of `rows` its new token; those that end leave, and hear so once their slot is free."""
         last = {}
         for running, token in zip(rows, tokens, strict=True):
@@ -222,22 +222,14 @@ class TransformersEngine:
         for running, piece, reason, error in last.values():
             running.tell(piece, reason, error)
 
-    def _take(self, running: Running, token: int | None) -> tuple[str, FinishReason | None, str]:
+    def _take(self, running: Running, token: Token | None) -> tuple[str, FinishReason | None, str]:
         """The text that a new token adds, why the answer ends with it (if it does), and what went wrong."""
         if token is None:
+            if running.grammar is not None:
+                return "", "error", "the model's output is not a number, or its vocabulary cannot write the schema"
             return "", "error", "the model's output is not a number"
-        running.tokens += 1
         self.generated_tokens += 1
-        if token in self._end_tokens:
-            return running.text.flush(), "stop", ""
-        piece = running.text.push(token)
-        if running.text.stopped:
-            return piece, "stop", ""
-        length = len(running.request.prompt) + running.tokens
-        if running.tokens >= running.request.max_new_tokens or length >= self.base.context:
-            piece += running.text.flush()
-            return piece, "stop" if running.text.stopped else "length", ""
-        return piece, None, ""
+        return *running.take(token), ""
 
     def _drop_cancelled(self) -> None:
         with self._changed:

@@ -5,13 +5,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.connect import uses_gpu
 from cluster.errors import StageFailed, UserError
+from pipelines.engines.protocol import EngineKind
 from pipelines.models.candidate import Candidate
 from pipelines.progress import Progress
 from pipelines.recipe import Cluster
+
+if TYPE_CHECKING:
+    from pipelines.engines.protocol import Engine
+    from pipelines.engines.shared_base import SharedBase
 
 Messages = Sequence[dict[str, str]]
 
@@ -27,6 +32,7 @@ class Plan:
     dtype: str
     max_new_tokens: int
     batch_size: int
+    engine: EngineKind = "transformers"
 
 
 @dataclass(frozen=True)
@@ -103,30 +109,36 @@ def _evaluate_base(
     from pipelines.data.chat import encode, prompt_tokens
     from pipelines.engines.protocol import Generation, GenerationRequest
     from pipelines.engines.scoring import answer_losses
-    from pipelines.engines.transformers import TransformersEngine
+    from pipelines.engines.shared_base import SharedBase
 
     first = next(iter(candidates.values()))
     adapters = {arm: one.adapter_folder for arm, one in candidates.items() if one.adapter_folder is not None}
     try:
-        engine = TransformersEngine(first.base_folder, adapters, plan.dtype, plan.batch_size)
+        base = SharedBase(first.base_folder, adapters, plan.dtype)
     except Exception as error:
         raise EvaluationFailed(f"{' and '.join(candidates)} cannot be loaded: {error}") from error
+    tokenizer, room = base.tokenizer, base.context
+    encoded = {index: encode(tokenizer, messages) for index, messages in examples.items()}
+    prompts = {index: tuple(prompt_tokens(tokenizer, messages)) for index, messages in examples.items()}
+    fits = [i for i in examples if len(encoded[i].tokens) <= room and len(prompts[i]) < room]
+    for index in examples.keys() - set(fits):
+        events.put(Event("too_long", first.name, index))
+    # Whatever generates, losses are what training would find.
+    for arm in candidates:
+        adapter = arm if arm in adapters else None
+        conversations = [(encoded[index].tokens, encoded[index].supervised) for index in fits]
+        # Scored in slices, so that progress shows.
+        for start in range(0, len(fits), plan.batch_size):
+            part = slice(start, start + plan.batch_size)
+            found = answer_losses(base, adapter, conversations[part])
+            for index, loss in zip(fits[part], found, strict=True):
+                events.put(Event("loss", arm, index, loss))
     try:
-        tokenizer, room = engine.base.tokenizer, engine.base.context
-        encoded = {index: encode(tokenizer, messages) for index, messages in examples.items()}
-        prompts = {index: tuple(prompt_tokens(tokenizer, messages)) for index, messages in examples.items()}
-        fits = [i for i in examples if len(encoded[i].tokens) <= room and len(prompts[i]) < room]
-        for index in examples.keys() - set(fits):
-            events.put(Event("too_long", first.name, index))
-        for arm in candidates:
-            adapter = arm if arm in adapters else None
-            conversations = [(encoded[index].tokens, encoded[index].supervised) for index in fits]
-            # Scored in slices, so that progress shows.
-            for start in range(0, len(fits), plan.batch_size):
-                part = slice(start, start + plan.batch_size)
-                found = answer_losses(engine.base, adapter, conversations[part])
-                for index, loss in zip(fits[part], found, strict=True):
-                    events.put(Event("loss", arm, index, loss))
+        engine = _engine(plan, first.base_folder, adapters, base)
+    except Exception as error:
+        raise EvaluationFailed(f"{' and '.join(candidates)} cannot be generated with: {error}") from error
+    del base
+    try:
         jobs = [(arm, index) for arm in candidates for index in fits]
         requests = [
             GenerationRequest(prompts[index], arm if arm in adapters else None, plan.max_new_tokens)
@@ -143,6 +155,17 @@ def _evaluate_base(
         events.put(Event("rate", first.name, value=(tokens, time.monotonic() - started)))
     finally:
         engine.close()
+
+
+def _engine(plan: Plan, base_folder: str, adapters: Mapping[str, str], base: "SharedBase") -> "Engine":
+    """What generates; over `base` itself where it can."""
+    from pipelines.engines.protocol import EngineOptions, open_engine
+    from pipelines.engines.transformers import TransformersEngine
+
+    if plan.engine == "transformers":
+        return TransformersEngine(base_folder, adapters, plan.dtype, plan.batch_size, base=base)
+    base.release()
+    return open_engine(base_folder, adapters, EngineOptions(plan.engine, plan.dtype, plan.batch_size))
 
 
 def run_candidates(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.settings import Settings
 from pipelines.fingerprint import fingerprint, short
 from pipelines.models.catalogue import PackagedBase, packaged_base
@@ -200,7 +200,7 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: its tokenizer cannot be loaded: {_first_line(error)}", "Fetch it again.") from None
+        raise UserError(f"{folder}: its tokenizer cannot be loaded: {first_line(error)}", "Fetch it again.") from None
     config = read_json(Path(folder) / "config.json") if (Path(folder) / "config.json").is_file() else {}
     embedded = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     if embedded and len(tokenizer) > embedded:
@@ -249,7 +249,7 @@ def _load(auto: Any, folder: str | Path, dtype: str, kind: str, options: dict[st
             )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder}: the model cannot be loaded: {_first_line(error)}",
+            f"{folder}: the model cannot be loaded: {first_line(error)}",
             f"It must be {kind} that transformers knows without code of its own.",
         ) from None
     model.eval()  # type: ignore[no-untyped-call]
@@ -270,10 +270,6 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def main(arguments: list[str] | None = None) -> int:

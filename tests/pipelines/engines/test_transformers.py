@@ -9,6 +9,7 @@ from cluster.errors import UserError
 from pipelines.engines.batch import Batch, Row
 from pipelines.engines.protocol import EngineFailed, GenerationRequest, Overloaded, PromptTooLong
 from pipelines.engines.sampling import Sampler
+from pipelines.engines.scoring import answer_losses
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
 
@@ -105,7 +106,7 @@ def whole_tokens(engine, request):
     tokens = batch.join([Row(request.prompt, request.adapter, Sampler.of(0, 1, None))])
     while len(tokens) < request.max_new_tokens:
         tokens += batch.step()
-    return tokens
+    return [token.id for token in tokens]
 
 
 def test_the_end_token_ends_an_answer(engine, tokens_of):
@@ -131,6 +132,21 @@ def test_a_stop_string_ends_an_answer_and_is_not_part_of_it(engine, tokens_of):
     cut = engine.generate([GenerationRequest(tokens_of("JSON"), max_new_tokens=30, stop=(stop,))])[0]
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish_reason == "stop"
+
+
+def test_probabilities_of_an_answer_are_those_that_scoring_finds(engine, tokens_of):
+    asked = GenerationRequest(tokens_of("JSON"), "first", 12, logprobs=3)
+    chunks, done = [], threading.Event()
+    engine.submit(asked, lambda chunk: (chunks.append(chunk), chunk.finish_reason and done.set()))
+    assert done.wait(60)
+    told = [token for chunk in chunks for token in chunk.logprobs]
+    answer = [token.id for token in told]
+    assert len(told) == 12 and engine.tokenizer.decode(answer) == "".join(chunk.text for chunk in chunks)
+    wanted = [False] * len(asked.prompt) + [True] * 12
+    ((loss, count),) = answer_losses(engine.base, "first", [((*asked.prompt, *answer), wanted)])
+    assert count == 12 and -sum(token.logprob for token in told) == pytest.approx(loss, rel=1e-4)
+    for token in told:
+        assert len(token.likeliest) == 3 and token.likeliest[0] == (token.id, pytest.approx(token.logprob, abs=1e-5))
 
 
 def test_the_same_seed_gives_the_same_sample_in_any_company(engine, tokens_of):

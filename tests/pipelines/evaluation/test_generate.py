@@ -19,15 +19,16 @@ def candidates(tiny_model, adapter):
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
 def test_both_candidates_answer_and_are_scored_as_the_plain_model_would_be(
-    ray_cluster, tiny_model, tiny_adapter, tiny_lora
+    ray_cluster, tiny_model, tiny_adapter, tiny_lora, engine
 ):
     import torch
 
     from pipelines.data.chat import encode, prompt_tokens
     from pipelines.models.load import load_tokenizer
 
-    plan = Plan("float32", max_new_tokens=8, batch_size=4)
+    plan = Plan("float32", max_new_tokens=8, batch_size=4, engine=engine)
     too_long = [{"role": "user", "content": "x " * 2000}, {"role": "assistant", "content": "y"}]
     results = run_candidates(
         candidates(tiny_model, tiny_adapter), [*EXAMPLES, too_long], plan, Cluster(), Progress(quiet=True)
