@@ -1,15 +1,17 @@
 """The Serve application of a recipe: a gateway, and an engine that holds what is promoted beside its base."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
-from pipelines.recipe import Cluster, Recipe
+from pipelines.engines.protocol import EngineOptions
+from pipelines.recipe import Cluster, Recipe, Serve
 from pipelines.workspace import Workspace
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
@@ -23,12 +25,27 @@ if TYPE_CHECKING:
 REPLICA_HEADROOM = 64
 """Requests above batch and queue that a replica takes on, so that the engine's own bound is the one that refuses."""
 
+WAKING_S = 900
+"""Seconds that an engine may take to wake before the service is called broken: large models load for minutes."""
+
+ANSWER_S = 600
+"""Seconds that an engine which is not needed any more has for the answers that it is in."""
+
+STOPPING_S = 30
+"""How long the end of a service is waited for; what has not ended by then ends without being waited for."""
+
+UPSCALE_S = 5.0
+"""Seconds for which more than the engines can take must be asked before another one is started."""
+
 
 class ServeEngine:
     """The engine deployment, as the gateway sees it."""
 
-    def __init__(self, handle: Any) -> None:
-        self._stream, self._call = handle.options(stream=True), handle
+    def __init__(self, handle: Any, sleeps: bool = False) -> None:
+        """`sleeps`: whether no replica at all is as it should be while nobody asks."""
+        self._stream, self._call, self._sleeps = handle.options(stream=True), handle, sleeps
+        self._unheard: dict[object, float] = {}
+        """Requests of which no replica has said anything yet -> since when."""
 
     async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
         """Started and then pieces, or Refused; closing it cancels the request on the replica."""
@@ -36,8 +53,11 @@ class ServeEngine:
         from ray.serve.exceptions import BackPressureError
 
         events = self._stream.answer.remote(arm, prompt, options)
+        this = object()
+        self._unheard[this] = time.monotonic()
         try:
             async for event in events:
+                self._unheard.pop(this, None)
                 yield event
         except BackPressureError as error:
             yield Refused("overloaded", str(error))
@@ -45,19 +65,47 @@ class ServeEngine:
             # Serve's name for a client that left while the request was on its way to the replica.
             raise asyncio.CancelledError from None
         finally:
+            self._unheard.pop(this, None)
             events.cancel()
 
     async def health(self) -> dict[str, Any]:
-        """`generated_tokens`, `running` and `waiting`."""
-        found: dict[str, Any] = await self._call.health.remote()
-        return found
+        """What all replicas say; asking wakes none.
+
+        Raises what the last one raised when none answers, DeploymentUnavailableError when there is none and should be:
+        also when one that is to wake has not for WAKING_S.
+        """
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        try:
+            said = await self._call.broadcast("health").results_async(return_exceptions=True)
+        except DeploymentUnavailableError:
+            if not self._sleeps or time.monotonic() - min(self._unheard.values(), default=math.inf) > WAKING_S:
+                raise
+            return together([]) | {"waiting": len(self._unheard)}
+        found = [one for one in said if isinstance(one, dict)]
+        if not found:
+            raise said[-1]
+        return together(found)
+
+
+def together(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What replicas say of themselves as one: sums, and of several versions the one that most have. Pure."""
+    found: dict[str, Any] = {"replicas": len(replicas)}
+    for name in ("generated_tokens", "running", "waiting"):
+        found[name] = sum(one[name] for one in replicas)
+    versions = sorted(one["version"] for one in replicas if "version" in one)
+    if versions:
+        found["version"] = max(versions, key=versions.count)
+        for name in ("loading", "trouble"):
+            found[name] = next((one[name] for one in replicas if one[name]), "")
+    return found
 
 
 class Gateway:
     """The ingress deployment."""
 
     def __init__(self, engine: Any, hosted: Hosted, settings: Settings) -> None:
-        self._service = ChatService(hosted, ServeEngine(engine), Workspace(settings))
+        self._service = ChatService(hosted, ServeEngine(engine, hosted.sleeps), Workspace(settings))
         # Opens the database now, and not under the first request.
         _ = self._service.in_force.watch.latest
 
@@ -103,7 +151,10 @@ class ServerHandle:
         _end_watcher(self.watcher)
         if not _serving():
             return
-        ray_serve.delete(self.recipe_name)
+        ray_serve.delete(self.recipe_name, _blocking=False)
+        deadline = time.monotonic() + STOPPING_S
+        while self.recipe_name in ray_serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.2)
         if not ray_serve.status().applications:
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
@@ -123,6 +174,10 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
 
     if not workspace.settings.ray_address and not inside_job():
         # Here the replica runs on this machine, and what it lacks is better said at once.
+        if recipe.cluster.engine == "vllm":
+            from pipelines.engines.vllm_package import check_installed
+
+            check_installed()
         arms = {arm: one.here(workspace) for arm, one in arms.items()}
     connect(workspace.settings)
     from ray import serve as ray_serve
@@ -167,30 +222,64 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         holdout=served.holdout,
         shadow=served.shadow,
         keep_texts_days=served.keep_texts_days,
+        sleeps=served.min_replicas == 0,
     )
     engine: Any = ray_serve.deployment(
         EngineReplica,
         name="engine",
-        num_replicas=1,
+        **replicas(served),
         ray_actor_options=replica_options(recipe.cluster),
         max_ongoing_requests=accepted,
-        max_queued_requests=REPLICA_HEADROOM,
+        # At the gateway, while there is no engine or all are full.
+        max_queued_requests=max(REPLICA_HEADROOM, served.max_batch_size + served.max_queued_requests),
         health_check_timeout_s=120,
-        graceful_shutdown_timeout_s=10,
     )
     gateway: Any = ray_serve.deployment(
         ray_serve.ingress()(Gateway),
         name="gateway",
         num_replicas=1,
         ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=4 * accepted,
-        # Longer than the engine's, whose end ends the last streams: then their interactions are written.
+        max_ongoing_requests=4 * accepted * served.max_replicas,
+        # Longer than that of an engine which does not scale, whose end ends the last streams: then their interactions
+        # are written.
         graceful_shutdown_timeout_s=20,
     )
-    dtype = deployment.content["recipe"]["train"]["dtype"]
     follow = Follow(recipe.name, settings, deployment.model_version)
-    bound = engine.bind(arms, dtype, served.max_batch_size, served.max_queued_requests, follow)
+    bound = engine.bind(arms, engine_options(recipe, deployment.content["recipe"]["train"], arms), follow)
     return gateway.bind(bound, hosted, settings)
+
+
+def engine_options(recipe: Recipe, trained: Mapping[str, Any], arms: "Mapping[str, Candidate]") -> EngineOptions:
+    """How the engine is set up for arms that were trained as `trained` says. Pure."""
+    bases = len({one.base_folder for one in arms.values()})
+    return EngineOptions(
+        recipe.cluster.engine,
+        trained["dtype"],
+        recipe.serve.max_batch_size,
+        recipe.serve.max_queued_requests,
+        int(trained.get("lora_r") or 0),
+        # Where the arms have weights of their own, one more: the next version's, which comes while the last answers.
+        bases + (bases > 1),
+    )
+
+
+def replicas(served: Serve) -> dict[str, Any]:
+    """How many engines, as Ray Serve is told. Pure."""
+    if served.min_replicas == served.max_replicas:
+        return {"num_replicas": served.max_replicas, "graceful_shutdown_timeout_s": 10}
+    return {
+        # Whichever is the newest ends, at work or not.
+        "graceful_shutdown_timeout_s": ANSWER_S,
+        "autoscaling_config": {
+            "min_replicas": served.min_replicas,
+            # At least one is seen to answer before the service is called ready.
+            "initial_replicas": max(1, served.min_replicas),
+            "max_replicas": served.max_replicas,
+            "target_ongoing_requests": served.max_batch_size,
+            "upscale_delay_s": UPSCALE_S,
+            "downscale_delay_s": served.idle_after_s,
+        },
+    }
 
 
 def replica_options(cluster: Cluster) -> dict[str, Any]:

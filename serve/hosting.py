@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pipelines.models.candidate import Candidate
 
 if TYPE_CHECKING:
-    from pipelines.engines.transformers import TransformersEngine
+    from pipelines.engines.protocol import Engine, EngineOptions
     from serve.following import Follow
+
+SCHEMA_S = 10
+"""Seconds that a request may take to have its schema compiled."""
 
 Prompt = str | list[dict[str, str]]
 """A text that is continued as it is, or a conversation that is answered."""
@@ -24,6 +28,10 @@ class Options:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    json_schema: str | None = None
+    """What the answer must be, as JSON."""
+    logprobs: int | None = None
+    """How many alternatives are told beside each token's probability; None: nothing is."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,20 @@ class Started:
 class Refused:
     """The only event of a request that was not taken on."""
 
-    reason: Literal["overloaded", "too_long", "conversation"]
+    reason: Literal["overloaded", "too_long", "conversation", "schema"]
     message: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A token with its probability."""
+
+    text: str
+    """As it reads alone; a character that takes several tokens reads in none of them."""
+    logprob: float
+    """Natural logarithm of what the model gave it."""
+    likeliest: "tuple[Told, ...]" = ()
+    """What it thought likeliest in this place, best first."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Piece:
     tokens: int
     finish_reason: str | None = None
     error: str = ""
+    logprobs: tuple[Told, ...] = ()
 
 
 Event = Started | Refused | Piece
@@ -72,9 +93,7 @@ class EngineReplica:
     def __init__(
         self,
         arms: Mapping[str, Candidate],
-        dtype: str,
-        max_batch_size: int,
-        max_queued_requests: int,
+        options: "EngineOptions",
         follow: "Follow | None" = None,
     ) -> None:
         """Load everything and generate a token from each arm: what cannot answer never becomes ready.
@@ -84,7 +103,9 @@ class EngineReplica:
         from serve.following import Follower
         from serve.places import Places
 
-        self._places = Places(dtype, max_batch_size, max_queued_requests)
+        self._places = Places(options)
+        # One after another, and in no thread that prompts need: one that takes too long is given up, and goes on.
+        self._schemas = ThreadPoolExecutor(1, "schemas")
         self._follower = None if follow is None else Follower(follow, self._places)
         if self._follower is None:
             self._places.switch(arms)
@@ -103,7 +124,7 @@ class EngineReplica:
         All from what the arm has now, whatever it is given meanwhile. Raises KeyError for an arm that has nothing.
         """
         from cluster.errors import UserError
-        from pipelines.engines.protocol import Chunk, GenerationRequest, Overloaded, PromptTooLong
+        from pipelines.engines.protocol import Chunk, GenerationRequest, Overloaded, PromptTooLong, SchemaRefused
 
         loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk]()
 
@@ -123,7 +144,12 @@ class EngineReplica:
                     options.stop,
                     options.seed,
                     continues=isinstance(prompt, str),
+                    json_schema=options.json_schema,
+                    logprobs=options.logprobs,
                 )
+                if options.json_schema is not None:
+                    read = loop.run_in_executor(self._schemas, place.engine.read_schema, options.json_schema)
+                    await asyncio.wait_for(read, SCHEMA_S)
                 ticket = place.engine.submit(request, deliver)
             except Overloaded as error:
                 yield Refused("overloaded", str(error))
@@ -134,11 +160,18 @@ class EngineReplica:
             except UserError as error:
                 yield Refused("conversation", str(error))
                 return
+            except SchemaRefused as error:
+                yield Refused("schema", str(error))
+                return
+            except TimeoutError:
+                yield Refused("schema", f"The schema was not compiled within {SCHEMA_S} s: make it simpler.")
+                return
             try:
                 yield Started(len(tokens), version)
                 while True:
                     chunk = await chunks.get()
-                    yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error)
+                    told = tuple(place.told(token) for token in chunk.logprobs)
+                    yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error, told)
                     if chunk.finish_reason is not None:
                         return
             finally:
@@ -160,10 +193,10 @@ class EngineReplica:
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if not all(engine.alive for engine in self._places.engines):
-            raise RuntimeError("an engine's thread has ended")
+            raise RuntimeError("an engine has ended")
 
     @property
-    def _engines(self) -> "dict[str, TransformersEngine]":
+    def _engines(self) -> "dict[str, Engine]":
         """The engine of each arm."""
         return {arm: place.engine for arm, place in self._places.arms.items()}
 

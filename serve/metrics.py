@@ -64,6 +64,7 @@ class Metrics:
             registry=registry,
         )
         self._up = Gauge("sluice_engine_up", "1 when the engine said how much it does.", registry=registry)
+        self._replicas = Gauge("sluice_engine_replicas", "Engines that are there.", registry=registry)
         self._running = Gauge("sluice_requests_running", "Requests that the engine generates for.", registry=registry)
         self._waiting = Gauge("sluice_requests_waiting", "Requests that wait for a place.", registry=registry)
         registry.register(_Lost(lost))
@@ -101,7 +102,9 @@ class Metrics:
 
     def text(self, load: Mapping[str, Any] | None) -> bytes:
         """All of it; `load` is what the engine says of itself, None when it does not answer."""
-        self._up.set(load is not None)
+        replicas = load.get("replicas", 1) if load else 0
+        self._up.set(replicas > 0)
+        self._replicas.set(replicas)
         self._running.set(load["running"] if load else float("nan"))
         self._waiting.set(load["waiting"] if load else float("nan"))
         return generate_latest(self._registry)

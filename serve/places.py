@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pipelines.models.candidate import Candidate, check_adapter
 
 if TYPE_CHECKING:
-    from pipelines.engines.transformers import TransformersEngine
-    from serve.hosting import Prompt
+    from pipelines.engines.protocol import Engine, EngineOptions, Token
+    from serve.hosting import Prompt, Told
 
 logger = logging.getLogger("sluice.serve")
 
@@ -35,7 +35,7 @@ class Place:
     """Its folders where they were recorded, and its fingerprint: what tells it from other models."""
     base_folder: str
     """On this machine; models over the same base share an engine."""
-    engine: "TransformersEngine"
+    engine: "Engine"
     adapter: str | None
     """What the engine calls the adapter; never used twice, so that two versions may be there at once."""
     answers: int = 0
@@ -45,10 +45,26 @@ class Place:
         """A prompt as the model reads it. Raises UserError for a conversation that its template cannot put."""
         from pipelines.data.chat import continuation_tokens, prompt_tokens
 
-        tokenizer = self.engine.base.tokenizer
+        tokenizer = self.engine.tokenizer
         if isinstance(prompt, str):
             return tuple(continuation_tokens(tokenizer, prompt))
         return tuple(prompt_tokens(tokenizer, prompt))
+
+    def told(self, token: "Token") -> "Told":
+        """A token as clients read it."""
+        from serve.hosting import Told
+
+        tokenizer = self.engine.tokenizer
+        # Behind another one: some tokenizers drop the blank that a text begins with.
+        before = tokenizer("a", add_special_tokens=False)["input_ids"]
+        width = len(tokenizer.decode(before, clean_up_tokenization_spaces=False))
+
+        def text(number: int) -> str:
+            return str(tokenizer.decode([*before, number], clean_up_tokenization_spaces=False))[width:]
+
+        assert token.logprob is not None, "nobody asked for it"
+        likeliest = tuple(Told(text(number), logprob) for number, logprob in token.likeliest)
+        return Told(text(token.id), token.logprob, likeliest)
 
 
 class Places:
@@ -58,9 +74,9 @@ class Places:
     and may come from any thread.
     """
 
-    def __init__(self, dtype: str, max_batch_size: int, max_queued_requests: int) -> None:
+    def __init__(self, options: "EngineOptions") -> None:
         self.worker = ThreadPoolExecutor(1, "hosting")
-        self._options = (dtype, max_batch_size, max_queued_requests)
+        self._options = options
         self._lock = threading.Lock()
         self._arms: dict[str, Place] = {}
         self._loaded: list[Place] = []
@@ -133,7 +149,7 @@ class Places:
             return dict(self._arms)
 
     @property
-    def engines(self) -> set["TransformersEngine"]:
+    def engines(self) -> set["Engine"]:
         """All that are loaded, also for answers of former arms."""
         with self._lock:
             return {place.engine for place in self._loaded}
@@ -156,8 +172,7 @@ class Places:
 
     def _load(self, candidate: Candidate, weights: Weights) -> Place:
         """The candidate in memory, after its first token."""
-        from pipelines.engines.protocol import GenerationRequest
-        from pipelines.engines.transformers import TransformersEngine
+        from pipelines.engines.protocol import GenerationRequest, open_engine
         from pipelines.workspace import Workspace
 
         # This may be another machine than the one that recorded the folders.
@@ -165,14 +180,13 @@ class Places:
         if one.adapter_folder is not None and one.base_fingerprint:
             check_adapter(Path(one.adapter_folder), one.base_fingerprint)
         shared = next((place.engine for place in self._loaded if place.base_folder == one.base_folder), None)
-        place = Place(
-            weights, one.base_folder, shared or TransformersEngine(one.base_folder, None, *self._options), None
-        )
+        name = None if one.adapter_folder is None else f"{one.name}-{next(self._numbers)}"
+        adapters = {} if name is None else {name: str(one.adapter_folder)}
+        engine = shared or open_engine(one.base_folder, adapters, self._options)
+        if shared is not None and name is not None:
+            shared.add_adapter(name, str(one.adapter_folder))
+        place = Place(weights, one.base_folder, engine, name)
         try:
-            if one.adapter_folder is not None:
-                name = f"{one.name}-{next(self._numbers)}"
-                place.engine.add_adapter(name, one.adapter_folder)
-                place.adapter = name
             place.engine.generate([GenerationRequest(place.tokens(HELLO), place.adapter, max_new_tokens=1)])
         except BaseException:
             if shared is None:

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from pipelines.engines.text import REPLACEMENT
 from serve.errors import RequestError
-from serve.hosting import Piece
-from serve.service import Turn
+from serve.hosting import Piece, Told
+from serve.turn import Turn
 
 
 class Shape(Protocol):
@@ -28,6 +29,9 @@ class Shape(Protocol):
     def piece(self, text: str) -> dict[str, Any]:
         """What an event's choice holds of a piece of text."""
 
+    def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        """What a choice holds of its tokens' probabilities; pieces come in their order."""
+
 
 class ChatShape:
     """Chat completions: a message, or what a piece adds to it."""
@@ -46,11 +50,23 @@ class ChatShape:
         """More of the content."""
         return {"delta": {"content": text}}
 
+    def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        """For each token itself and its rivals."""
+
+        def entry(told: Told) -> dict[str, Any]:
+            return {"token": told.text, "logprob": _finite(told.logprob), "bytes": _bytes(told.text)}
+
+        content = [entry(told) | {"top_logprobs": [entry(rival) for rival in told.likeliest]} for told in tokens]
+        return {"content": content, "refusal": None}
+
 
 class TextShape:
     """Completions: the text that goes on from the prompt; events have the shape of the whole."""
 
     whole = part = "text_completion"
+
+    def __init__(self) -> None:
+        self._offset = 0
 
     def answer(self, text: str) -> dict[str, Any]:
         """The text, without the prompt."""
@@ -64,10 +80,26 @@ class TextShape:
         """More of the text."""
         return {"text": text}
 
+    def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        """Lists with a place for each token."""
+        offsets = []
+        for told in tokens:
+            offsets.append(self._offset)
+            self._offset += len(told.text)
+        return {
+            "tokens": [told.text for told in tokens],
+            "token_logprobs": [_finite(told.logprob) for told in tokens],
+            # The likelier one stays of two that read alike: parts of characters.
+            "top_logprobs": [
+                {rival.text: _finite(rival.logprob) for rival in reversed(told.likeliest)} for told in tokens
+            ],
+            "text_offset": offsets,
+        }
+
 
 def whole(turn: Turn, shape: Shape) -> dict[str, Any]:
     """The JSON of an answer that has ended."""
-    choice = _choice(shape.answer("".join(turn.text)), turn.finish_reason)
+    choice = _choice(shape, shape.answer("".join(turn.text)), turn.finish_reason, turn.logprobs)
     return _about(turn, shape.whole) | {"choices": [choice], "usage": turn.usage.model_dump()}
 
 
@@ -77,17 +109,17 @@ async def events(
     """Server-sent events; when the client leaves, closing `pieces` cancels the generation."""
     about = _about(turn, shape.part)
 
-    def event(content: dict[str, Any], finish_reason: str | None = None) -> str:
-        return _data(about | {"choices": [_choice(content, finish_reason)]})
+    def event(content: dict[str, Any], finish_reason: str | None = None, told: Sequence[Told] = ()) -> str:
+        return _data(about | {"choices": [_choice(shape, content, finish_reason, told)]})
 
     async with aclosing(pieces):  # type: ignore[type-var]
         if opening := shape.opening():
             yield event(opening)
         try:
             if first is not None:
-                yield event(shape.piece(first.text), first.finish_reason)
+                yield event(shape.piece(first.text), first.finish_reason, first.logprobs)
             async for piece in pieces:
-                yield event(shape.piece(piece.text), piece.finish_reason)
+                yield event(shape.piece(piece.text), piece.finish_reason, piece.logprobs)
         except RequestError as error:
             # The status went out long ago: the client finds the error in the stream.
             yield _data(error.body())
@@ -101,8 +133,19 @@ def _about(turn: Turn, kind: str) -> dict[str, Any]:
     return {"id": turn.request_id, "object": kind, "created": int(time.time()), "model": turn.model}
 
 
-def _choice(content: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-    return {"index": 0} | content | {"finish_reason": finish_reason, "logprobs": None}
+def _choice(shape: Shape, content: dict[str, Any], finish_reason: str | None, told: Sequence[Told]) -> dict[str, Any]:
+    logprobs = shape.logprobs(told) if told else None
+    return {"index": 0} | content | {"finish_reason": finish_reason, "logprobs": logprobs}
+
+
+def _finite(logprob: float) -> float:
+    """JSON knows no infinity: OpenAI's number for what is as good as impossible."""
+    return max(logprob, -9999.0)
+
+
+def _bytes(text: str) -> list[int] | None:
+    """None for a part of a character, whose bytes are not known."""
+    return None if REPLACEMENT in text else list(text.encode())
 
 
 def _data(content: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Requests and answers, in the shape of OpenAI's completions."""
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -42,6 +43,31 @@ class StreamOptions(_Closed):
     include_obfuscation: bool = False
 
 
+class PlainFormat(_Closed):
+    """Any text, or any JSON object."""
+
+    type: Literal["text", "json_object"]
+
+
+class NamedSchema(_Closed):
+    """A JSON schema under a name."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=4000)] | None = None
+    content: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+    """It is always followed, or refused."""
+
+
+class SchemaFormat(_Closed):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
 class GenerationFields(_Closed):
     """What both kinds of completion take. A field that would change the answer and is not served is refused."""
 
@@ -72,7 +98,12 @@ class ChatRequest(GenerationFields):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    """Tell each token's log probability."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """And those of so many likeliest ones in its place."""
+    response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    """JSON by construction: tokens that could not go on so are never chosen. The prompt is not told of it."""
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -84,6 +115,8 @@ class ChatRequest(GenerationFields):
     def _one_limit(self) -> "ChatRequest":
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ: send one")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
         if self.messages[-1].role == "assistant":
             raise ValueError("the last message is the assistant's own: end with the user's")
         return self
@@ -91,6 +124,18 @@ class ChatRequest(GenerationFields):
     def limit(self, most: int) -> int:
         """Most tokens to generate; `most`, the service's own limit, if the client set none."""
         return self.max_completion_tokens or self.max_tokens or most
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likeliest tokens are told; None: no probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def json_schema(self) -> str | None:
+        """What the answer must be; None: any text."""
+        if isinstance(self.response_format, SchemaFormat):
+            return json.dumps(self.response_format.json_schema.content)
+        return '{"type": "object"}' if self.response_format and self.response_format.type == "json_object" else None
 
     @property
     def asked(self) -> list[dict[str, str]]:
@@ -106,7 +151,8 @@ class CompletionRequest(GenerationFields):
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     suffix: None = None
-    logprobs: None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Tell each token's log probability, and those of so many likeliest ones in its place."""
 
     place: ClassVar[str] = "prompt"
 
@@ -123,6 +169,16 @@ class CompletionRequest(GenerationFields):
     def limit(self, most: int) -> int:
         """Most tokens to generate; OpenAI's 16, or `most` where that is less, if the client set none."""
         return self.max_tokens or min(USUAL_CONTINUATION, most)
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likeliest tokens are told; None: no probabilities at all."""
+        return self.logprobs
+
+    @property
+    def json_schema(self) -> None:
+        """A text goes on as it likes."""
+        return None
 
     @property
     def asked(self) -> str:

@@ -7,23 +7,24 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
-from serve.errors import CLIENT_GONE, RequestError, overloaded
+from serve.errors import RequestError, overloaded
 from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
 from serve.feedback import FeedbackStore
 from serve.forgetting import Forgetting
-from serve.hosting import Generator, Options, Piece, Prompt, Refused, Started
+from serve.hosting import Generator, Options, Piece, Refused, Started
 from serve.in_force import InForce
 from serve.interactions import InteractionLog
 from serve.key_check import KeyCheck, read_keys
 from serve.metrics import Metrics
-from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest, Usage
+from serve.schemas import ChatRequest, CompletionRequest, EventsRequest, FeedbackRequest
 from serve.shadow import Shadow
 from serve.tracing import Tracing, is_wanted
+from serve.turn import Turn, milliseconds
 
 logger = logging.getLogger("sluice.serve")
 
@@ -58,56 +59,8 @@ class Hosted:
     holdout: float = 0.0
     shadow: float = 0.0
     keep_texts_days: int | None = None
-
-
-@dataclass
-class Turn:
-    """One request on its way."""
-
-    request_id: str
-    unit: str
-    arm: str
-    model: str
-    prompt: Prompt
-    place: str
-    """The request's field that holds the prompt."""
-    options: Options
-    experiment: int | None = None
-    """The experiment that chose the arm."""
-    named: bool = False
-    """Whether the client named the arm."""
-    started: float = field(default_factory=time.monotonic)
-    trace: Mapping[str, str] = field(default_factory=dict)
-    """What the client says of the trace that it belongs to."""
-    taken_on_at: float | None = None
-    """When the engine took it on, in seconds on the clock of `started`."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    first_token_at: float | None = None
-    """When the first came, on the same clock."""
-    first_tokens: int = 0
-    """Tokens of the first piece: a character may take several."""
-    chosen_for: str | None = None
-    """The registered version that the arm was chosen for."""
-    version: str | None = None
-    """The one that answers, once it does."""
-    text: list[str] = field(default_factory=list)
-    finish_reason: str | None = None
-    status: int = CLIENT_GONE
-
-    @property
-    def first_token_ms(self) -> float | None:
-        """From the start to the first token."""
-        return None if self.first_token_at is None else _milliseconds(self.started, self.first_token_at)
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens so far."""
-        return Usage(
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            total_tokens=self.prompt_tokens + self.completion_tokens,
-        )
+    sleeps: bool = False
+    """Whether there may be no engine while nobody asks."""
 
 
 def new_request_id() -> str:
@@ -126,11 +79,11 @@ class ChatService:
         self._feedback = FeedbackStore(workspace, hosted.recipe_name, masked=hosted.log_prompts is not True)
         self._events = EventStore(workspace, hosted.recipe_name, self._feedback)
         self.metrics = Metrics(lambda: self.log.lost)
-        self._shadow = Shadow(engine, self.log, self.metrics, hosted)
         self._forgetting: Forgetting | None = None
         if hosted.keep_texts_days is not None:
             self._forgetting = Forgetting(workspace, hosted.recipe_name, hosted.keep_texts_days, self.metrics.forgotten)
         self._tracing = Tracing(hosted.recipe_name) if is_wanted() else None
+        self._shadow = Shadow(engine, self.log, self.metrics, hosted, self._tracing)
         self.keys: KeyCheck | None = None
         """Where every request brings a key."""
         if hosted.keys == "required":
@@ -165,7 +118,15 @@ class ChatService:
         # Last: whoever was refused may come again under the same id.
         if await self._taken(request_id) or not self._feedback.answering(request_id, unit):
             raise RequestError(409, f"There was a request {request_id} already.", code="request_id_used")
-        options = Options(limit, request.temperature, request.top_p, request.stops, request.seed)
+        options = Options(
+            limit,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            stop=request.stops,
+            seed=request.seed,
+            json_schema=request.json_schema,
+            logprobs=request.alternatives,
+        )
         return Turn(
             request_id,
             unit,
@@ -196,7 +157,7 @@ class ChatService:
                     if isinstance(event, Started):
                         self._began(turn, event)
                         continue
-                    self._note(turn, event)
+                    turn.note(event)
                     if event.error:
                         turn.status = 500
                         raise _failure()
@@ -244,18 +205,20 @@ class ChatService:
         return self.metrics.text(load)
 
     async def health(self) -> dict[str, Any]:
-        """Figures of the engine. Raises RequestError 503 while it has not generated a token."""
+        """Figures of the engine, which may sleep or wake. Raises RequestError 503 while it has generated no token."""
         try:
             found = await asyncio.wait_for(self._engine.health(), timeout=5)
         except Exception as error:
             raise RequestError(503, f"The engine does not answer: {type(error).__name__}.", code="not_ready") from None
-        if not found["generated_tokens"]:
+        no_engine = self.hosted.sleeps and not found["replicas"]
+        if not no_engine and not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
         latest = self.in_force.watch.latest
         newest, version = latest and latest.newest, found.get("version") or self.hosted.model_version
-        stale = {"in_production": newest} if version and newest not in (None, version) else {}
+        stale = {"in_production": newest} if version and newest not in (None, version) and not no_engine else {}
+        state = "waking" if found["waiting"] else "asleep"
         return {
-            "status": "ok",
+            "status": state if no_engine else "ok",
             "recipe": self.hosted.recipe_name,
             **found,
             "interactions_lost": self.log.lost,
@@ -315,53 +278,22 @@ class ChatService:
         return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
-        turn.taken_on_at = time.monotonic()
-        turn.prompt_tokens, turn.version = event.prompt_tokens, event.version or None
+        turn.begin(event)
         if event.version:
             self.in_force.answered(event.version)
             if event.version != turn.chosen_for:
                 # Switched on the way: no experiment may take this answer for the other's.
                 turn.experiment = None
 
-    def _note(self, turn: Turn, piece: Piece) -> None:
-        turn.text.append(piece.text)
-        turn.completion_tokens += piece.tokens
-        turn.finish_reason = piece.finish_reason
-        if turn.first_token_at is None and piece.tokens:
-            turn.first_token_at, turn.first_tokens = time.monotonic(), piece.tokens
-        if piece.finish_reason in ("stop", "length"):
-            turn.status = 200
-
     def _keep(self, turn: Turn) -> None:
-        total_ms = _milliseconds(turn.started, time.monotonic())
+        total_ms = milliseconds(turn.started, time.monotonic())
         self.metrics.generated(turn.arm, turn.prompt_tokens, turn.completion_tokens)
         if turn.first_token_ms is not None:
             further = turn.completion_tokens - turn.first_tokens
             self.metrics.took(turn.arm, turn.first_token_ms / 1000, (total_ms - turn.first_token_ms) / 1000, further)
-        self.log.add(
-            keep_text=self.hosted.log_prompts,
-            request_id=turn.request_id,
-            recipe_name=self.hosted.recipe_name,
-            unit=turn.unit,
-            arm=turn.arm,
-            model=turn.model,
-            messages={turn.place: turn.prompt},
-            answer="".join(turn.text),
-            finish_reason=turn.finish_reason if turn.status != CLIENT_GONE else "cancelled",
-            prompt_tokens=turn.prompt_tokens,
-            completion_tokens=turn.completion_tokens,
-            first_token_ms=turn.first_token_ms,
-            total_ms=total_ms,
-            status=turn.status,
-            experiment_id=turn.experiment,
-            model_version=turn.version,
-        )
+        self.log.add(keep_text=self.hosted.log_prompts, recipe_name=self.hosted.recipe_name, **turn.row(total_ms))
         if turn.status == 200 and not turn.named:
             self._shadow.follow(turn)
-
-
-def _milliseconds(since: float, until: float) -> float:
-    return round(1000 * (until - since), 3)
 
 
 def _failure() -> RequestError:
@@ -371,5 +303,7 @@ def _failure() -> RequestError:
 def _refusal(event: Refused, place: str) -> RequestError:
     if event.reason == "overloaded":
         return overloaded()
+    if event.reason == "schema":
+        return RequestError(400, event.message, code="invalid_json_schema", param="response_format")
     code = "context_length_exceeded" if event.reason == "too_long" else "invalid_conversation"
     return RequestError(400, event.message, code=code, param=place)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
-    from serve.service import Turn
+    from serve.turn import Turn
 
 logger = logging.getLogger("sluice.serve")
 
@@ -73,7 +73,8 @@ class Tracing:
             span = self._tracer.start_span(
                 f"{_operation(turn)} {turn.model}",
                 context=TraceContextTextMapPropagator().extract(turn.trace),
-                kind=SpanKind.SERVER,
+                # Nobody asked for a shadow.
+                kind=SpanKind.INTERNAL if turn.shadow_of else SpanKind.SERVER,
                 attributes=_attributes(turn),
                 start_time=at(turn.started),
             )
@@ -120,5 +121,6 @@ def _attributes(turn: "Turn") -> dict[str, Any]:
         "sluice.arm": turn.arm,
         "sluice.experiment": turn.experiment,
         "sluice.model_version": turn.version,
+        "sluice.shadow_of": turn.shadow_of,
     }
     return {name: value for name, value in known.items() if value is not None}

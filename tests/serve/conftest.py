@@ -5,6 +5,7 @@ import shutil
 import httpx
 import pytest
 
+from pipelines.engines.protocol import EngineOptions
 from pipelines.models.candidate import Candidate
 from serve.gateway import build_gateway
 from serve.hosting import EngineReplica
@@ -58,7 +59,7 @@ def engine(tiny_model, tiny_adapter):
         "base": Candidate("base", str(tiny_model), None, "", "small-base"),
         "tuned": Candidate("tuned", str(tiny_model), str(tiny_adapter), "", "small-tuned"),
     }
-    replica = EngineReplica(arms, "float32", max_batch_size=2, max_queued_requests=2)
+    replica = EngineReplica(arms, EngineOptions("transformers", "float32", 2, 2))
     yield replica
     for one in set(replica._engines.values()):
         one.close()

@@ -1,10 +1,13 @@
 import concurrent.futures
+import contextlib
 import socket
 
 import httpx
+import psutil
 import pytest
 
 from cluster.errors import GateClosed, UserError
+from pipelines.engines.protocol import EngineOptions
 from pipelines.recipe_file import load_recipe
 from tests.serve.load import Load, kill
 from tests.waiting import until
@@ -60,6 +63,34 @@ def test_other_machines_are_not_served_without_keys(workspace, recipe_file, host
     _check_exposed(load_recipe(recipe_file(serve={"keys": "required"})), host)
 
 
+def test_an_engine_that_is_not_installed_is_missed_before_anything_starts(
+    workspace, recipe_file, tiny_model, tiny_adapter, tmp_path, monkeypatch
+):
+    from pipelines.engines import vllm_package
+    from serve.app import start
+
+    monkeypatch.setattr(vllm_package, "BESIDE", tmp_path)
+    monkeypatch.setattr(vllm_package, "find_spec", lambda name: None)
+    recipe = load_recipe(recipe_file(cluster={"engine": "vllm"}))
+    promote(workspace, recipe, tiny_model, tiny_adapter)
+    with pytest.raises(UserError, match="vLLM is not installed here") as missed:
+        start(recipe, workspace)
+    assert "make vllm" in missed.value.remedy
+
+
+def test_an_engine_makes_room_for_the_next_version_where_arms_have_weights_of_their_own(recipe_file):
+    from pipelines.models.candidate import Candidate
+    from serve.app import engine_options
+
+    recipe = load_recipe(recipe_file(cluster={"engine": "vllm"}))
+    one, other = Candidate("base", "/base", None, "", "b"), Candidate("tuned", "/tuned", None, "", "t")
+    shared = Candidate("tuned", "/base", "/adapter", "", "t")
+    trained = {"dtype": "bfloat16", "lora_r": 128}
+    assert engine_options(recipe, trained, {"base": one, "tuned": shared}).engines == 1
+    own = engine_options(recipe, trained, {"base": one, "tuned": other})
+    assert (own.engines, own.kind, own.dtype, own.lora_rank) == (3, "vllm", "bfloat16", 128)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_this_machine_is_served_without_keys(recipe_file, host):
     from serve.app import _check_exposed
@@ -84,6 +115,9 @@ def test_what_a_recipe_says_of_serving_reaches_gateway_and_engine(workspace, rec
         "max_new_tokens": 77,
         "max_batch_size": 3,
         "max_queued_requests": 5,
+        "min_replicas": 0,
+        "max_replicas": 4,
+        "idle_after_s": 30.0,
         "log_prompts": "masked",
         "keep_texts_days": 30,
         "holdout": 0.05,
@@ -96,10 +130,15 @@ def test_what_a_recipe_says_of_serving_reaches_gateway_and_engine(workspace, rec
     promote(workspace, recipe, tiny_model, tiny_adapter)
     gateway = build(recipe, workspace.settings, *promoted(recipe.name, workspace))._bound_deployment
     engine, hosted, _ = gateway.init_args
-    assert {name: getattr(hosted, name) for name in said.keys() - {"max_batch_size", "max_queued_requests"}} == {
-        name: value for name, value in said.items() if name not in ("max_batch_size", "max_queued_requests")
+    of_the_engine = {"max_batch_size", "max_queued_requests", "min_replicas", "max_replicas", "idle_after_s"}
+    assert {name: getattr(hosted, name) for name in said.keys() - of_the_engine} == {
+        name: value for name, value in said.items() if name not in of_the_engine
     }
-    assert engine._bound_deployment.init_args[2:4] == (3, 5)
+    assert hosted.sleeps
+    scaling = engine._bound_deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (0, 1, 4)
+    assert (scaling.target_ongoing_requests, scaling.downscale_delay_s) == (3, 30)
+    assert engine._bound_deployment.init_args[1] == EngineOptions("transformers", "auto", 3, 5, lora_rank=16)
 
 
 def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
@@ -120,19 +159,30 @@ def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, tiny_model):
-    import yaml
+def recipe_over(tmp_path_factory, tiny_model):
+    """`recipe_over(engine)`: what is served, by that engine."""
 
-    path = tmp_path_factory.mktemp("recipes") / "recipe.yaml"
-    content = {
-        "name": "served",
-        "dataset": {"source": "none.jsonl"},
-        "models": [{"base": str(tiny_model)}],
-        "train": {"dtype": "float32"},
-        "serve": {"max_new_tokens": 1000, "max_batch_size": 2, "max_queued_requests": 2},
-    }
-    path.write_text(yaml.safe_dump(content))
-    return load_recipe(path)
+    def make(engine):
+        import yaml
+
+        path = tmp_path_factory.mktemp("recipes") / "recipe.yaml"
+        content = {
+            "name": "served",
+            "dataset": {"source": "none.jsonl"},
+            "models": [{"base": str(tiny_model)}],
+            "train": {"dtype": "float32"},
+            "serve": {"max_new_tokens": 1000, "max_batch_size": 2, "max_queued_requests": 2},
+            "cluster": {"engine": engine},
+        }
+        path.write_text(yaml.safe_dump(content))
+        return load_recipe(path)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
+def recipe(request, recipe_over):
+    return recipe_over(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +211,22 @@ def openai_client(server):
         yield client
 
 
+def vllm_processes():
+    """Those that vLLM has started for this test's Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "VLLM" in process.name() or any("VLLM::" in part for part in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def lives(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def rows(workspace, table, request_id):
     from sqlalchemy import select
 
@@ -183,6 +249,46 @@ def test_the_openai_client_chats_and_streams(openai_client):
     assert pieces[-1].usage == answer.usage
     assert answer.model == "served-tuned"
     assert [model.id for model in openai_client.models.list()] == ["served", "base", "tuned"]
+
+
+@pytest.mark.cluster
+def test_the_openai_client_is_told_probabilities(openai_client):
+    asked = {"model": "tuned", "messages": HELLO, "max_tokens": 8, "logprobs": True, "top_logprobs": 2}
+    choice = openai_client.chat.completions.create(**asked).choices[0]
+    told = choice.logprobs.content
+    assert len(told) == 8 and all(len(token.top_logprobs) == 2 for token in told)
+    # The likeliest is chosen, and it is told first.
+    assert all(token.logprob == token.top_logprobs[0].logprob >= token.top_logprobs[1].logprob for token in told)
+    assert b"".join(bytes(token.bytes) for token in told if token.bytes is not None).decode()
+    streamed = openai_client.chat.completions.create(**asked, stream=True)
+    choices = [choice for event in streamed for choice in event.choices if choice.logprobs]
+    pieces = [token for choice in choices for token in choice.logprobs.content]
+    assert [token.token for token in pieces] == [token.token for token in told]
+
+    whole = openai_client.completions.create(model="base", prompt="The file is", max_tokens=8, logprobs=1).choices[0]
+    assert len(whole.logprobs.tokens) == len(whole.logprobs.token_logprobs) == len(whole.logprobs.top_logprobs) == 8
+    assert whole.logprobs.text_offset[:2] == [0, len(whole.logprobs.tokens[0])]
+    assert all(logprob < 0 for logprob in whole.logprobs.token_logprobs)
+
+
+@pytest.mark.cluster
+def test_the_openai_client_gets_json_where_it_asks_for_it(openai_client):
+    import json
+
+    import openai
+
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    named = {"name": "one", "schema": schema | {"additionalProperties": False}, "strict": True}
+    asked = {"model": "tuned", "messages": HELLO, "max_tokens": 400}
+    answer = openai_client.chat.completions.create(
+        **asked, response_format={"type": "json_schema", "json_schema": named}
+    )
+    assert answer.choices[0].finish_reason == "stop"
+    assert json.loads(answer.choices[0].message.content)["ok"] in (True, False)
+    with pytest.raises(openai.BadRequestError, match="The schema is none, at type") as refused:
+        wrong = {"type": "json_schema", "json_schema": {"name": "one", "schema": {"type": "objekt"}}}
+        openai_client.chat.completions.create(**asked, response_format=wrong)
+    assert refused.value.code == "invalid_json_schema" and refused.value.param == "response_format"
 
 
 @pytest.mark.cluster
@@ -241,8 +347,8 @@ def test_too_many_at_once_are_429(server, client):
         body = {"messages": HELLO, "model": "base", "max_tokens": 400}
         return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
 
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        replies = list(pool.map(ask, range(12)))
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        replies = list(pool.map(ask, range(24)))
     statuses = sorted(reply.status_code for reply in replies)
     assert set(statuses) == {200, 429} and statuses.count(200) >= 4
     assert all(reply.headers["retry-after"] for reply in replies if reply.status_code == 429)
@@ -311,8 +417,12 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
     # So long that both are in the middle of an answer.
     with Load(server, 400) as load:
         until(lambda: load.whole, "an answer")
+        engines = vllm_processes()
         until(lambda: client.health()["running"] == 2, "two answers at work")
         assert kill("ray::ServeReplica:served:engine") == 1
+        # What a replica has started goes with it, or the next one finds no room.
+        assert bool(engines) == (recipe.cluster.engine == "vllm")
+        until(lambda: not any(map(lives, engines)), "the end of its processes")
         answered = len(load.whole)
         until(lambda: len(load.whole) > answered + 2, "answers of another replica")
     assert 1 <= len(load.broken) <= 2, "more failed than were in flight"
@@ -327,7 +437,7 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
 
 
 @pytest.mark.cluster
-def test_a_taken_port_is_a_sentence(ray_cluster, recipe, tiny_model, tiny_adapter):
+def test_a_taken_port_is_a_sentence(ray_cluster):
     from ray import serve as ray_serve
 
     from serve.app import _start_proxy
@@ -370,10 +480,11 @@ def test_the_refusal_of_serves_controller_is_told_without_its_traceback():
 
 @pytest.mark.cluster
 def test_a_second_service_at_another_port_or_of_another_recipe_is_refused(
-    ray_cluster, recipe, tiny_model, tiny_adapter
+    ray_cluster, recipe_over, tiny_model, tiny_adapter
 ):
     from serve.app import start
 
+    recipe = recipe_over("transformers")
     second = recipe.model_copy(update={"name": "second"})
     for one in (recipe, second):
         promote(ray_cluster, one, tiny_model, tiny_adapter)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
+from pipelines.engines.protocol import EngineOptions
 from pipelines.recipe_file import load_recipe
 from pipelines.records import ExperimentExposureRow, InteractionRow
 from pipelines.tracking import deployments
@@ -39,7 +40,11 @@ def replica_of(workspace, monkeypatch):
 
     def make(version):
         _, arms = promoted("small", workspace)
-        made.append(EngineReplica(arms, "float32", 4, 4, Follow("small", workspace.settings, version)))
+        made.append(
+            EngineReplica(
+                arms, EngineOptions("transformers", "float32", 4, 4), Follow("small", workspace.settings, version)
+            )
+        )
         return made[-1]
 
     yield make

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cluster.errors import UserError
-from pipelines.engines.protocol import EngineFailed
+from pipelines.engines.protocol import EngineFailed, EngineOptions
 from pipelines.fingerprint import folder_fingerprint
 from pipelines.models.candidate import Candidate
 from pipelines.models.files import RECORD
@@ -76,7 +76,7 @@ def replica_of(workspace):
     made = []
 
     def make(**arms):
-        replica = EngineReplica(arms, "float32", max_batch_size=16, max_queued_requests=16)
+        replica = EngineReplica(arms, EngineOptions("transformers", "float32", 16, 16))
         made.append(replica)
         return endless(replica)
 

@@ -111,6 +111,28 @@ def test_an_answer_is_a_span_in_the_trace_that_its_client_began(service_of, trac
 
 
 @pytest.mark.slow
+def test_a_shadow_is_a_span_of_its_own_in_the_same_trace(service_of, http, collector):
+    service = service_of(shadow=1.0, weights={"base": 1.0, "tuned": 0.0})
+
+    async def go():
+        async with http(service) as client:
+            path, body = chat(user="jane")
+            headers = {"traceparent": f"00-{TRACE}-{CLIENT}-01"}
+            reply = await client.post(f"/v1/{path}", json=body, headers=headers)
+            while service._shadow._running:
+                await asyncio.wait(service._shadow._running)
+            return reply
+
+    reply = asyncio.run(go())
+    service.close()
+    answer, shadow = (span for _, span in collector.spans(TRACE))
+    assert (answer.name, answer.kind) == ("chat small-base", 2) and "sluice.shadow_of" not in values(answer)
+    assert (shadow.name, shadow.kind, shadow.parent_span_id.hex()) == ("chat small-tuned", 1, CLIENT)
+    assert values(shadow)["sluice.shadow_of"] == reply.headers["x-request-id"]
+    assert values(shadow)["sluice.arm"] == "tuned" and values(shadow)["gen_ai.usage.output_tokens"] == 5
+
+
+@pytest.mark.slow
 def test_a_text_that_is_refused_or_fails_has_its_status(service_of, traced):
     service = service_of()
     (_, refused), spans = traced(

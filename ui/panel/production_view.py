@@ -234,12 +234,18 @@ def service(recipe_name: str) -> None:
         return
     health = found.value or {}
     told = "" if health.get("recipe") == recipe_name else f", not {recipe_name}"
+    told_by = {"asleep": "asleep: the next request wakes an engine", "waking": "an engine wakes"}
+    state = told_by.get(health.get("status", ""))
     load = [f"{number(health[name])} {name}" for name in ("running", "waiting") if name in health]
+    if health.get("replicas", 1) > 1:
+        load.insert(0, f"{number(health['replicas'])} engines")
     coming = health.get("trouble") or (health.get("loading") and f"version {health['loading']} is being loaded")
     st.html(
         html(
-            '<div class="line"><span class="verdict open">in service</span><span>{recipe}{told}</span>'
+            '<div class="line"><span class="verdict {looks}">{state}</span><span>{recipe}{told}</span>'
             '<span class="nums">{load}</span>{newer}</div>',
+            looks="waived" if state else "open",
+            state=state or "in service",
             recipe=health.get("recipe", ""),
             told=told,
             load=", ".join(load),

@@ -88,6 +88,7 @@ def data_panel(audited, tmp_path_factory):
 @pytest.fixture(scope="session")
 def engine(tiny_model):
     """The engine deployment's own class with the tiny model on both arms, in this process."""
+    from pipelines.engines.protocol import EngineOptions
     from pipelines.models.candidate import Candidate
     from serve.hosting import EngineReplica
 
@@ -95,7 +96,7 @@ def engine(tiny_model):
         side: Candidate(side, str(tiny_model), None, "", f"docstrings-{side}")  # the panel does not care who answers
         for side in ("base", "tuned")
     }
-    replica = EngineReplica(arms, "float32", max_batch_size=4, max_queued_requests=8)
+    replica = EngineReplica(arms, EngineOptions("transformers", "float32", 4, 8))
     yield replica
     for one in set(replica._engines.values()):
         one.close()
