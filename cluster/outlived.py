@@ -23,9 +23,10 @@ for process in held:
 
 
 def end_with_this(processes: Sequence[int]) -> "subprocess.Popen[str]":
-    """A process that kills `processes` (their numbers) once this one has ended, however it did, or has closed its pipe.
+    """Start a process that kills `processes` (their numbers) once this one has ended, or closes the pipe to it.
 
-    By handles of the system's: another process that later has such a number is not touched.
+    By handles of the system's: another process that later has such a number is not touched. Raises OSError where the
+    system has none.
     """
     watch = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", WATCH, *map(str, processes)],
@@ -36,5 +37,6 @@ def end_with_this(processes: Sequence[int]) -> "subprocess.Popen[str]":
         start_new_session=True,
     )
     assert watch.stdout is not None
-    watch.stdout.readline()
+    if watch.stdout.readline() != "held\n":
+        raise OSError(f"what must not outlive this process is not watched: code {watch.wait()}")
     return watch

@@ -34,7 +34,9 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 
     trained = require(train.STAGE, recipe, workspace)
     divided = require(split.STAGE, recipe, workspace)
-    return {
+    # Another engine's answers are other answers; without the key, what is reported of the usual one stays.
+    engine = {} if recipe.cluster.engine == "transformers" else {"engine": recipe.cluster.engine}
+    return engine | {
         "train": trained.key,
         "model": trained.produced["model_fingerprint"],
         "split": divided.produced["split"],

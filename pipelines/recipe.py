@@ -443,7 +443,7 @@ class Serve(Section):
 
 
 class Cluster(Section):
-    """Where the work runs, not what it is: no fingerprint covers this section."""
+    """Where the work runs, not what it is: no fingerprint covers this section, but for an engine that is named."""
 
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Training workers; one GPU each where there are GPUs."""
@@ -459,7 +459,7 @@ class Cluster(Section):
     """Logical CPUs that each training worker reserves."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What generates, in evaluation and service: `transformers`, our own engine, for CPUs and whatever transformers
-    knows; `vllm`, for GPUs, where vLLM is installed."""
+    knows; `vllm`, for GPUs, where vLLM is installed (`make vllm` brings its build for CPUs)."""
     start_timeout_s: PositiveFloat = 900
     """Seconds to wait for the machines that the training workers ask for; then the run ends and says so."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None

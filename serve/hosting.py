@@ -148,8 +148,8 @@ class EngineReplica:
                     logprobs=options.logprobs,
                 )
                 if options.json_schema is not None:
-                    read = loop.run_in_executor(self._schemas, place.engine.read_schema, options.json_schema)
-                    await asyncio.wait_for(read, SCHEMA_S)
+                    read = self._schemas.submit(place.engine.read_schema, options.json_schema)
+                    await asyncio.wait_for(asyncio.wrap_future(read), SCHEMA_S)
                 ticket = place.engine.submit(request, deliver)
             except Overloaded as error:
                 yield Refused("overloaded", str(error))
@@ -164,6 +164,10 @@ class EngineReplica:
                 yield Refused("schema", str(error))
                 return
             except TimeoutError:
+                if read.cancelled():
+                    # It had not begun: another's is to blame.
+                    yield Refused("overloaded", "another request's schema is being compiled")
+                    return
                 yield Refused("schema", f"The schema was not compiled within {SCHEMA_S} s: make it simpler.")
                 return
             try:

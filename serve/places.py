@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,14 +51,18 @@ class Place:
             return tuple(continuation_tokens(tokenizer, prompt))
         return tuple(prompt_tokens(tokenizer, prompt))
 
+    @cached_property
+    def _before(self) -> tuple[list[int], int]:
+        """Tokens behind which one is decoded, and their width: some tokenizers drop the blank of a text's first."""
+        tokenizer = self.engine.tokenizer
+        before = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        return before, len(tokenizer.decode(before, clean_up_tokenization_spaces=False))
+
     def told(self, token: "Token") -> "Told":
         """A token as clients read it."""
         from serve.hosting import Told
 
-        tokenizer = self.engine.tokenizer
-        # Behind another one: some tokenizers drop the blank that a text begins with.
-        before = tokenizer("a", add_special_tokens=False)["input_ids"]
-        width = len(tokenizer.decode(before, clean_up_tokenization_spaces=False))
+        tokenizer, (before, width) = self.engine.tokenizer, self._before
 
         def text(number: int) -> str:
             return str(tokenizer.decode([*before, number], clean_up_tokenization_spaces=False))[width:]

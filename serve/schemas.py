@@ -52,8 +52,6 @@ class PlainFormat(_Closed):
 class NamedSchema(_Closed):
     """A JSON schema under a name."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: Annotated[str, Field(max_length=4000)] | None = None
     content: dict[str, Any] = Field(alias="schema")

@@ -33,8 +33,11 @@ FOLLOWED = NAMES | ALONE | TYPED | {"additionalProperties", "properties", "requi
 `multipleOf` it makes grammars that take minutes, and of `maxLength` ones with characters that JSON does not allow."""
 FORMATS = {"date", "date-time", "duration", "ipv6", "time", "uuid"}
 """Of dates the shape alone: some name the 31st of April."""
-PATTERN = re.compile(r"(?:[^\\\"]|\\[d.+*?()\[\]{}|^$/-])*")
-"""No quotation marks and backslashes, which JSON writes otherwise, and no classes that differ between dialects."""
+PATTERN = re.compile(r"\^?(?:[^\\\"^$\x00-\x1f]|\[\^|\\[d.+*?()\[\]{}|^$/-])*\$?")
+"""No quotation marks, backslashes and control characters, which JSON writes otherwise; no classes that differ between
+dialects; no anchors within, which are ignored."""
+LOOK_AROUND = re.compile(r"\(\?(?!:)")
+MOST_INTEGER = 2**63 - 1
 LONG_REPETITION = re.compile(r"\{\s*\d{4,}|,\s*\d{4,}\s*\}")
 
 
@@ -55,7 +58,14 @@ def check_schema(schema: str) -> None:
         raise SchemaRefused(f"The schema is none, at {place}: {first_line(error)}") from None
     except (ValueError, RecursionError) as error:
         raise SchemaRefused(f"The schema is no JSON: {first_line(error)}") from None
+    if any(isinstance(value, int) and abs(value) > MOST_INTEGER for value in _values(content)):
+        raise SchemaRefused(f"The schema has an integer beyond {MOST_INTEGER}, which cannot be followed.")
+    named = {f"#/{key}/{name}" for key in NAMES for name in (content.get(key, {}) if isinstance(content, dict) else ())}
     for place, part in _schemas(content, ""):
+        if part.get("$ref", "#") not in {"#", *named}:
+            raise SchemaRefused(
+                f"The schema's $ref at {place or 'its top'} is {part['$ref'][:100]!r}, which is none of its own $defs."
+            )
         _check_part(place or "its top", part)
 
 
@@ -64,15 +74,20 @@ def _check_part(place: str, part: dict[str, Any]) -> None:
     if unknown := sorted(said - FOLLOWED):
         raise SchemaRefused(f"The schema says {unknown[0]} at {place}, which cannot be followed.")
     for word in sorted(said & ALONE):
-        if (beside := {name: part[name] for name in said - {word}}) and not _holds_anyway(word, part[word], beside):
+        beside = said - {word}
+        values = {"enum": part.get("enum"), "const": [part.get("const")]}.get(word)
+        if beside and (beside != {"type"} or values is None or not _have_type(values, part["type"])):
             raise SchemaRefused(f"The schema says {min(beside)} beside {word} at {place}; both cannot be followed.")
+    if isinstance(part.get("additionalProperties"), dict) and part.get("properties"):
+        # Other spellings of a property's name would pass for further properties.
+        raise SchemaRefused(f"The schema says what further properties are at {place}; say false, or name no others.")
     if "type" not in said and (untyped := sorted(said & TYPED)):
         raise SchemaRefused(f"The schema says {untyped[0]} at {place} and no type; that cannot be followed.")
     pattern = part.get("pattern", "")
-    if not PATTERN.fullmatch(pattern) or LONG_REPETITION.search(pattern):
+    if not PATTERN.fullmatch(pattern) or LOOK_AROUND.search(pattern) or LONG_REPETITION.search(pattern):
         raise SchemaRefused(
-            f"The schema's pattern at {place} cannot be followed: no quotation mark, no backslash but before digits "
-            "(\\d) and signs, no repetition of a thousand times."
+            f"The schema's pattern at {place} cannot be followed: no quotation mark, no backslash but before d and "
+            "signs, no anchor but at its ends, no look-around, no repetition of a thousand times."
         )
     if "pattern" in said and "format" in said:
         raise SchemaRefused(f"The schema says format beside pattern at {place}; both cannot be followed.")
@@ -84,12 +99,11 @@ def _check_part(place: str, part: dict[str, Any]) -> None:
         raise SchemaRefused(f"The schema requires {min(unnamed)} at {place}, which is none of its properties.")
 
 
-def _holds_anyway(word: str, value: Any, beside: dict[str, Any]) -> bool:
-    """Whether what stands beside an enumeration is true of all of it: usually its type."""
+def _have_type(values: list[Any], type_: Any) -> bool:
+    """Whether all of an enumeration have the type that stands beside it."""
     from jsonschema import Draft202012Validator
 
-    values = {"enum": value, "const": [value]}.get(word, [])
-    return bool(values) and all(map(Draft202012Validator(beside).is_valid, values))
+    return all(map(Draft202012Validator({"type": type_}).is_valid, values))
 
 
 def _schemas(part: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -106,6 +120,15 @@ def _schemas(part: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     ]
     for name, one in inner:
         yield from _schemas(one, f"{place}/{name}" if place else name)
+
+
+def _values(content: Any) -> Iterator[Any]:
+    """What lists and objects hold that is neither, at any depth."""
+    if isinstance(content, dict | list):
+        for one in content.values() if isinstance(content, dict) else content:
+            yield from _values(one)
+    else:
+        yield content
 
 
 def _depth(content: Any) -> int:

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, TypeVar
 
 from cluster.errors import UserError
@@ -80,6 +81,7 @@ class VllmEngine:
         self._adapters: dict[str, Any] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._watch: Popen[str] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
@@ -89,12 +91,12 @@ class VllmEngine:
         except Exception as error:
             self._end_loop()
             raise EngineFailed(f"vLLM did not start with {folder}: {_reason(error)}") from error
-        # Killed, this process could not end them, and they would keep the GPU's memory.
-        self._watch = end_with_this(_processes(self._llm))
-        # Less than the model's own where the memory is.
-        self.context = int(self._llm.model_config.max_model_len)
-        self._vocabulary = int(self._llm.model_config.get_vocab_size())
         try:
+            # Killed, this process could not end them, and they would keep the GPU's memory.
+            self._watch = end_with_this(_processes(self._llm))
+            # Less than the model's own where the memory is.
+            self.context = int(self._llm.model_config.max_model_len)
+            self._vocabulary = int(self._llm.model_config.get_vocab_size())
             for name, adapter in adapters.items():
                 self.add_adapter(name, adapter)
         except BaseException:
@@ -107,14 +109,7 @@ class VllmEngine:
 
     def read_schema(self, schema: str) -> None:
         """Raise SchemaRefused for what would fail a request later; vLLM compiles by itself, beside its steps."""
-        from vllm import SamplingParams
-        from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
-
-        check_schema(schema)
-        try:
-            validate_xgrammar_grammar(SamplingParams(structured_outputs=_following(schema)))
-        except Exception as error:  # vLLM's own, which are no family of Python's
-            raise SchemaRefused(f"The schema cannot be followed: {_reason(error)}") from None
+        _read_schema(schema)
 
     def generate(
         self, requests: Sequence[GenerationRequest], on_done: Callable[[int, Generation], None] | None = None
@@ -201,7 +196,8 @@ class VllmEngine:
         with self._changed:
             self._changed.wait_for(lambda: not self._running, ENDING_S)
         self._llm.shutdown(timeout=ENDING_S)
-        self._watch.communicate()
+        if self._watch is not None:
+            self._watch.communicate()
         self._end_loop()
 
     def _enqueue(self, request: GenerationRequest, deliver: Callable[[Chunk], None], *, bounded: bool) -> Running:
@@ -344,13 +340,14 @@ def _processes(llm: Any) -> list[int]:
 
 
 async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
-    import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from pipelines.models.precision import arithmetic
 
-    gpu = torch.cuda.is_available()
+    # Its build for CPUs computes there whatever torch sees.
+    gpu = bool(current_platform.is_cuda_alike())
     share = {"gpu_memory_utilization": GPU_SHARE / options.engines}
     memory: dict[str, Any] = share if gpu else {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
     return AsyncLLM.from_engine_args(
@@ -373,6 +370,18 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
             **memory,
         )
     )
+
+
+@lru_cache(64)
+def _read_schema(schema: str) -> None:
+    from vllm import SamplingParams
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    check_schema(schema)
+    try:
+        validate_xgrammar_grammar(SamplingParams(structured_outputs=_following(schema)))
+    except Exception as error:  # vLLM's own, which are no family of Python's
+        raise SchemaRefused(f"The schema cannot be followed: {_reason(error)}") from None
 
 
 def _following(schema: str | None) -> Any:

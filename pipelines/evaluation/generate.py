@@ -139,6 +139,11 @@ def _evaluate_base(
         raise EvaluationFailed(f"{' and '.join(candidates)} cannot be generated with: {error}") from error
     del base
     try:
+        # vLLM may have memory for less than the model's context.
+        room = engine.context
+        for index in [i for i in fits if len(prompts[i]) >= room]:
+            events.put(Event("too_long", first.name, index))
+            fits.remove(index)
         jobs = [(arm, index) for arm in candidates for index in fits]
         requests = [
             GenerationRequest(prompts[index], arm if arm in adapters else None, plan.max_new_tokens)

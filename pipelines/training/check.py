@@ -22,6 +22,9 @@ def check_recipe(train: Train, cluster: Cluster, base: BaseFiles) -> None:
             "Choose sizes that divide; a sweep's values count too.",
         )
     check_kind(base.folder)
+    if cluster.engine == "vllm" and (train.use_dora or is_encoder_decoder(base.folder)):
+        what = "adapters of train.use_dora" if train.use_dora else f"encoder-decoders, and {base.name} is one"
+        raise UserError(f"cluster.engine vllm serves no {what}.", "Set cluster.engine: transformers.")
     limit = read_json(base.folder / "config.json").get("max_position_embeddings")
     if is_encoder_decoder(base.folder) and train.max_length > MOST_SEQ2SEQ_TOKENS:
         raise UserError(

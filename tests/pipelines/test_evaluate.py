@@ -164,3 +164,7 @@ def test_from_examples_to_an_evaluation_that_stands(ray_cluster, recipe_file, ti
         recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_new_tokens": 9})}), ray_cluster
     )
     assert changed != report.fingerprints
+    # Who generates is part of what was compared; where the work runs is not.
+    for update, same in (({"engine": "vllm"}, False), ({"num_workers": 2}, True)):
+        elsewhere = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update=update)})
+        assert (evaluate.STAGE.reads(elsewhere, ray_cluster) == report.fingerprints) is same

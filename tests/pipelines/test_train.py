@@ -137,6 +137,9 @@ def test_a_lora_target_that_the_model_lacks_is_refused_with_the_modules_it_has(t
         check_recipe(Train(max_length=2048), Cluster(), base)
     with pytest.raises(UserError, match="not divisible"):
         check_recipe(Train(global_batch_size=4), Cluster(num_workers=3), base)
+    check_recipe(Train(), Cluster(engine="vllm"), base)
+    with pytest.raises(UserError, match=r"vllm serves no adapters of train\.use_dora"):
+        check_recipe(Train(use_dora=True), Cluster(engine="vllm"), base)
 
 
 @pytest.mark.cluster

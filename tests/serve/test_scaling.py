@@ -138,7 +138,7 @@ def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
                     replies.append(ask(200).status_code)
                 return replies
 
-            assert health("replicas") == 1
+            until(lambda: health("replicas") == 1, "the first engine")
             asked = [pool.submit(go_on, many) for _ in range(5)] + [pool.submit(go_on, one)]
             try:
                 until(lambda: health("replicas") == 2, "a second engine")
@@ -164,7 +164,8 @@ def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
             first = pool.submit(client.chat, HELLO, model="tuned", max_tokens=8)
             until(lambda: first.done() or health("status") == "waking", "the waking")
             answer = first.result()
-            assert health("replicas") == 1 and health("version") == "2"
+            until(lambda: health("replicas") == 1, "one engine")
+            assert health("version") == "2"
             assert client.chat(HELLO, model="tuned", max_tokens=8).text == answer.text
     finally:
         server.stop()

@@ -91,7 +91,21 @@ def test_a_vocabulary_that_cannot_write_a_schema_is_said_and_others_are_answered
         ('{"type": "string", "pattern": "a{1,5000}"}', "pattern at its top cannot be followed"),
         (r'{"type": "string", "pattern": "\\w"}', "pattern at its top cannot be followed"),
         (r'{"type": "string", "pattern": "a\"b"}', "pattern at its top cannot be followed"),
+        (r'{"type": "string", "pattern": "a\\nb"}', "pattern at its top cannot be followed"),
+        ('{"type": "string", "pattern": "^(?!admin)[a-z]+$"}', "pattern at its top cannot be followed"),
+        ('{"type": "string", "pattern": "^a$b"}', "pattern at its top cannot be followed"),
         ('{"minimum": 3}', "minimum at its top and no type"),
+        ('{"type": "string", "enum": ["' + "a" * 40 + '!"], "pattern": "^(a+)+$"}', "pattern beside enum"),
+        ('{"enum": [{"a": 1}], "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}', "properties beside enum"),
+        ('{"$defs": {"n": {}}, "enum": [1], "$ref": "#/$defs/n"}', "beside"),
+        ('{"type": "array", "enum": [[1]], "items": {"anyOf": [{"$ref": "#/items"}]}}', "items beside enum"),
+        ('{"$ref": "https://example.com/x"}', "none of its own"),
+        ('{"$ref": "#/default", "default": {"multipleOf": 7}}', "none of its own"),
+        ('{"const": 12345678901234567890}', "integer beyond"),
+        (
+            '{"type": "object", "properties": {"a": {"const": 1}}, "additionalProperties": {"type": "string"}}',
+            "further properties are at its top",
+        ),
         ('{"type": "string", "enum": ["a", 1]}', "type beside enum"),
         ('{"enum": [1, 2], "minimum": 2}', "minimum beside enum"),
         ('{"$defs": {"x": {}}, "$ref": "#/$defs/x", "type": "null"}', r"type beside \$ref"),
@@ -124,7 +138,8 @@ def test_what_is_data_or_a_name_is_no_keyword():
         {"type": ["boolean", "null"]},
         {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 3},
         {"type": "array", "prefixItems": [{"const": "a"}, {"type": "boolean"}], "items": False, "minItems": 2},
-        {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": {"const": 1}},
+        {"type": "object", "additionalProperties": {"const": 1}},
+        {"type": "object", "properties": {"a": {"type": "null"}, "b": {"const": 1}}, "required": ["b"]},
         {"anyOf": [{"const": None}, {"enum": ["x", 3]}]},
         {
             "$defs": {"leaf": {"enum": ["l", "r"]}},
@@ -174,5 +189,7 @@ def test_a_format_is_what_comes(engine, name, looks):
 def test_a_schema_that_cannot_be_followed_is_refused_and_the_engine_goes_on(engine):
     prompt = tuple(engine.tokenizer("JSON")["input_ids"])
     with pytest.raises(SchemaRefused, match="cannot be followed"):
-        engine.submit(GenerationRequest(prompt, json_schema='{"$ref": "#/$defs/nowhere"}'), lambda chunk: None)
+        engine.submit(
+            GenerationRequest(prompt, json_schema='{"type": "array", "minItems": 3, "maxItems": 1}'), lambda chunk: None
+        )
     assert engine.generate([GenerationRequest(prompt, max_new_tokens=3)])[0].completion_tokens == 3

@@ -92,15 +92,17 @@ def test_sources_and_targets_are_padded_each_to_their_own_longest(file):
     assert padding_share(file, wide, 3, 1, seq2seq=True) == pytest.approx(1 - sum(file.sizes) / places)
 
 
-def check(folder, **train):
+def check(folder, engine="transformers", **train):
     from pipelines.models.load import BaseFiles
     from pipelines.training.check import check_recipe
 
-    check_recipe(Train(**train), Cluster(), BaseFiles("tiny", folder, "", "local", ""))
+    check_recipe(Train(**train), Cluster(engine=engine), BaseFiles("tiny", folder, "", "local", ""))
 
 
 def test_what_cannot_be_trained_is_told_before_a_worker_starts(tiny_t5, tmp_path):
     check(tiny_t5, max_length=8192, target_modules=("q", "v", "wo"))
+    with pytest.raises(UserError, match="vllm serves no encoder-decoders, and tiny is one"):
+        check(tiny_t5, "vllm", max_length=8192)
     with pytest.raises(UserError, match="beyond the 8192 tokens"):
         check(tiny_t5, max_length=8193)
     with pytest.raises(UserError, match="has no q_proj") as refused:
