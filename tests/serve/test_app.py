@@ -357,7 +357,7 @@ def test_too_many_at_once_are_429(server, client):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, streamed):
+def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, recipe, streamed):
     from pipelines.records import InteractionRow
 
     before = client.health()["generated_tokens"]
@@ -371,7 +371,9 @@ def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, stream
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.3))
     until(lambda: client.health()["running"] == 0, "the end of the work")
-    assert client.health()["generated_tokens"] - before < 1000
+    if recipe.cluster.engine == "transformers":
+        # vLLM may be through with the tiny model's thousand before word of it has come; its own tests cancel directly.
+        assert client.health()["generated_tokens"] - before < 1000
     if request_id:
         (row,) = until(lambda: rows(ray_cluster, InteractionRow, request_id), "the row")
         assert (row.status, row.finish_reason) == (499, "cancelled")
