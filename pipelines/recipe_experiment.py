@@ -10,6 +10,8 @@ from pipelines.section import NonNegativeFloat, PositiveFloat, Section, nearest
 ArmName = Literal["base", "tuned"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+ENOUGH_UNITS = 100
+"""Of both arms together: with fewer planned a safe test decides, and nothing that is only right for many."""
 PLACES = 10_000
 """What assignment tells apart: shares that are no whole number of them would not be kept."""
 FEEDBACK = ("thumb_up", "thumb_down", "flag", "correction", "edited")
@@ -105,10 +107,17 @@ class Experiment(Section):
     """Coverages before it, such as [0.02, 0.1, 0.2, 0.5]: both arms grow alike, and only while nothing is harmed."""
     ramp_hours: PositiveFloat = 24.0
     """Hours that each coverage of the ramp lasts at least."""
-    planned_units: Annotated[int, Field(ge=100)] | None = None
-    """Units in both arms together at which it ends without a verdict; or name `effect`, and they are reckoned."""
+    planned_units: Annotated[int, Field(ge=8)] | None = None
+    """Units in both arms together at which it ends without a verdict; or name `effect`, and they are reckoned. Fewer
+    than 100 need `settle_hours`."""
     effect: PlannedEffect | None = None
     """The least difference that matters."""
+    settle_hours: PositiveFloat | None = None
+    """For fewer than 100 planned units, where a safe test decides: hours after a unit has met its arm until it counts,
+    with what it did in them."""
+    before_days: PositiveFloat | None = None
+    """Days before the start of which the primary metric of a unit is known too, for a sum or a mean: what they explain
+    of it is taken off (CUPED), so that fewer units show the same difference."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Probability of finding a difference that is not there."""
     max_days: PositiveFloat = 60.0
@@ -148,7 +157,9 @@ class Experiment(Section):
             problems.append("give planned_units or effect, one of the two")
         if list(self.coverages) != sorted(set(self.coverages)):
             problems.append("ramp: each coverage must be above the one before, and the last below `coverage`")
-        problems += self._effect_problems()
+        problems += self._effect_problems() + self._few_problems()
+        if self.before_days is not None and self.primary.per_unit == "any":
+            problems.append("before_days: what was before explains a sum or a mean of a unit's values, not `any`")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -163,4 +174,14 @@ class Experiment(Section):
             return [] if effect.sd else [f"effect.sd is needed for the {self.primary.per_unit} of a unit's values"]
         if not (0 < effect.baseline < 1 and 0 < effect.baseline + effect.difference < 1):
             return ["effect: baseline and baseline + difference must be shares between 0 and 1"]
+        return []
+
+    def _few_problems(self) -> list[str]:
+        if self.planned_units is None or self.planned_units >= ENOUGH_UNITS:
+            told = f"settle_hours: goes with planned_units below {ENOUGH_UNITS}, and only with them"
+            return [told] if self.settle_hours is not None else []
+        if self.settle_hours is None:
+            return [f"planned_units: fewer than {ENOUGH_UNITS} need settle_hours, after which a unit counts"]
+        if self.primary.per_unit != "any":
+            return [f"planned_units: fewer than {ENOUGH_UNITS} can only decide on a primary metric `per_unit: any`"]
         return []

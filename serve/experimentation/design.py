@@ -1,13 +1,13 @@
 """From the recipe's words to what is decided with: metrics, planned units, power. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.errors import UserError
 from pipelines.recipe_experiment import Experiment, Measure
 from serve.experimentation import power
 from serve.experimentation.arms import MIN_UNITS
 from serve.experimentation.rare import units_for
-from serve.experimentation.verdict import Design, Metric
+from serve.experimentation.verdict import Design, Metric, guard_alpha
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ def metric_of(measure: Measure) -> Metric:
 
 def design_of(experiment: Experiment, planned: int) -> Design:
     """What decides. Raises UserError when it cannot."""
+    primary = metric_of(experiment.primary)
     design = Design(
-        primary=metric_of(experiment.primary),
+        # What was taken off may leave a figure outside of 0 and 1.
+        primary=primary if experiment.before_days is None else replace(primary, bounded=False),
         guardrails=tuple(metric_of(measure) for measure in experiment.guardrails),
         weights={str(arm): weight for arm, weight in experiment.weights.items()},
         control=experiment.control,
@@ -44,9 +46,7 @@ def design_of(experiment: Experiment, planned: int) -> Design:
         alpha=experiment.alpha,
     )
     for metric in design.guardrails:
-        if not metric.bounded or metric.higher_is_better or not metric.margin:
-            continue
-        least = units_for(metric.margin, min(experiment.treated_share, 1 - experiment.treated_share), design.plan.alpha)
+        least = _units_to_close(experiment, metric)
         if least > planned:
             raise UserError(
                 f"{metric.name} cannot be shown to be within its margin of {metric.margin:g} by {planned:,} units: "
@@ -68,11 +68,8 @@ def size_of(experiment: Experiment) -> Size:
     else:
         assert effect.sd is not None, "the section asks for it"
         wanted = power.of_means(effect.difference, effect.sd, share)
-    units = max(power.sequential_units(wanted, effect.power, alpha), _fewest(experiment))
-    # What never happens must be known to be within its margin by then.
-    for metric in (metric_of(measure) for measure in experiment.guardrails):
-        if metric.bounded and metric.margin and not metric.higher_is_better:
-            units = max(units, units_for(metric.margin, min(share, 1 - share), alpha))
+    guards = (_units_to_close(experiment, metric_of(measure)) for measure in experiment.guardrails)
+    units = max(power.sequential_units(wanted, effect.power, alpha), _fewest(experiment), *guards)
     return Size(
         planned=units,
         power=power.sequential_power(wanted, units, alpha),
@@ -104,3 +101,11 @@ def _fewest(experiment: Experiment) -> int:
     means = any(measure.per_unit != "any" for measure in (experiment.primary, *experiment.guardrails))
     rarer = min(experiment.treated_share, 1 - experiment.treated_share)
     return int(MIN_UNITS / rarer + 0.999) if means else MIN_UNITS
+
+
+def _units_to_close(experiment: Experiment, metric: Metric) -> int:
+    """Units after which a guardrail on what never happens is known to be within its margin; 0 where none are known."""
+    if not metric.bounded or metric.higher_is_better or not metric.margin:
+        return 0
+    share = min(experiment.treated_share, 1 - experiment.treated_share)
+    return units_for(metric.margin, share, guard_alpha(metric, experiment.alpha))

@@ -8,8 +8,10 @@ from typing import Any, Literal
 from pipelines.recipe_experiment import Experiment
 from pipelines.records import ExperimentRow, now
 from pipelines.workspace import Workspace
+from serve.experimentation.adjustment import NOBODY, adjust
 from serve.experimentation.arms import Arm
 from serve.experimentation.design import design_of
+from serve.experimentation.safe_test import blocks_of
 from serve.experimentation.verdict import Reading, Verdict, decide
 
 ENDS = ("harm", "worse", "non_inferior", "no_verdict")
@@ -31,6 +33,9 @@ class Look:
     """Metric -> arm -> sums."""
     set_aside: dict[str, int]
     """Metric -> events since the start of units that were in no arm when they happened."""
+    explained: float | None
+    """Share of the primary metric's variance that is taken off, as the days before the start explain it; None where
+    the recipe names no such days."""
 
     @property
     def units(self) -> int:
@@ -55,13 +60,25 @@ def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -
 
     at, section = at or now(), section_of(row)
     measures = (section.primary, *section.guardrails)
+    blocks = explained = None
     with workspace.session() as session:
         met = sums.exposures(session, row)
         found = {measure.metric: sums.figures(session, row, measure) for measure in measures}
         aside = {measure.metric: sums.set_aside(session, row, measure) for measure in measures}
+        decisive = dict(found)
+        if section.settle_hours is not None:
+            units = sums.settled(session, row, section.primary, hours=section.settle_hours, at=at, most=row.planned)
+            blocks = blocks_of((arm == section.treated, success) for arm, success in units)
+            found[section.primary.metric] = {section.control: blocks.control, section.treated: blocks.treated}
+        if section.before_days is not None:
+            paired = sums.beside_before(session, row, section.primary, section.before_days)
+            adjusted = adjust(*(paired.get(arm, NOBODY) for arm in (section.control, section.treated)))
+            explained = float(adjusted.reduction)
+            decisive[section.primary.metric] = {section.control: adjusted.control, section.treated: adjusted.treated}
     late = (row.ended_at or at) - row.created_at >= timedelta(days=section.max_days)
-    verdict = decide(design_of(section, row.planned), found, met, last=late or row.live is None)
-    return Look(at, verdict, met, found, {metric: count for metric, count in aside.items() if count})
+    design = design_of(section, row.planned)
+    verdict = decide(design, decisive, met, blocks=blocks, last=late or row.live is None)
+    return Look(at, verdict, met, found, {metric: count for metric, count in aside.items() if count}, explained)
 
 
 def next_step(section: Experiment, row: ExperimentRow, seen: Look) -> Step:
@@ -98,6 +115,7 @@ def evidence_of(seen: Look) -> dict[str, Any]:
         },
         "metrics": [_told(reading, seen, primary=reading is verdict.primary) for reading in readings],
         "set_aside": seen.set_aside,
+        "explained": seen.explained,
     }
 
 

@@ -26,6 +26,8 @@ def summary(row: ExperimentRow) -> dict[str, Any]:
         "treated": section.treated,
         "version": row.model_version,
         "planned": row.planned,
+        "settle_hours": section.settle_hours,
+        "before_days": section.before_days,
         "coverage": row.coverage,
         "started": row.created_at,
         "ended": row.ended_at,
@@ -44,6 +46,23 @@ def standing(workspace: Workspace, recipe_name: str, number: int | None = None) 
     ends = [event.content for event in lifecycle.events_of(workspace, row.id) if event.action in ("end", "promote")]
     decided = ends[-1]["evidence"] if ends else None
     return {"experiment": summary(row), "look": decided or evidence_of(look(workspace, row))}
+
+
+def how_counted(about: dict[str, Any], seen: dict[str, Any]) -> str:
+    """What is not usual about the primary metric's figure, for people; "" where all is."""
+    primary = about["primary"]
+    if about["settle_hours"] is not None:
+        return (
+            f"{primary}: a unit counts {about['settle_hours']:g} hours after it has met its arm, with what it did in "
+            "them; the safe test decides"
+        )
+    # Looks of earlier versions know of no adjustment.
+    if seen.get("explained") is not None:
+        return (
+            f"{primary}: its difference is adjusted for the {about['before_days']:g} days before the start, which "
+            f"explain {seen['explained']:.0%} of the variance between units (CUPED)"
+        )
+    return ""
 
 
 def looks(workspace: Workspace, experiment_id: int) -> list[dict[str, Any]]:

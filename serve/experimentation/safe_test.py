@@ -5,9 +5,13 @@ Journal of Statistical Planning and Inference 230 (2024), arXiv 2106.02693. It n
 in it is approximate; for large samples the confidence sequence is the sharper one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
+
+from serve.experimentation.arms import Arm, binary_arm
 
 PRIOR = 0.18
 """Both parameters of the beta prior on each proportion: the paper's choice, of least regret for blocks of 1 and 1."""
@@ -29,6 +33,45 @@ class Blocks:
         sides = ((self.control_n, self.control_successes), (self.treated_n, self.treated_successes))
         for n, successes in sides:
             assert np.all((successes >= 0) & (successes <= n)), "more successes than units in a block"
+
+    def __len__(self) -> int:
+        return len(self.control_n)
+
+    @property
+    def control(self) -> Arm:
+        """The sums of all blocks of one stream."""
+        return binary_arm(int(self.control_n.sum()), int(self.control_successes.sum()))
+
+    @property
+    def treated(self) -> Arm:
+        """The sums of all blocks of one stream."""
+        return binary_arm(int(self.treated_n.sum()), int(self.treated_successes.sum()))
+
+
+def blocks_of(units: Iterable[tuple[bool, bool]]) -> Blocks:
+    """The blocks of units as they came in: (in the treated arm, a success) of each.
+
+    A block is closed as soon as both arms have a unit in it. Those of one arm that wait at the end are a block too:
+    they are counted, and no evidence.
+    """
+    rows: list[list[int]] = []
+    for treated, success in units:
+        if not rows or (rows[-1][0] and rows[-1][2]):
+            rows.append([0, 0, 0, 0])
+        rows[-1][2 * treated] += 1
+        rows[-1][2 * treated + 1] += success
+    return Blocks(*np.array(rows, dtype=int).reshape(-1, 4).T)
+
+
+def fewest_units(share: float, alpha: float) -> int:
+    """Units of both arms without which nothing is shown even if one arm always succeeds and the other never.
+
+    `share`: of the units, those of the smaller arm.
+    """
+    pairs = 2
+    while not is_shown(Blocks(*np.tile([[1], [0], [1], [1]], pairs)), alpha)[-1]:
+        pairs += 1
+    return ceil(pairs / share)
 
 
 def log_e_values(blocks: Blocks, *, prior: float = PRIOR) -> np.ndarray:

@@ -4,6 +4,7 @@ A unit that nothing is known of counts with 0: leaving it out would compare only
 say. Nothing counts that was before the unit met its arm, or after the experiment had ended.
 """
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pipelines.recipe_experiment import Measure
@@ -14,13 +15,14 @@ from pipelines.records import (
     FeedbackRow,
     InteractionRow,
 )
+from serve.experimentation.adjustment import Paired
 from serve.experimentation.arms import Arm
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Select
-    from sqlalchemy.orm import Session
+    from sqlalchemy import ColumnElement, Select, Subquery
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 
 def exposures(session: "Session", row: ExperimentRow) -> dict[str, int]:
@@ -36,18 +38,51 @@ def figures(session: "Session", row: ExperimentRow, measure: Measure) -> dict[st
     """Arm -> sums of one metric over its units."""
     from sqlalchemy import func, select
 
-    met, values = ExperimentExposureRow, _values(row, measure).subquery()
-    value = func.coalesce(_AGGREGATES[measure.per_unit](values.c.value), 0.0).label("value")
-    of_units = (
-        select(met.arm, value)
-        .outerjoin(values, (values.c.unit == met.unit) & (values.c.at >= met.created_at))
-        .where(*_met(row))
-        .group_by(met.arm, met.unit)
-        .subquery()
-    )
+    of_units = _of_units(row, measure)
     one = of_units.c.value
     query = select(of_units.c.arm, func.count(), func.sum(one), func.sum(one * one)).group_by(of_units.c.arm)
     return {arm: Arm(n, float(total), float(squares)) for arm, n, total, squares in session.execute(query)}
+
+
+def beside_before(session: "Session", row: ExperimentRow, measure: Measure, days: float) -> dict[str, Paired]:
+    """Arm -> sums of one metric over its units, and of the same metric in the `days` before the start."""
+    from sqlalchemy import func, select
+
+    since, until = _of_units(row, measure), _of_units(row, measure, days_before=days)
+    one, other = since.c.value, until.c.value
+    sums = (func.sum(each) for each in (one, one * one, other, other * other, one * other))
+    query = select(since.c.arm, func.count(), *sums).join(until, until.c.unit == since.c.unit).group_by(since.c.arm)
+    found = {}
+    for arm, n, *totals in session.execute(query):
+        total, squares, earlier, earlier_squares, products = map(float, totals)
+        found[arm] = Paired(Arm(n, total, squares), Arm(n, earlier, earlier_squares), products)
+    return found
+
+
+def settled(
+    session: "Session", row: ExperimentRow, measure: Measure, *, hours: float, at: "datetime", most: int
+) -> list[tuple[str, bool]]:
+    """Arm, and whether there was a value above 0 within `hours` of meeting it, of the units whose hours are over.
+
+    In the order in which they came, `most` at most: who comes after those counts never.
+    """
+    from sqlalchemy import select
+
+    met, within = ExperimentExposureRow, timedelta(hours=hours)
+    query = select(met.unit, met.arm, met.created_at).where(*_met(row)).order_by(met.created_at, met.id).limit(most)
+    units = [each for each in session.execute(query).all() if each.created_at + within <= at]
+    values = _values(row, measure).subquery()
+    positive = select(values).where(values.c.value > 0, values.c.unit.in_([each.unit for each in units]))
+    happened: dict[str, list[datetime]] = {}
+    for unit, _, moment in session.execute(positive):
+        happened.setdefault(unit, []).append(moment)
+    return [
+        (
+            each.arm,
+            any(each.created_at <= moment <= each.created_at + within for moment in happened.get(each.unit, [])),
+        )
+        for each in units
+    ]
 
 
 def set_aside(session: "Session", row: ExperimentRow, measure: Measure) -> int:
@@ -68,22 +103,48 @@ def _met(row: ExperimentRow) -> "list[ColumnElement[bool]]":
     return [met.experiment_id == row.id] + ([met.created_at <= row.ended_at] if row.ended_at is not None else [])
 
 
-def _values(row: ExperimentRow, measure: Measure) -> "Select[str, float, datetime]":
-    """unit, value and moment of everything that the metric is made of."""
+def _of_units(row: ExperimentRow, measure: Measure, days_before: float | None = None) -> "Subquery":
+    """arm, unit and value of every unit: since it met its arm, or in the days before the start."""
+    from sqlalchemy import and_, func, select
+
+    met, values = ExperimentExposureRow, _values(row, measure, days_before).subquery()
+    value = func.coalesce(_AGGREGATES[measure.per_unit](values.c.value), 0.0).label("value")
+    since = [values.c.at >= met.created_at] if days_before is None else []
+    return (
+        select(met.arm, met.unit, value)
+        .outerjoin(values, and_(values.c.unit == met.unit, *since))
+        .where(*_met(row))
+        .group_by(met.arm, met.unit)
+        .subquery()
+    )
+
+
+def _values(row: ExperimentRow, measure: Measure, days_before: float | None = None) -> "Select[str, float, datetime]":
+    """unit, value and moment of everything that the metric is made of: in the experiment, or in the days before it."""
     from sqlalchemy import select
 
-    until = row.ended_at
+    since, until = None, row.ended_at
+    if days_before is not None:
+        since, until = row.created_at - timedelta(days=days_before), row.created_at
     if measure.source == "event":
         of_events = select(EventRow.unit, EventRow.value.label("value"), EventRow.happened_at.label("at")).where(
             EventRow.recipe_name == row.recipe_name, EventRow.name == measure.name
         )
-        return of_events if until is None else of_events.where(EventRow.happened_at <= until)
+        return of_events.where(*_between(EventRow.happened_at, since, until))
     asked = InteractionRow
     value = _share(measure, until)
-    query = select(asked.unit, value.label("value"), asked.created_at.label("at"))
-    if until is not None:
-        query = query.where(asked.created_at <= until)
-    return query.where(asked.experiment_id == row.id, asked.shadow_of.is_(None))
+    of_requests = select(asked.unit, value.label("value"), asked.created_at.label("at")).where(
+        asked.shadow_of.is_(None), *_between(asked.created_at, since, until)
+    )
+    if days_before is None:
+        return of_requests.where(asked.experiment_id == row.id)
+    return of_requests.where(asked.recipe_name == row.recipe_name)
+
+
+def _between(
+    moment: "InstrumentedAttribute[datetime]", since: "datetime | None", until: "datetime | None"
+) -> "list[ColumnElement[bool]]":
+    return ([moment >= since] if since is not None else []) + ([moment <= until] if until is not None else [])
 
 
 def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]":

@@ -12,6 +12,7 @@ from typing import Literal
 from cluster.errors import UserError
 from serve.experimentation.arms import MIN_OUTCOMES, MIN_UNITS, Arm, Kind, difference, is_enough, units, z_score
 from serve.experimentation.rare import difference_bounds
+from serve.experimentation.safe_test import Blocks, fewest_units, safe_p_values
 from serve.experimentation.sample_ratio import SampleRatio, check_sample_ratio
 from serve.experimentation.sequential import Plan, bound, interval, p_value
 
@@ -67,20 +68,36 @@ class Design:
         ]
         if self.control == self.treated:
             problems.append(f"arm {self.control} cannot be compared with itself")
-        means = any(metric.kind == "mean" for metric in (self.primary, *self.guardrails))
-        needed = math.ceil(MIN_UNITS * sum(pair) / min(pair)) if means and min(pair) > 0 else MIN_UNITS
-        if self.planned < needed:
-            problems.append(f"{self.planned} planned units are fewer than the {needed} of any verdict")
         if not 0 < self.alpha < 0.5:
             problems.append(f"alpha is {self.alpha:g} and must lie between 0 and 0.5")
+        else:
+            needed = self._fewest(min(pair) / sum(pair) if min(pair) > 0 else 0.5)
+            if self.planned < needed:
+                problems.append(f"{self.planned} planned units are fewer than the {needed} of any verdict")
         if problems:
             told = "; ".join(problems)
             raise UserError(f"The experiment cannot decide: {told}.", "Correct its design before it starts.")
 
+    def _fewest(self, share: float) -> int:
+        """Units without which nothing can be shown; `share`: of them, those of the smaller arm."""
+        metrics = (self.primary, *self.guardrails)
+        if not self.few:
+            return math.ceil(MIN_UNITS / share) if any(metric.kind == "mean" for metric in metrics) else MIN_UNITS
+        return MIN_UNITS if not all(metric.bounded for metric in metrics) else fewest_units(share, self.plan.alpha)
+
+    @property
+    def few(self) -> bool:
+        """Whether too few units are planned for what is only right for many: the safe test decides."""
+        return self.planned < MIN_UNITS
+
     @property
     def plan(self) -> Plan:
         """The sequence's: with several treated arms alpha is shared out among them (Bonferroni)."""
-        return Plan(self.planned, self.alpha / (sum(weight > 0 for weight in self.weights.values()) - 1))
+        return Plan(self.planned, self.alpha / max(1, sum(weight > 0 for weight in self.weights.values()) - 1))
+
+    def guard_plan(self, metric: Metric) -> Plan:
+        """The plan of a guardrail's one-sided bounds."""
+        return Plan(self.planned, guard_alpha(metric, self.plan.alpha))
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,8 @@ class Reading:
     """The two-sided confidence sequence's ends; infinite while too little is in."""
     p: float
     """Always-valid, of no difference; 1 while too little is in."""
+    shown: bool
+    """Whether p is at most alpha: a difference is there. Of a sequence the interval excludes zero exactly then."""
     worst: float
     """How far the one-sided sequence reaches in the bad direction, with good upwards: above minus the margin is
     non-inferior."""
@@ -112,12 +131,15 @@ class Reading:
 
     @property
     def sign(self) -> int:
-        """1 or -1: beyond zero in the good or the bad direction; else 0."""
-        direction = (self.low > 0) - (self.high < 0)
-        return direction if self.metric.higher_is_better else -direction
+        """1 or -1: a difference in the good or the bad direction is shown; else 0."""
+        if not self.shown:
+            return 0
+        return 1 if (self.difference > 0) == self.metric.higher_is_better else -1
 
     def __str__(self) -> str:
-        return f"{self.metric.name} {self.difference:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
+        told = f"{self.metric.name} {self.difference:+.4g} [{self.low:+.4g}, {self.high:+.4g}]"
+        # The exact interval of few units asks for more than their test.
+        return told + (f", p {self.p:.2g} by the safe test" if self.shown and self.low <= 0 <= self.high else "")
 
 
 @dataclass(frozen=True)
@@ -131,30 +153,44 @@ class Verdict:
     sample_ratio: SampleRatio
 
 
+def guard_alpha(metric: Metric, alpha: float) -> float:
+    """Of each bound of a guardrail: one that is bounded is judged by two, exact ones and then the sequence's."""
+    return alpha / 2 if metric.bounded else alpha
+
+
 def decide(
-    design: Design, statistics: Mapping[str, Mapping[str, Arm]], exposures: Mapping[str, int], *, last: bool = False
+    design: Design,
+    statistics: Mapping[str, Mapping[str, Arm]],
+    exposures: Mapping[str, int],
+    *,
+    blocks: Blocks | None = None,
+    last: bool = False,
 ) -> Verdict:
     """The verdict at this look. `statistics`: metric -> arm -> its sums; `exposures`: arm -> units, of all arms.
 
-    `last`: no more units will come, though fewer than planned are in.
+    `blocks`: of the primary metric, where few units are planned, those that count by now. `last`: no more units will
+    come, though fewer than planned are in.
 
     Guardrails are tested one-sided (arXiv 2103.06476, appendix B), each at the treated arm's share of alpha: harmed
     beyond the margin, or safe within it, without which nothing is better or non-inferior. As all must hold, alpha is
     not shared out among them.
     """
-    primary = read(design, design.primary, statistics)
-    guardrails = tuple(read(design, metric, statistics) for metric in design.guardrails)
+    assert design.few == (blocks is not None), "the safe test reads blocks, and nothing else does"
+    if blocks is not None:
+        primary = _read_few(design, blocks)
+    else:
+        primary = _read(design, design.primary, statistics, design.plan)
+    guardrails = tuple(_read(design, metric, statistics, design.guard_plan(metric)) for metric in design.guardrails)
     ratio = check_sample_ratio(exposures, design.weights)
     outcome, sentence = _outcome(design, primary, guardrails, ratio, last)
     return Verdict(outcome, sentence, primary, guardrails, ratio)
 
 
-def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, Arm]]) -> Reading:
-    """One metric so far.
+def _read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, Arm]], guard: Plan) -> Reading:
+    """One metric so far; `guard`: the plan of its one-sided bounds.
 
     Without enough units its interval is infinite; how far it may reach as a guardrail is known even then if it is
-    bounded. Both bounds hold with probability 1 - alpha, and one follows the other: a guardrail's false alarm is at
-    most twice alpha, and by simulation far below.
+    bounded.
     """
     nothing = Arm(0, 0.0, 0.0)
     found = statistics.get(metric.name, {})
@@ -165,14 +201,29 @@ def read(design: Design, metric: Metric, statistics: Mapping[str, Mapping[str, A
         infinite = float("inf")
         below, above = -infinite, infinite
         if metric.bounded:
-            below, above = difference_bounds(control, treated, design.plan.alpha)
+            below, above = difference_bounds(control, treated, guard.alpha)
         worst, best = (below, above) if metric.higher_is_better else (-above, -below)
-        return Reading(metric, away, -infinite, infinite, 1.0, worst, best, *counts, enough=False)
+        return Reading(metric, away, -infinite, infinite, 1.0, False, worst, best, *counts, enough=False)
     low, high = interval(design.plan, control, treated, metric.kind)
-    p = p_value(design.plan, z_score(control, treated, metric.kind), units(control, treated))
-    below, above = (float(bound(design.plan, control, treated, metric.kind, side)) for side in (-1, 1))
+    p = float(p_value(design.plan, z_score(control, treated, metric.kind), units(control, treated)))
+    below, above = (float(bound(guard, control, treated, metric.kind, side)) for side in (-1, 1))
     worst, best = (below, above) if metric.higher_is_better else (-above, -below)
-    return Reading(metric, away, float(low), float(high), float(p), worst, best, *counts, enough=True)
+    shown = p <= design.plan.alpha
+    return Reading(metric, away, float(low), float(high), p, shown, worst, best, *counts, enough=True)
+
+
+def _read_few(design: Design, blocks: Blocks) -> Reading:
+    """The primary metric of few units: the safe test's p, and an interval that is exact at every look.
+
+    The interval asks more than the test, and may still hold zero when a difference is shown.
+    """
+    metric, arms = design.primary, (blocks.control, blocks.treated)
+    away = float(difference(*arms))
+    low, high = difference_bounds(*arms, design.plan.alpha)
+    p = float(safe_p_values(blocks)[-1]) if len(blocks) else 1.0
+    worst, best = (low, high) if metric.higher_is_better else (-high, -low)
+    counts = int(arms[0].n), int(arms[1].n)
+    return Reading(metric, away, low, high, p, p <= design.plan.alpha, worst, best, *counts, enough=min(counts) > 0)
 
 
 def _outcome(
@@ -192,30 +243,32 @@ def _outcome(
         return "better", f"{design.treated} is better than {design.control}: {primary}{held}"
     seen = primary.control_n + primary.treated_n
     if last or seen >= design.planned:
-        return _end(design.treated, primary, waiting)
+        return _end(design, primary, waiting)
     if not primary.enough:
-        return "undecided", f"too little is in: {_lacking(primary)}"
+        return "undecided", f"too little is in: {_lacking(primary, few=design.few)}"
     if primary.sign > 0:
         return "undecided", f"{primary} is better, but {waiting} may still be worse than bearable: go on"
     return "undecided", f"no difference is shown after {seen} of {design.planned} units, {primary}: go on"
 
 
-def _end(treated: str, primary: Reading, waiting: str) -> tuple[Outcome, str]:
+def _end(design: Design, primary: Reading, waiting: str) -> tuple[Outcome, str]:
     """At the planned number of units with neither better nor worse."""
     if not primary.enough:
-        return "no_verdict", f"it is over, and too little is in: {_lacking(primary)}"
+        return "no_verdict", f"it is over, and too little is in: {_lacking(primary, few=design.few)}"
     if waiting:
         return "no_verdict", f"{waiting} may be worse than bearable, with {primary}: not to be shipped"
     if primary.guard == "safe":
         margin = f"{primary.metric.margin:g}"
-        told = f"no difference is shown, and {treated} is not worse by more than {margin}: {primary}"
+        told = f"no difference is shown, and {design.treated} is not worse by more than {margin}: {primary}"
         return "non_inferior", told
     return "no_verdict", f"neither a difference nor its absence is shown: {primary}; not to be shipped"
 
 
-def _lacking(reading: Reading) -> str:
+def _lacking(reading: Reading, *, few: bool) -> str:
     rule = f"{MIN_UNITS} in each arm are needed, and figures that vary"
-    if reading.metric.kind == "binary":
+    if few:
+        rule = "each arm needs one that has had its `settle_hours`"
+    elif reading.metric.kind == "binary":
         due = f"{MIN_OUTCOMES:g} successes and {MIN_OUTCOMES:g} failures due in each arm"
         rule = f"{MIN_UNITS} together are needed, and {due} at the rate of both"
     return f"{reading.metric.name} has {reading.control_n} and {reading.treated_n} units; {rule}"

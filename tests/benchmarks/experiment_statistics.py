@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import binom, chi2_contingency, chisquare, norm
 
 from serve.assignment import arm_ranges, choose_arm, choose_covered_arm, place
+from serve.experimentation.adjustment import Paired, adjust
 from serve.experimentation.arms import MIN_UNITS, Arm, Kind, difference, is_enough, standard_error, units, z_score
 from serve.experimentation.power import Effect, fixed_units, of_means, of_proportions, sequential_units
 from serve.experimentation.safe_test import Blocks, is_shown
@@ -26,6 +27,8 @@ RATES = (0.01, 0.05, 0.5, 0.95)
 SHARES = (0.5, 0.1, 0.05)
 """Of the units, in the treated arm."""
 EFFECTS = ((0.01, 0.03), (0.05, 0.10), (0.5, 0.6), (0.3, 0.1))
+CORRELATIONS = (0.0, 0.6, 0.9)
+"""Between a unit's figures before the start and since."""
 PLANNED = 20_000
 CELLS = 400_000
 """Units times runs that are simulated at once: what fits a processor's cache."""
@@ -137,6 +140,28 @@ def false_harm(rate: float, margin: float, share: float, runs: int, *, planned: 
     return harmed / runs
 
 
+def adjusted_shows(
+    correlation: float, share: float, runs: int, *, planned: int, shift: float = 0.0, seed: int = 9
+) -> float:
+    """Share of experiments watched at every unit in which a difference is shown after CUPED.
+
+    Figures have a standard deviation of 1, and so correlated ones from before the start.
+    """
+    generator, shown = np.random.default_rng(seed), 0
+    critical = critical_z(Plan(planned, ALPHA), np.arange(1, planned + 1.0))[:, None]
+    block = max(1, CELLS // planned)
+    for start in range(0, runs, block):
+        treated = generator.random((planned, min(block, runs - start))) < share
+        before, noise = generator.standard_normal((2, *treated.shape))
+        values = correlation * before + np.sqrt(1 - correlation**2) * noise + shift * treated
+        sums = zip(looks(values, treated), looks(before, treated), looks(values * before, treated), strict=True)
+        found = adjust(*(Paired(metric, covariate, products.total) for metric, covariate, products in sums))
+        arms = found.control, found.treated
+        beyond = (np.abs(z_score(*arms, "mean")) >= critical) & is_enough(*arms, "mean")
+        shown += int(beyond.any(axis=0).sum())
+    return shown / runs
+
+
 def fixed_power_of(draw: Draw, effect: Effect, share: float, runs: int, kind: Kind, seed: int = 3) -> float:
     """Share of runs in which one test at the end, after the formula's units, shows the difference."""
     found = 0
@@ -238,6 +263,11 @@ def rows(runs: int) -> Iterator[tuple[str, str, float, float, float]]:
     for share in SHARES:
         harmed = false_harm(0.1, 0.02, share, runs, planned=5000)
         yield "false harm, every unit", f"10% to 8%, margin 2%, {split(share)}, 5000 units", harmed, 0, 0.06
+    for share in SHARES:
+        for correlation in CORRELATIONS:
+            found_after = adjusted_shows(correlation, share, runs, planned=2000)
+            cell = f"{correlation**2:.0%} of the variance explained, {split(share)}, 2000 units"
+            yield "false positives after the adjustment", cell, found_after, 0, 0.06
     yield from power_rows(runs)
     for name, figure in turns_as_units(runs).items():
         yield "false positives, 5 turns per user", name, figure, 0, 1 if name.startswith("turns") else 0.06
@@ -265,6 +295,11 @@ def power_rows(runs: int) -> Iterator[tuple[str, str, float, float, float]]:
             yield "power, every unit", f"{cell}, {sequential_units(effect)} units", found, 0.78, 0.82
             found = fixed_power_of(draw, effect, share, 4 * runs, "binary")
             yield "power, one test", f"{cell}, {fixed_units(effect)} units", found, 0.78, 0.82
+    for correlation in CORRELATIONS[1:]:
+        planned = sequential_units(of_means(0.1, float(np.sqrt(1 - correlation**2))))
+        found = adjusted_shows(correlation, 0.5, 4 * runs, planned=planned, shift=0.1)
+        cell = f"{correlation**2:.0%} of the variance explained, {planned} units"
+        yield "power after the adjustment", cell, found, 0.78, 0.82
     effect = of_means(0.1, 1.0)
     found = watched(normal(0.1), 0.5, 4 * runs, kind="mean", planned=sequential_units(effect), seed=8).shown
     yield "power, every unit", f"0.1 standard deviations, 50/50, {sequential_units(effect)} units", found, 0.78, 0.82

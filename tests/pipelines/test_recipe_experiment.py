@@ -43,7 +43,12 @@ def test_a_metric_that_is_none_is_refused(metric, told):
         ({"primary": PRIMARY | {"per_unit": "sum"}, "effect": {"baseline": 1, "difference": 1}}, "sd is needed"),
         ({"planned_units": 500, "coverage": 0.001, "weights": {"base": 95, "tuned": 5}}, "not a whole number"),
         ({"planned_units": 500, "coverage": 0}, "greater than 0"),
-        ({"planned_units": 50}, "greater than or equal to 100"),
+        ({"planned_units": 5}, "greater than or equal to 8"),
+        ({"planned_units": 50}, "fewer than 100 need settle_hours"),
+        ({"planned_units": 100, "settle_hours": 1}, "settle_hours: goes with planned_units below 100"),
+        ({"effect": {"baseline": 0.1, "difference": 0.1}, "settle_hours": 1}, "goes with planned_units below 100"),
+        ({"planned_units": 50, "settle_hours": 1, "primary": PRIMARY | {"per_unit": "sum"}}, "`per_unit: any`"),
+        ({"planned_units": 500, "before_days": 7}, "explains a sum or a mean"),
         ({"planned_units": 500, "control": "other"}, "'base' or 'tuned'"),
     ],
 )

@@ -233,6 +233,8 @@ def _watched(seen: "Seen | None", name: str) -> str:
 
 
 def _tell(found: dict[str, Any]) -> None:
+    from serve.experimentation.reading import how_counted
+
     about, seen = found["experiment"], found["look"]
     state = about["state"] + (f" ({about['outcome']})" if about["outcome"] else "")
     print(f"Experiment {about['experiment']} of {about['recipe']}, {state}: {visible(seen['sentence'])}.")
@@ -249,6 +251,8 @@ def _tell(found: dict[str, Any]) -> None:
         control, treated = means.get(about["control"], ""), means.get(about["treated"], "")
         cells.append([name, role, control, treated, f"{metric['difference']:+.4g}", ends, p, f"{metric['margin']:g}"])
     _table(("metric", "", about["control"], about["treated"], "difference", "interval", "p", "margin"), cells)
+    if told := how_counted(about, seen):
+        print(f"{visible(told)}.")
     for metric, count in seen["set_aside"].items():
         print(f"{metric}: {count:,} events are of users who were in no arm when they happened; they do not count.")
     if about["state"] != "ended" and not about["watched"]:

@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
+from serve.experimentation.reading import how_counted
 from ui.panel import experiment_charts, experiment_view, frame
 from ui.panel.experiments_backend import ExperimentView
 from ui.panel.markup import html, joined, number
@@ -31,6 +32,8 @@ def metrics(view: ExperimentView) -> None:
     st.html(
         html('<div class="scroll"><table class="grid metrics">{head}{rows}</table></div>', head=head, rows=joined(rows))
     )
+    if told := how_counted(about, view.look):
+        st.html(html('<span class="quiet">{told}.</span>', told=told))
 
 
 def _metric(view: ExperimentView, metric: dict[str, Any]) -> Markup:

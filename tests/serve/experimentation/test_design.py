@@ -22,9 +22,9 @@ def test_the_size_is_the_recipes_own_or_what_the_effect_takes():
 
 def test_a_guardrail_that_nothing_could_close_is_told_before_the_start():
     guard = {"metric": "requests.failed", "per_unit": "mean", "margin": 0.01}
-    with pytest.raises(UserError, match=r"within its margin of 0\.01 by 1,000 units.*takes 1,634"):
+    with pytest.raises(UserError, match=r"within its margin of 0\.01 by 1,000 units.*takes 1,788"):
         design_of(section(guardrails=[guard], planned_units=1000), 1000)
-    assert size_of(section(guardrails=[guard], effect={"baseline": 0.02, "difference": 0.05})).planned == 1634
+    assert size_of(section(guardrails=[guard], effect={"baseline": 0.02, "difference": 0.05})).planned == 1788
 
 
 def test_days_count_the_ramp_and_the_coverage():

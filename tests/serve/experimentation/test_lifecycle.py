@@ -26,7 +26,7 @@ def test_a_start_fixes_the_design_and_is_recorded(started, workspace):
 
 def test_an_effect_becomes_planned_units(started):
     row = started(planned_units=None, effect={"baseline": 0.02, "difference": 0.05})
-    assert row.planned == 871
+    assert row.planned == 880
 
 
 def test_a_recipe_has_one_experiment_at_a_time_and_another_seed_for_the_next(started, workspace):

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.experimentation.safe_test import PRIOR, Blocks, is_shown, log_e_values, safe_p_values
+from serve.experimentation.safe_test import (
+    PRIOR,
+    Blocks,
+    blocks_of,
+    fewest_units,
+    is_shown,
+    log_e_values,
+    safe_p_values,
+)
 from tests.benchmarks.experiment_statistics import RATES, accepted, safe_test_shows
 
 
@@ -95,3 +103,27 @@ def test_more_successes_than_units_are_our_own_mistake():
 def test_no_difference_is_shown_in_at_most_one_of_twenty_streams(rate, sizes):
     # 500 streams: what a true 5 % exceeds once in a thousand times.
     assert safe_test_shows(rate, rate, 500, sizes=sizes, blocks=300) <= accepted(0.05, 500)
+
+
+def test_a_block_is_closed_as_soon_as_both_arms_have_a_unit_in_it():
+    units = [(False, True), (True, False), (True, True), (True, False), (False, False), (False, True)]
+    found = blocks_of(units)
+    assert list(zip(*vars(found).values(), strict=True)) == [(1, 1, 1, 0), (1, 0, 2, 1), (1, 1, 0, 0)]
+    assert (found.control.n, found.control.total, found.treated.n, found.treated.total) == (3, 2, 3, 1)
+    # What waits for the other arm is no evidence yet.
+    assert log_e_values(found)[-1] == log_e_values(found)[-2]
+    assert len(blocks_of([])) == 0 and blocks_of([]).control.n == 0
+
+
+def test_the_fewest_units_are_those_that_show_the_largest_difference():
+    assert fewest_units(0.5, 0.05) == 8 and fewest_units(0.1, 0.05) == 40
+    assert fewest_units(0.5, 0.001) > 8
+
+
+def test_units_that_come_by_chance_make_blocks_that_keep_the_level():
+    chance, shown = np.random.default_rng(8), 0
+    for _ in range(500):
+        treated = chance.random(99) < 0.3
+        found = blocks_of(zip(treated, chance.random(99) < 0.4, strict=True))
+        shown += bool(is_shown(found)[-1])
+    assert shown / 500 <= accepted(0.05, 500)

@@ -7,6 +7,8 @@ import pytest
 from pipelines.recipe_experiment import Measure
 from pipelines.records import ExperimentExposureRow, FeedbackRow
 from serve.experimentation import lifecycle, sums
+from serve.experimentation.adjustment import Paired
+from serve.experimentation.arms import Arm
 from tests.serve.experimentation.conftest import asked, happened
 
 
@@ -111,3 +113,60 @@ def test_sums_are_looked_up_by_experiment_and_unit(started, workspace):
         told = str(session.execute(text(plan)).all())
     # By the experiment alone, every unit would read all of it.
     assert "interactions_by_experiment (experiment_id=? AND unit=?)" in told
+
+
+def test_what_a_unit_did_before_the_start_stands_beside_what_it_did_since(started, added, workspace):
+    row = started()
+    added(met(row, "a", "base"), met(row, "b", "base"), met(row, "c", "tuned"))
+    after, before = row.created_at + timedelta(minutes=1), row.created_at - timedelta(days=1)
+    added(happened(row, "a", "minutes", 3.0, after), happened(row, "b", "minutes", 5.0, after))
+    added(*(happened(row, "a", "minutes", 2.0, before - timedelta(hours=hour)) for hour in range(2)))
+    # Too long ago, after the start but before it met its arm, and of nobody who is in.
+    added(happened(row, "a", "minutes", 9.0, row.created_at - timedelta(days=8)))
+    added(happened(row, "c", "minutes", 9.0, row.created_at + timedelta(milliseconds=1)))
+    added(happened(row, "nobody", "minutes", 9.0, before))
+    with workspace.session() as session:
+        found = sums.beside_before(session, row, Measure(metric="event.minutes", per_unit="sum"), 7)
+    base, tuned = found["base"], found["tuned"]
+    assert (base.metric, base.covariate, base.products) == (Arm(2, 8.0, 34.0), Arm(2, 4.0, 16.0), 12.0)
+    assert (tuned.metric, tuned.covariate, tuned.products) == (Arm(1, 0.0, 0.0), Arm(1, 0.0, 0.0), 0.0)
+
+
+def test_requests_from_before_are_the_recipes_whatever_arm_answered(started, added, workspace):
+    row = started()
+    before = row.created_at - timedelta(hours=1)
+    added(met(row, "a", "base"))
+    added(
+        asked(row, "a", "base", 500, number=1),
+        asked(row, "a", "tuned", 500, number=2, experiment_id=None, created_at=before),
+        asked(row, "a", "tuned", number=3, experiment_id=None, created_at=before),
+        asked(row, "a", "tuned", 500, number=4, shadow_of="another", created_at=before),
+        asked(row, "a", "tuned", 500, number=5, recipe_name="another", created_at=before),
+    )
+    with workspace.session() as session:
+        found = sums.beside_before(session, row, Measure(metric="requests.failed", per_unit="mean"), 1)
+    assert found == {"base": Paired(Arm(1, 1.0, 1.0), Arm(1, 0.5, 0.25), 0.5)}
+
+
+def test_of_few_units_each_counts_once_its_hours_are_over_with_what_it_did_in_them(started, added, workspace):
+    row = started()
+    added(*(met(row, unit, arm, seconds) for seconds, unit, arm in [(1, "a", "base"), (2, "b", "tuned")]))
+    added(met(row, "c", "tuned", seconds=3), met(row, "d", "base", seconds=4), met(row, "e", "base", seconds=1800))
+    hour = timedelta(hours=1)
+    added(
+        happened(row, "a", "resolved", 1.0, row.created_at + hour),
+        happened(row, "b", "resolved", 1.0, row.created_at + 2 * hour),
+        happened(row, "c", "resolved", 1.0, row.created_at),
+        happened(row, "d", "resolved", 0.0, row.created_at + hour),
+    )
+    measure = Measure(metric="event.resolved")
+
+    def settled(minutes, most=40):
+        at = row.created_at + timedelta(minutes=minutes)
+        with workspace.session() as session:
+            return sums.settled(session, row, measure, hours=1, at=at, most=most)
+
+    assert settled(30) == []
+    # b resolved too late, c before it had met its arm, d by nothing.
+    assert settled(61) == [("base", True), ("tuned", False), ("tuned", False), ("base", False)]
+    assert settled(100) == [*settled(61), ("base", False)] and settled(100, most=2) == settled(61)[:2]

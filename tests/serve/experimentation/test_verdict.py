@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import UserError
 from serve.experimentation.arms import Arm, binary_arm
+from serve.experimentation.safe_test import blocks_of
 from serve.experimentation.sequential import bound, interval
 from serve.experimentation.verdict import Design, Metric, decide
 
@@ -174,7 +175,7 @@ def test_several_treated_arms_share_alpha_out():
         ({"guardrails": (SOLVED,)}, "metric solved is named twice"),
         ({"treated": "new"}, "arm new has no weight"),
         ({"treated": "base"}, "cannot be compared with itself"),
-        ({"planned": 50}, "50 planned units are fewer than the 200"),
+        ({"planned": 150}, "150 planned units are fewer than the 200"),
         ({"planned": 50, "guardrails": ()}, "50 planned units are fewer than the 100"),
         ({"planned": 1900, "weights": {"base": 0.95, "tuned": 0.05}}, "1900 planned units are fewer than the 2000"),
         ({"alpha": 0.0}, "alpha is 0 and must lie between 0 and 0.5"),
@@ -196,3 +197,64 @@ def test_all_that_is_wrong_with_a_design_is_told_at_once():
 def test_a_negative_margin_is_refused(margin):
     with pytest.raises(UserError, match="Metric solved: the margin"):
         Metric("solved", "binary", margin=margin)
+
+
+FLAGGED = Metric("flagged", "binary", higher_is_better=False, margin=0.5, bounded=True)
+
+
+def few(primary=FLAGGED, guardrails=(), planned=40, **changed):
+    return design(primary, guardrails, planned, **changed)
+
+
+def among_few(pairs, of=None, **last):
+    """The verdict on pairs of units: whether the control's and the treated one's succeeded."""
+    blocks = blocks_of((arm, success) for pair in pairs for arm, success in enumerate(pair))
+    return decide(of or few(), {}, {"base": len(pairs), "tuned": len(pairs)}, blocks=blocks, **last)
+
+
+def test_of_few_units_a_large_difference_is_shown_by_the_safe_test():
+    found = among_few([(1, 0)] * 3)
+    assert found.outcome == "undecided" and 0.05 < found.primary.p < 1
+    found = among_few([(1, 0)] * 5)
+    assert found.outcome == "better" and found.primary.p < 0.05 and found.primary.difference == -1
+    # Its exact interval asks for more, which the sentence does not hide.
+    assert found.primary.low < -1 + 1e-9 < 0 < found.primary.high
+    assert found.sentence.endswith(f"p {found.primary.p:.2g} by the safe test")
+    assert among_few([(0, 1)] * 5).outcome == "worse"
+
+
+def test_the_end_of_few_units_is_non_inferior_only_where_the_exact_interval_says_so():
+    found = among_few([(0, 0)] * 20)
+    assert found.outcome == "non_inferior" and found.primary.worst > -0.5
+    narrow = Metric("flagged", "binary", higher_is_better=False, margin=0.1, bounded=True)
+    assert among_few([(0, 0)] * 20, few(narrow)).outcome == "no_verdict"
+    assert among_few([(0, 0)] * 5, last=True).outcome == "no_verdict"
+
+
+def test_without_a_unit_that_counts_nothing_is_said_of_few():
+    found = among_few([])
+    assert found.outcome == "undecided" and "`settle_hours`" in found.sentence and not found.primary.enough
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        # Two units in each arm teach, and two more show: with a tenth in one arm that takes forty.
+        ({"planned": 7}, "7 planned units are fewer than the 8 of any"),
+        ({"planned": 39, "weights": {"base": 0.9, "tuned": 0.1}}, "39 planned units are fewer than the 40 of any"),
+        ({"planned": 40, "guardrails": (LATENCY,)}, "40 planned units are fewer than the 100 of any"),
+    ],
+)
+def test_too_few_for_any_difference_are_refused(changed, told):
+    with pytest.raises(UserError, match=told):
+        few(**changed)
+
+
+def test_the_two_bounds_of_a_bounded_guardrail_share_alpha():
+    bounded = Metric("failed", "binary", higher_is_better=False, margin=0.02, bounded=True)
+    of = design(SOLVED, (bounded,))
+    statistics = seen() | {"failed": rates(10_000, 0.05, 0.05)}
+    assert of.guard_plan(bounded).alpha == of.plan.alpha / 2 and of.guard_plan(LATENCY) == of.plan
+    reading = verdict(statistics, of=of).guardrails[0]
+    arms = [statistics["failed"][arm] for arm in ("base", "tuned")]
+    assert reading.worst == -bound(of.guard_plan(bounded), *arms, "binary", 1)

@@ -3,14 +3,17 @@
 import threading
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
 from pipelines.records import ExperimentExposureRow, ExperimentRow, now
 from pipelines.tracking import deployments, registry
 from serve.experimentation import lifecycle
-from serve.experimentation.reading import looks, standing
+from serve.experimentation.look import evidence_of, look
+from serve.experimentation.reading import how_counted, looks, standing
 from serve.experimentation.watcher import Watcher, watch_once
+from tests.serve.experimentation.conftest import happened
 from tests.waiting import until
 
 
@@ -65,6 +68,49 @@ def test_an_end_without_a_difference_ships_nothing(started, users, workspace, ma
     users(row, base=(1000, 0.05), tuned=(1000, 0.05))
     watch_once(workspace, "small")
     assert lifecycle.latest(workspace, "small").outcome == outcome and traffic(workspace) == {"base": 1.0}
+
+
+def test_what_units_did_before_the_start_is_taken_off_and_shows_more(started, workspace):
+    minutes = {"metric": "event.minutes", "per_unit": "sum", "higher_is_better": False}
+
+    def outcome(**changes):
+        row = started(primary=minutes, guardrails=[], **changes)
+        draw = np.random.default_rng(5)
+        with workspace.session() as session:
+            for number, habit in enumerate(draw.normal(60, 20, 400)):
+                arm, unit = ("base", "tuned")[number % 2], f"{row.id}-{number}"
+                at = row.created_at + timedelta(seconds=1)
+                session.add(ExperimentExposureRow(experiment_id=row.id, unit=unit, arm=arm, created_at=at))
+                since = habit + draw.normal(0, 5) - 4 * (arm == "tuned")
+                session.add(happened(row, unit, "minutes", habit, row.created_at - timedelta(days=3)))
+                session.add(happened(row, unit, "minutes", since, at + timedelta(minutes=1)))
+        seen = watch_once(workspace, "small").evidence
+        lifecycle.stop(workspace, "small", "ada", "it was a test")
+        return seen
+
+    plain, adjusted = outcome(), outcome(before_days=7)
+    assert plain["outcome"] == "undecided" and plain["explained"] is None
+    assert adjusted["outcome"] == "better" and adjusted["explained"] == pytest.approx(16 / 17, abs=0.02)
+    figures = [seen["metrics"][0] for seen in (plain, adjusted)]
+    assert figures[1]["high"] - figures[1]["low"] < 0.4 * (figures[0]["high"] - figures[0]["low"])
+    # What people see of the arms is what they did.
+    assert figures[1]["means"].keys() == {"base", "tuned"} and figures[1]["difference"] == pytest.approx(-4, abs=1.5)
+
+
+def test_of_few_units_a_large_difference_is_found_once_their_hours_are_over(started, workspace):
+    flags = {"metric": "event.flagged", "higher_is_better": False, "margin": 0.6}
+    row = started(primary={"metric": "event.resolved"}, guardrails=[flags], planned_units=40, settle_hours=1)
+    with workspace.session() as session:
+        for number in range(32):
+            arm, unit, at = ("base", "tuned")[number % 2], f"unit-{number}", row.created_at + timedelta(seconds=number)
+            session.add(ExperimentExposureRow(experiment_id=row.id, unit=unit, arm=arm, created_at=at))
+            if (arm == "tuned") != (number % 16 < 2):
+                session.add(happened(row, unit, "resolved", 1.0, at + timedelta(minutes=5)))
+    assert look(workspace, row).verdict.outcome == "undecided"
+    seen = look(workspace, row, row.created_at + timedelta(hours=2))
+    assert seen.verdict.outcome == "better" and seen.verdict.primary.p < 0.05
+    assert (seen.verdict.primary.control_n, seen.exposures) == (16, {"base": 16, "tuned": 16})
+    assert "safe test" in how_counted(standing(workspace, "small")["experiment"], evidence_of(seen))
 
 
 def test_a_wrong_sample_ratio_blocks_even_a_clear_difference(started, users, workspace):
