@@ -85,7 +85,7 @@ class PlannedEffect(Section):
     difference: Annotated[float, Field(allow_inf_nan=False)]
     """Treated minus control."""
     sd: PositiveFloat | None = None
-    """Standard deviation over units, for a sum or a mean."""
+    """Standard deviation over units, for a sum or a mean; with `before_days`, of what these leave unexplained."""
     power: Annotated[float, Field(gt=0.05, lt=1)] = 0.8
     """Probability of showing that difference, if it is there."""
 
@@ -109,7 +109,7 @@ class Experiment(Section):
     """Hours that each coverage of the ramp lasts at least."""
     planned_units: Annotated[int, Field(ge=8)] | None = None
     """Units in both arms together at which it ends without a verdict; or name `effect`, and they are reckoned. Fewer
-    than 100 need `settle_hours`."""
+    than 100 need `settle_hours`, and guardrails with margins wide enough for so few, or none."""
     effect: PlannedEffect | None = None
     """The least difference that matters."""
     settle_hours: PositiveFloat | None = None
@@ -184,4 +184,6 @@ class Experiment(Section):
             return [f"planned_units: fewer than {ENOUGH_UNITS} need settle_hours, after which a unit counts"]
         if self.primary.per_unit != "any":
             return [f"planned_units: fewer than {ENOUGH_UNITS} can only decide on a primary metric `per_unit: any`"]
+        if self.settle_hours >= 24 * self.max_days:
+            return [f"settle_hours: {self.settle_hours:g} are not over within max_days ({self.max_days:g})"]
         return []

@@ -144,7 +144,8 @@ class InteractionRow(Table):
     arm: Mapped[str]
     model: Mapped[str]
     messages: Mapped[dict[str, Any] | None]
-    """{"messages": [...]}, {"prompt": "..."} of a text to continue, or nothing where prompts are not kept."""
+    """{"messages": [...]} and "tools" where there were some, {"prompt": "..."} of a text to continue, or nothing where
+    prompts are not kept."""
     answer: Mapped[str | None] = mapped_column(Text)
     finish_reason: Mapped[str | None]
     prompt_tokens: Mapped[int]

@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from serve import json_text
 from serve.errors import CLIENT_GONE, RequestError, invalid
 from serve.schemas import MAX_BODY_BYTES
 
@@ -28,11 +29,9 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     except TimeoutError:
         raise RequestError(408, f"The body did not arrive in {BODY_TIMEOUT_S} s.", code="timeout") from None
     try:
-        content = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        content = json_text.parse(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RequestError(400, f"The body is not UTF-8 at byte {error.start}.", code="invalid_utf8") from None
-    except RecursionError:
-        raise RequestError(400, "The body is nested too deeply.", code="invalid_json") from None
     except ValueError as error:
         raise RequestError(400, f"The body is not JSON: {error}.", code="invalid_json") from None
     try:
@@ -56,7 +55,3 @@ async def _read_bytes(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise too_large
     return bytes(body)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")

@@ -72,7 +72,8 @@ def build_gateway(service: ChatService) -> FastAPI:
     @app.post("/v1/chat/completions", dependencies=[needs("chat")], openapi_extra=body_of(ChatRequest))
     async def chat(request: Request) -> Response:
         """Answer a conversation."""
-        return await answer(request, await read_body(request, ChatRequest), ChatShape())
+        body = await read_body(request, ChatRequest)
+        return await answer(request, body, ChatShape(body.reader()))
 
     @app.post("/v1/completions", dependencies=[needs("chat")], openapi_extra=body_of(CompletionRequest))
     async def completions(request: Request) -> Response:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SCHEMA_S = 10
 """Seconds that a request may take to have its schema compiled."""
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 """A text that is continued as it is, or a conversation that is answered."""
 
 
@@ -32,6 +32,8 @@ class Options:
     """What the answer must be, as JSON."""
     logprobs: int | None = None
     """How many alternatives are told beside each token's probability; None: nothing is."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """What the prompt tells of tools, in OpenAI's shape."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class EngineReplica:
         with self._places.answering(arm) as (place, version):
             try:
                 # In a thread: a megabyte of text takes its time, and other answers stream meanwhile.
-                tokens = await asyncio.to_thread(place.tokens, prompt)
+                tokens = await asyncio.to_thread(place.tokens, prompt, options.tools)
                 request = GenerationRequest(
                     tokens,
                     place.adapter,

@@ -3,13 +3,13 @@
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.models.candidate import Candidate, check_adapter
 
@@ -42,13 +42,16 @@ class Place:
     answers: int = 0
     """That run."""
 
-    def tokens(self, prompt: "Prompt") -> tuple[int, ...]:
+    def tokens(self, prompt: "Prompt", tools: Sequence[dict[str, Any]] = ()) -> tuple[int, ...]:
         """A prompt as the model reads it. Raises UserError for a conversation that its template cannot put."""
         from pipelines.data.chat import continuation_tokens, prompt_tokens
+        from pipelines.data.tool_chat import has_tools, tool_prompt_tokens
 
         tokenizer = self.engine.tokenizer
         if isinstance(prompt, str):
             return tuple(continuation_tokens(tokenizer, prompt))
+        if tools or has_tools(prompt):
+            return tuple(tool_prompt_tokens(tokenizer, prompt, tools))
         return tuple(prompt_tokens(tokenizer, prompt))
 
     @cached_property

@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from pipelines.engines.text import REPLACEMENT
+from serve.calls import Call, CallReader
 from serve.errors import RequestError
 from serve.hosting import Piece, Told
 from serve.turn import Turn
@@ -26,8 +27,11 @@ class Shape(Protocol):
     def opening(self) -> dict[str, Any] | None:
         """What a stream's first event holds before any text, if there is one."""
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """What an event's choice holds of a piece of text."""
+    def pieces(self, text: str, *, last: bool) -> list[dict[str, Any]]:
+        """What events' choices hold of a piece of text: one for each."""
+
+    def finish_reason(self, reason: str | None) -> str | None:
+        """Why it ended, once all of it was told."""
 
     def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
         """What a choice holds of its tokens' probabilities; pieces come in their order."""
@@ -38,17 +42,43 @@ class ChatShape:
 
     whole, part = "chat.completion", "chat.completion.chunk"
 
+    def __init__(self, reader: CallReader | None = None) -> None:
+        """`reader`: finds calls of tools, where there are any to call."""
+        self._reader = reader
+
     def answer(self, text: str) -> dict[str, Any]:
         """The assistant's message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if self._reader is not None:
+            parts = self._reader.read(text, last=True)
+            said = "".join(part for part in parts if isinstance(part, str))
+            if calls := [part.told() for part in parts if isinstance(part, Call)]:
+                message |= {"content": said.strip() or None, "tool_calls": calls}
+        return {"message": message}
 
     def opening(self) -> dict[str, Any] | None:
         """The role."""
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """More of the content."""
-        return {"delta": {"content": text}}
+    def pieces(self, text: str, *, last: bool) -> list[dict[str, Any]]:
+        """More of the content; a call when it is whole."""
+        if self._reader is None:
+            return [{"delta": {"content": text}}]
+        already = len(self._reader.calls)
+        deltas: list[dict[str, Any]] = []
+        for part in self._reader.read(text, last=last):
+            if isinstance(part, str):
+                deltas.append({"content": part})
+            else:
+                deltas.append({"tool_calls": [{"index": already} | part.told()]})
+                already += 1
+        # The last event tells why it ended, with or without more to tell.
+        return [{"delta": delta} for delta in (deltas or ([{}] if last else []))]
+
+    def finish_reason(self, reason: str | None) -> str | None:
+        """An answer that ended with calls waits for their results."""
+        called = self._reader is not None and self._reader.calls
+        return "tool_calls" if called and reason == "stop" else reason
 
     def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
         """For each token itself and its rivals."""
@@ -76,9 +106,13 @@ class TextShape:
         """Nothing comes before the text."""
         return None
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def pieces(self, text: str, *, last: bool) -> list[dict[str, Any]]:
         """More of the text."""
-        return {"text": text}
+        return [{"text": text}]
+
+    def finish_reason(self, reason: str | None) -> str | None:
+        """As it is."""
+        return reason
 
     def logprobs(self, tokens: Sequence[Told]) -> dict[str, Any]:
         """Lists with a place for each token."""
@@ -99,7 +133,8 @@ class TextShape:
 
 def whole(turn: Turn, shape: Shape) -> dict[str, Any]:
     """The JSON of an answer that has ended."""
-    choice = _choice(shape, shape.answer("".join(turn.text)), turn.finish_reason, turn.logprobs)
+    content = shape.answer("".join(turn.text))
+    choice = _choice(shape, content, shape.finish_reason(turn.finish_reason), turn.logprobs)
     return _about(turn, shape.whole) | {"choices": [choice], "usage": turn.usage.model_dump()}
 
 
@@ -109,17 +144,25 @@ async def events(
     """Server-sent events; when the client leaves, closing `pieces` cancels the generation."""
     about = _about(turn, shape.part)
 
-    def event(content: dict[str, Any], finish_reason: str | None = None, told: Sequence[Told] = ()) -> str:
-        return _data(about | {"choices": [_choice(shape, content, finish_reason, told)]})
+    def event(content: dict[str, Any], finish_reason: str | None = None, tokens: Sequence[Told] = ()) -> str:
+        return _data(about | {"choices": [_choice(shape, content, finish_reason, tokens)]})
+
+    def written(piece: Piece) -> Iterator[str]:
+        contents = shape.pieces(piece.text, last=piece.finish_reason is not None)
+        for content in contents[:-1]:
+            yield event(content)
+        for content in contents[-1:]:
+            yield event(content, shape.finish_reason(piece.finish_reason), piece.logprobs)
 
     async with aclosing(pieces):  # type: ignore[type-var]
         if opening := shape.opening():
             yield event(opening)
         try:
-            if first is not None:
-                yield event(shape.piece(first.text), first.finish_reason, first.logprobs)
+            for one in written(first) if first is not None else ():
+                yield one
             async for piece in pieces:
-                yield event(shape.piece(piece.text), piece.finish_reason, piece.logprobs)
+                for one in written(piece):
+                    yield one
         except RequestError as error:
             # The status went out long ago: the client finds the error in the stream.
             yield _data(error.body())

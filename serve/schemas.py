@@ -5,6 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipelines.engines.schema import ALONE, MOST_DEPTH, depth
+from serve import json_text
+from serve.call_schema import call_schema
+from serve.calls import CallReader
+
 MAX_BODY_BYTES = 2**20
 USUAL_CONTINUATION = 16
 """Tokens of a continued text when the client names no number: OpenAI's default."""
@@ -21,19 +26,110 @@ class TextPart(_Closed):
     text: str
 
 
+class CalledFunction(BaseModel):
+    """What an earlier answer called."""
+
+    name: Annotated[str, Field(max_length=64)]
+    arguments: str
+    """A JSON object."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _object(cls, value: str) -> str:
+        found = json_text.parse(value)
+        if not isinstance(found, dict):
+            raise ValueError("is no JSON object")
+        if depth(found) > MOST_DEPTH:
+            raise ValueError(f"is nested more than {MOST_DEPTH} deep")
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds a lone surrogate") from None
+        return value
+
+
+class EarlierCall(BaseModel):
+    """A call of a tool in an earlier answer."""
+
+    id: Annotated[str, Field(max_length=100)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class Message(BaseModel):
     """One turn of the conversation."""
 
     # Clients send back whole assistant messages, with fields that say nothing here.
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    tool_calls: Annotated[list[EarlierCall], Field(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=100)] | None = None
+    """The call whose result this is."""
 
-    def plain(self) -> dict[str, str]:
-        """Role and text; `developer` is today's name of `system`."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+    @model_validator(mode="after")
+    def _whole(self) -> "Message":
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls goes with the role assistant alone")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is needed where nothing is called")
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            raise ValueError("tool_call_id goes with the role tool, and only with it")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """Role and text, and what was called; `developer` is today's name of `system`."""
+        text = "".join(part.text for part in self.content) if isinstance(self.content, list) else self.content or ""
+        plain: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        if self.tool_calls:
+            plain["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            plain |= {"tool_call_id": self.tool_call_id}
+        return plain
+
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class Function(_Closed):
+    """Something that an answer may call."""
+
+    name: FunctionName
+    description: Annotated[str, Field(max_length=4000)] | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON schema of its arguments, an object."""
+    strict: bool | None = None
+    """A call that is forced always follows it; one that the model makes of its own accord need not."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _of_an_object(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if depth(value) > MOST_DEPTH:
+            raise ValueError(f"is nested more than {MOST_DEPTH} deep")
+        if value is None or value.get("type") == "object":
+            return value
+        if "type" in value or value.keys() & ALONE:
+            raise ValueError("must say `type: object` at its top: arguments have names")
+        return {"type": "object"} | value
+
+
+class Tool(_Closed):
+    """A function, as OpenAI writes it."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class _ChosenName(_Closed):
+    name: FunctionName
+
+
+class ChosenTool(_Closed):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    function: _ChosenName
 
 
 class StreamOptions(_Closed):
@@ -52,7 +148,7 @@ class PlainFormat(_Closed):
 class NamedSchema(_Closed):
     """A JSON schema under a name."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: FunctionName
     description: Annotated[str, Field(max_length=4000)] | None = None
     content: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
@@ -102,6 +198,11 @@ class ChatRequest(GenerationFields):
     """And those of so many likeliest ones in its place."""
     response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     """JSON by construction: tokens that could not go on so are never chosen. The prompt is not told of it."""
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    """What the answer may call; the chat template tells the model of them."""
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    """`required`, or one by its name: the answer is such a call by construction."""
+    parallel_tool_calls: bool | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -119,6 +220,24 @@ class ChatRequest(GenerationFields):
             raise ValueError("the last message is the assistant's own: end with the user's")
         return self
 
+    @model_validator(mode="after")
+    def _tools_fit(self) -> "ChatRequest":
+        names = [tool.function.name for tool in self.tools or ()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tools: {twice[0]} is there twice")
+        if not names and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice needs tools to choose from")
+        if isinstance(self.tool_choice, ChosenTool) and self.tool_choice.function.name not in names:
+            raise ValueError(f"tool_choice: {self.tool_choice.function.name} is none of tools")
+        may_call = names and self.tool_choice != "none"
+        if may_call and self.logprobs:
+            raise ValueError("logprobs are not told where tools may be called: say tool_choice: none")
+        if may_call and self.response_format and self.response_format.type != "text":
+            raise ValueError("an answer that follows a response_format calls nothing: say tool_choice: none")
+        if may_call and not self._forced and self.parallel_tool_calls is False:
+            raise ValueError("parallel_tool_calls: false can be kept only where tool_choice forces a call")
+        return self
+
     def limit(self, most: int) -> int:
         """Most tokens to generate; `most`, the service's own limit, if the client set none."""
         return self.max_completion_tokens or self.max_tokens or most
@@ -129,14 +248,36 @@ class ChatRequest(GenerationFields):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
+    def tools_told(self) -> tuple[dict[str, Any], ...]:
+        """What the prompt tells of tools."""
+        if self.tool_choice == "none":
+            return ()
+        return tuple(tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools or ())
+
+    @property
+    def _forced(self) -> list[Function]:
+        """The functions of which one must be called; none: that is the model's to say."""
+        functions = [tool.function for tool in self.tools or ()]
+        if isinstance(self.tool_choice, ChosenTool):
+            return [one for one in functions if one.name == self.tool_choice.function.name]
+        return functions if self.tool_choice == "required" else []
+
+    def reader(self) -> CallReader | None:
+        """What finds the answer's calls; None where there can be none."""
+        names = [tool["function"]["name"] for tool in self.tools_told]
+        return CallReader(names, forced=bool(self._forced)) if names else None
+
+    @property
     def json_schema(self) -> str | None:
         """What the answer must be; None: any text."""
+        if self._forced:
+            return json.dumps(call_schema([one.model_dump() for one in self._forced]))
         if isinstance(self.response_format, SchemaFormat):
             return json.dumps(self.response_format.json_schema.content)
         return '{"type": "object"}' if self.response_format and self.response_format.type == "json_object" else None
 
     @property
-    def asked(self) -> list[dict[str, str]]:
+    def asked(self) -> list[dict[str, Any]]:
         """The conversation."""
         return [message.plain() for message in self.messages]
 
@@ -177,6 +318,11 @@ class CompletionRequest(GenerationFields):
     def json_schema(self) -> None:
         """A text goes on as it likes."""
         return None
+
+    @property
+    def tools_told(self) -> tuple[dict[str, Any], ...]:
+        """A text calls none."""
+        return ()
 
     @property
     def asked(self) -> str:

@@ -126,6 +126,7 @@ class ChatService:
             seed=request.seed,
             json_schema=request.json_schema,
             logprobs=request.alternatives,
+            tools=request.tools_told,
         )
         return Turn(
             request_id,
@@ -151,7 +152,7 @@ class ChatService:
             async with aclosing(self._engine.answer(turn.arm, turn.prompt, turn.options)) as events:  # type: ignore[type-var]
                 async for event in events:
                     if isinstance(event, Refused):
-                        refused, refusal = True, _refusal(event, turn.place)
+                        refused, refusal = True, _refusal(event, turn)
                         turn.status = refusal.status
                         raise refusal
                     if isinstance(event, Started):
@@ -300,10 +301,11 @@ def _failure() -> RequestError:
     return RequestError(500, "The answer could not be generated.", code="generation_failed")
 
 
-def _refusal(event: Refused, place: str) -> RequestError:
+def _refusal(event: Refused, turn: Turn) -> RequestError:
     if event.reason == "overloaded":
         return overloaded()
     if event.reason == "schema":
-        return RequestError(400, event.message, code="invalid_json_schema", param="response_format")
+        param = "tools" if turn.options.tools else "response_format"
+        return RequestError(400, event.message, code="invalid_json_schema", param=param)
     code = "context_length_exceeded" if event.reason == "too_long" else "invalid_conversation"
-    return RequestError(400, event.message, code=code, param=place)
+    return RequestError(400, event.message, code=code, param=turn.place)

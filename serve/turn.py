@@ -85,7 +85,7 @@ class Turn:
             "unit": self.unit,
             "arm": self.arm,
             "model": self.model,
-            "messages": {self.place: self.prompt},
+            "messages": {self.place: self.prompt} | ({"tools": [*self.options.tools]} if self.options.tools else {}),
             "answer": "".join(self.text),
             "finish_reason": self.finish_reason if self.status != CLIENT_GONE else "cancelled",
             "prompt_tokens": self.prompt_tokens,

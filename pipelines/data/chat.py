@@ -4,7 +4,7 @@ The text is cut where the assistant's answers begin and end, and each piece is t
 what training puts before an answer is token for token what a server puts before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,22 +46,22 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
     if is_seq2seq(tokenizer):
         return encode_seq2seq(tokenizer, messages)
     clean, escaped = without_special(tokenizer, messages)
-    full = _render(tokenizer, clean)
+    full = render(tokenizer, clean)
     special = _special_ids(tokenizer)
     tokens: list[int] = []
     supervised: list[bool] = []
     done, ends = 0, True
     for position in _answers(clean):
-        prompt = _render(tokenizer, clean[:position], answer_follows=True)
-        answered = _render(tokenizer, clean[: position + 1])
+        prompt = render(tokenizer, clean[:position], answer_follows=True)
+        answered = render(tokenizer, clean[: position + 1])
         if not (answered.startswith(prompt) and full.startswith(answered) and prompt.startswith(full[:done])):
             raise UserError(
                 "models: the chat template renders the beginning of a conversation differently once it goes on, "
                 "so the assistant's words cannot be told from the rest.",
                 "Use a base whose template only appends, or split conversations into single turns.",
             )
-        before = _tokenize(tokenizer, full[done : len(prompt)])
-        answer = _tokenize(tokenizer, full[len(prompt) : len(answered)])
+        before = tokenize(tokenizer, full[done : len(prompt)])
+        answer = tokenize(tokenizer, full[len(prompt) : len(answered)])
         # Content has no special tokens (see above), so the first one is the turn's end.
         end = next((i for i, token in enumerate(answer) if token in special), None)
         ends = ends and end is not None
@@ -69,7 +69,7 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
         tokens += before + answer
         supervised += [False] * len(before) + [True] * taught + [False] * (len(answer) - taught)
         done = len(answered)
-    rest = _tokenize(tokenizer, full[done:])
+    rest = tokenize(tokenizer, full[done:])
     return Encoded(tokens + rest, supervised + [False] * len(rest), ends and any(supervised), escaped)
 
 
@@ -84,12 +84,12 @@ def prompt_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     if is_seq2seq(tokenizer):
         return source_tokens(tokenizer, messages[:upto])
     clean, _ = without_special(tokenizer, messages[:upto])
-    prompt = _render(tokenizer, clean, answer_follows=True)
+    prompt = render(tokenizer, clean, answer_follows=True)
     answers = _answers(clean)
     if not answers:
-        return _tokenize(tokenizer, prompt)
+        return tokenize(tokenizer, prompt)
     earlier = clean[: answers[-1] + 1]
-    return encode(tokenizer, earlier).tokens + _tokenize(tokenizer, prompt[len(_render(tokenizer, earlier)) :])
+    return encode(tokenizer, earlier).tokens + tokenize(tokenizer, prompt[len(render(tokenizer, earlier)) :])
 
 
 def continuation_tokens(tokenizer: Any, text: str) -> list[int]:
@@ -116,8 +116,13 @@ def stop_tokens(tokenizer: Any) -> set[int]:
 
 def escape(tokenizer: Any, text: str) -> tuple[str, int]:
     """The text with its special tokens made plain text, and how many there were."""
+    return make_plain(special_names(tokenizer), text)
+
+
+def make_plain(names: Iterable[str], text: str) -> tuple[str, int]:
+    """The text in which none of `names` can be read any more, longest first, and how many there were."""
     count = 0
-    for name in special_names(tokenizer):
+    for name in names:
         if name in text:
             count += text.count(name)
             text = text.replace(name, name[0] + WORD_JOINER + name[1:])
@@ -144,7 +149,14 @@ def without_special(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[M
     return clean, escaped
 
 
-def _render(tokenizer: Any, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
+def render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    answer_follows: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """The conversation as the base's chat template puts it. Raises UserError where there is none, or it refuses it."""
     from jinja2.exceptions import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
@@ -154,8 +166,10 @@ def _render(tokenizer: Any, messages: Sequence[Message], *, answer_follows: bool
             "chat_template.jinja to its folder.",
         )
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_follows)
-    except TemplateError as error:
+        text = tokenizer.apply_chat_template(
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=answer_follows
+        )
+    except (TemplateError, TypeError, ValueError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(
             f"models: the chat template refuses the turns {roles}: {error}",
@@ -164,7 +178,8 @@ def _render(tokenizer: Any, messages: Sequence[Message], *, answer_follows: bool
     return str(text)
 
 
-def _tokenize(tokenizer: Any, text: str) -> list[int]:
+def tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of what a template has written."""
     # The template writes the beginning-of-text token itself where there is one: adding it would double it.
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 

@@ -50,7 +50,7 @@ def check_schema(schema: str) -> None:
         raise SchemaRefused(f"The schema has {len(schema)} characters; {MOST_CHARACTERS} are read.")
     try:
         content = json.loads(schema)
-        if _depth(content) > MOST_DEPTH:
+        if depth(content) > MOST_DEPTH:
             raise SchemaRefused(f"The schema is nested more than {MOST_DEPTH} deep.")
         Draft202012Validator.check_schema(content)
     except SchemaError as error:
@@ -131,13 +131,13 @@ def _values(content: Any) -> Iterator[Any]:
         yield content
 
 
-def _depth(content: Any) -> int:
+def depth(content: Any) -> int:
     """How deep lists and objects are nested; not looked for beyond what counts."""
-    level, depth = [content], 0
-    while depth <= MOST_DEPTH:
+    level, deep = [content], 0
+    while deep <= MOST_DEPTH:
         inner = [one for one in level if isinstance(one, dict | list)]
         if not inner:
             break
         level = [value for one in inner for value in (one.values() if isinstance(one, dict) else one)]
-        depth += 1
-    return depth
+        deep += 1
+    return deep

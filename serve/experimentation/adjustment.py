@@ -22,10 +22,6 @@ class Paired:
     """Sum over the units of metric times covariate."""
 
 
-NOBODY = Paired(Arm(0, 0.0, 0.0), Arm(0, 0.0, 0.0), 0.0)
-"""Of an arm that no unit has met."""
-
-
 @dataclass(frozen=True)
 class Adjusted:
     """Both arms after the adjustment, for a metric of kind `mean` whatever it was before."""

@@ -9,10 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from pipelines.recipe_experiment import ENOUGH_UNITS
+
 Kind = Literal["binary", "mean"]
 Figures = float | np.ndarray
 
-MIN_UNITS = 100
+MIN_UNITS = ENOUGH_UNITS
 """Fewer are too few for a verdict: of a binary metric in both arms together, of a mean in each."""
 MIN_OUTCOMES = 5.0
 """Successes, and failures, that each arm of a binary metric must be due at the rate of both together (Cochran 1954).

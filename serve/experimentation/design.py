@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from cluster.errors import UserError
 from pipelines.recipe_experiment import Experiment, Measure
 from serve.experimentation import power
-from serve.experimentation.arms import MIN_UNITS
 from serve.experimentation.rare import units_for
-from serve.experimentation.verdict import Design, Metric, guard_alpha
+from serve.experimentation.verdict import Design, Metric, fewest_units, guard_alpha
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,22 @@ def metric_of(measure: Measure) -> Metric:
     return Metric(measure.metric, kind, measure.good_upwards, measure.margin, bounded)  # type: ignore[arg-type]
 
 
+def check_can_end(experiment: Experiment, planned: int) -> None:
+    """Raise UserError for what could not decide by the planned units; before the start, as afterwards it goes on."""
+    for metric in design_of(experiment, planned).guardrails:
+        least = _units_to_close(experiment, metric)
+        if least > planned:
+            raise UserError(
+                f"{metric.name} cannot be shown to be within its margin of {metric.margin:g} by {planned:,} units: "
+                f"even if it never happens, that takes {least:,}.",
+                "Plan for more units, or bear a wider margin.",
+            )
+
+
 def design_of(experiment: Experiment, planned: int) -> Design:
     """What decides. Raises UserError when it cannot."""
     primary = metric_of(experiment.primary)
-    design = Design(
+    return Design(
         # What was taken off may leave a figure outside of 0 and 1.
         primary=primary if experiment.before_days is None else replace(primary, bounded=False),
         guardrails=tuple(metric_of(measure) for measure in experiment.guardrails),
@@ -45,15 +56,6 @@ def design_of(experiment: Experiment, planned: int) -> Design:
         planned=planned,
         alpha=experiment.alpha,
     )
-    for metric in design.guardrails:
-        least = _units_to_close(experiment, metric)
-        if least > planned:
-            raise UserError(
-                f"{metric.name} cannot be shown to be within its margin of {metric.margin:g} by {planned:,} units: "
-                f"even if it never happens, that takes {least:,}.",
-                "Plan for more units, or bear a wider margin.",
-            )
-    return design
 
 
 def size_of(experiment: Experiment) -> Size:
@@ -68,8 +70,10 @@ def size_of(experiment: Experiment) -> Size:
     else:
         assert effect.sd is not None, "the section asks for it"
         wanted = power.of_means(effect.difference, effect.sd, share)
+    measures = (experiment.primary, *experiment.guardrails)
     guards = (_units_to_close(experiment, metric_of(measure)) for measure in experiment.guardrails)
-    units = max(power.sequential_units(wanted, effect.power, alpha), _fewest(experiment), *guards)
+    fewest = fewest_units([metric_of(measure) for measure in measures], list(experiment.weights.values()))
+    units = max(power.sequential_units(wanted, effect.power, alpha), fewest, *guards)
     return Size(
         planned=units,
         power=power.sequential_power(wanted, units, alpha),
@@ -86,7 +90,9 @@ def days_for(experiment: Experiment, size: Size, units_per_day: float) -> int:
     steps = len(experiment.ramp) * experiment.ramp_hours / 24
     ramped = sum(coverage * units_per_day * experiment.ramp_hours / 24 for coverage in experiment.ramp)
     left = max(0.0, size.planned - ramped)
-    needed = power.days(1, units_per_day) and round(steps + left / (units_per_day * experiment.coverage) + 0.499)
+    settling = (experiment.settle_hours or 0) / 24
+    coming = left / (units_per_day * experiment.coverage) if units_per_day > 0 else 0.0
+    needed = power.days(1, units_per_day) and round(steps + coming + settling + 0.499)
     if needed > experiment.max_days:
         raise UserError(
             f"{size.planned} units take {needed} days at {units_per_day:g} new units a day, and max_days is "
@@ -94,13 +100,6 @@ def days_for(experiment: Experiment, size: Size, units_per_day: float) -> int:
             "Plan for a larger difference, less power or more traffic, or raise experiment.max_days.",
         )
     return int(needed)
-
-
-def _fewest(experiment: Experiment) -> int:
-    """Units below which no verdict is given, whatever the effect."""
-    means = any(measure.per_unit != "any" for measure in (experiment.primary, *experiment.guardrails))
-    rarer = min(experiment.treated_share, 1 - experiment.treated_share)
-    return int(MIN_UNITS / rarer + 0.999) if means else MIN_UNITS
 
 
 def _units_to_close(experiment: Experiment, metric: Metric) -> int:

@@ -25,12 +25,12 @@ def start(workspace: Workspace, recipe: Recipe, by: str) -> ExperimentRow:
     from sqlalchemy.exc import IntegrityError
 
     from pipelines.tracking import deployments
-    from serve.experimentation.design import design_of, size_of
+    from serve.experimentation.design import check_can_end, size_of
 
     section = described(recipe)
     _check_by(by)
     planned = size_of(section).planned
-    design_of(section, planned)
+    check_can_end(section, planned)
     deployment = deployments.current(workspace, recipe.name)
     if deployment is None:
         raise GateClosed(

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pipelines.recipe_experiment import Experiment
 from pipelines.records import ExperimentRow, now
 from pipelines.workspace import Workspace
-from serve.experimentation.adjustment import NOBODY, adjust
-from serve.experimentation.arms import Arm
+from serve.experimentation.adjustment import adjust
+from serve.experimentation.arms import Arm, is_enough
 from serve.experimentation.design import design_of
-from serve.experimentation.safe_test import blocks_of
+from serve.experimentation.evidence import counted
+from serve.experimentation.safe_test import Blocks, blocks_of
 from serve.experimentation.verdict import Reading, Verdict, decide
 
 ENDS = ("harm", "worse", "non_inferior", "no_verdict")
@@ -33,14 +34,19 @@ class Look:
     """Metric -> arm -> sums."""
     set_aside: dict[str, int]
     """Metric -> events since the start of units that were in no arm when they happened."""
+    blocks: Blocks | None
+    """Of the safe test, where few units are planned."""
     explained: float | None
     """Share of the primary metric's variance that is taken off, as the days before the start explain it; None where
-    the recipe names no such days."""
+    the recipe names no such days, or too little is in."""
 
     @property
-    def units(self) -> int:
-        """Units of all arms."""
-        return sum(self.exposures.values())
+    def counted(self) -> dict[str, int]:
+        """Arm -> units that the verdict is about: of few planned ones not all that are in."""
+        primary = self.verdict.primary.metric.name
+        if self.blocks is None:
+            return self.exposures
+        return {arm: int(one.n) for arm, one in self.sums[primary].items()}
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,18 @@ def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -
             units = sums.settled(session, row, section.primary, hours=section.settle_hours, at=at, most=row.planned)
             blocks = blocks_of((arm == section.treated, success) for arm, success in units)
             found[section.primary.metric] = {section.control: blocks.control, section.treated: blocks.treated}
-        if section.before_days is not None:
+        raw = [found[section.primary.metric].get(arm, Arm(0, 0.0, 0.0)) for arm in (section.control, section.treated)]
+        # An arm whose figures never varied says nothing, whatever its covariates do.
+        if section.before_days is not None and is_enough(*raw, "mean"):
             paired = sums.beside_before(session, row, section.primary, section.before_days)
-            adjusted = adjust(*(paired.get(arm, NOBODY) for arm in (section.control, section.treated)))
+            adjusted = adjust(paired[section.control], paired[section.treated])
             explained = float(adjusted.reduction)
             decisive[section.primary.metric] = {section.control: adjusted.control, section.treated: adjusted.treated}
     late = (row.ended_at or at) - row.created_at >= timedelta(days=section.max_days)
     design = design_of(section, row.planned)
     verdict = decide(design, decisive, met, blocks=blocks, last=late or row.live is None)
-    return Look(at, verdict, met, found, {metric: count for metric, count in aside.items() if count}, explained)
+    aside = {metric: count for metric, count in aside.items() if count}
+    return Look(at, verdict, met, found, aside, blocks, explained)
 
 
 def next_step(section: Experiment, row: ExperimentRow, seen: Look) -> Step:
@@ -107,6 +116,7 @@ def evidence_of(seen: Look) -> dict[str, Any]:
         "outcome": verdict.outcome,
         "sentence": verdict.sentence,
         "exposures": seen.exposures,
+        "counted": seen.counted,
         "sample_ratio": {
             "p": verdict.sample_ratio.p,
             "expected": verdict.sample_ratio.expected,
@@ -123,7 +133,7 @@ def is_news(seen: Look, last: dict[str, Any] | None) -> bool:
     """Whether a look is worth keeping after the last one that was kept."""
     if last is None or last["outcome"] != seen.verdict.outcome:
         return True
-    return bool(seen.units >= max(1, GROWTH * sum(last["exposures"].values())))
+    return sum(seen.counted.values()) >= max(1, GROWTH * sum(counted(last).values()))
 
 
 def _told(reading: Reading, seen: Look, *, primary: bool) -> dict[str, Any]:

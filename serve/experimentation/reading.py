@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.records import ExperimentEventRow, ExperimentRow, now
 from pipelines.workspace import Workspace
 from serve.experimentation import lifecycle
+from serve.experimentation.evidence import counted
 from serve.experimentation.look import evidence_of, look
 
 WATCHED_S = 60
@@ -48,28 +49,11 @@ def standing(workspace: Workspace, recipe_name: str, number: int | None = None) 
     return {"experiment": summary(row), "look": decided or evidence_of(look(workspace, row))}
 
 
-def how_counted(about: dict[str, Any], seen: dict[str, Any]) -> str:
-    """What is not usual about the primary metric's figure, for people; "" where all is."""
-    primary = about["primary"]
-    if about["settle_hours"] is not None:
-        return (
-            f"{primary}: a unit counts {about['settle_hours']:g} hours after it has met its arm, with what it did in "
-            "them; the safe test decides"
-        )
-    # Looks of earlier versions know of no adjustment.
-    if seen.get("explained") is not None:
-        return (
-            f"{primary}: its difference is adjusted for the {about['before_days']:g} days before the start, which "
-            f"explain {seen['explained']:.0%} of the variance between units (CUPED)"
-        )
-    return ""
-
-
 def looks(workspace: Workspace, experiment_id: int) -> list[dict[str, Any]]:
     """The looks that were kept, oldest first: {"at", "units"} and what `standing` calls "look"."""
     events = lifecycle.events_of(workspace, experiment_id)
     return [
-        {"at": event.created_at, "units": sum(event.content["exposures"].values())} | event.content
+        {"at": event.created_at, "units": sum(counted(event.content).values())} | event.content
         for event in events
         if event.action == "look"
     ]
@@ -83,7 +67,7 @@ def sentence_of(event: ExperimentEventRow) -> str:
     if event.action == "cover":
         return f"{content['coverage']:.0%} covered" + (f": {content['because']}" if content["because"] else "")
     if event.action == "look":
-        return f"{sum(content['exposures'].values()):,} units, {content['outcome']}: {content['sentence']}"
+        return f"{sum(counted(content).values()):,} units, {content['outcome']}: {content['sentence']}"
     if event.action in ("end", "promote"):
         serves = f"; {content['champion']} serves everyone" if content["champion"] else ""
         return f"{content['outcome']}{serves}: {content['because']}"

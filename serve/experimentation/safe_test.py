@@ -5,9 +5,8 @@ Journal of Statistical Planning and Inference 230 (2024), arXiv 2106.02693. It n
 in it is approximate; for large samples the confidence sequence is the sharper one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
@@ -63,15 +62,26 @@ def blocks_of(units: Iterable[tuple[bool, bool]]) -> Blocks:
     return Blocks(*np.array(rows, dtype=int).reshape(-1, 4).T)
 
 
-def fewest_units(share: float, alpha: float) -> int:
-    """Units of both arms without which nothing is shown even if one arm always succeeds and the other never.
+def units_of_a_safe_test(weights: Sequence[float], alpha: float) -> int:
+    """Units of both arms after which a difference is shown if one arm always succeeds and the other never.
 
-    `share`: of the units, those of the smaller arm.
+    `weights`: of the two; units come in blocks of their ratio. 0 where one has none.
     """
-    pairs = 2
-    while not is_shown(Blocks(*np.tile([[1], [0], [1], [1]], pairs)), alpha)[-1]:
-        pairs += 1
-    return ceil(pairs / share)
+    if not min(weights) > 0:
+        return 0
+    sizes = [round(weight / min(weights)) for weight in weights]
+    blocks = 1
+    while p_value_now(Blocks(*np.tile([[sizes[0]], [0], [sizes[1]], [sizes[1]]], blocks))) > alpha:
+        blocks += 1
+    return blocks * sum(sizes)
+
+
+def p_value_now(blocks: Blocks) -> float:
+    """P of one stream by the e-value that it has come to, at most 1: as valid at whatever moment one stops.
+
+    It may rise again, as what later units say may take back what the first ones said.
+    """
+    return min(1.0, float(np.exp(-log_e_values(blocks)[-1]))) if len(blocks) else 1.0
 
 
 def log_e_values(blocks: Blocks, *, prior: float = PRIOR) -> np.ndarray:

@@ -48,14 +48,18 @@ def beside_before(session: "Session", row: ExperimentRow, measure: Measure, days
     """Arm -> sums of one metric over its units, and of the same metric in the `days` before the start."""
     from sqlalchemy import func, select
 
-    since, until = _of_units(row, measure), _of_units(row, measure, days_before=days)
-    one, other = since.c.value, until.c.value
-    sums = (func.sum(each) for each in (one, one * one, other, other * other, one * other))
-    query = select(since.c.arm, func.count(), *sums).join(until, until.c.unit == since.c.unit).group_by(since.c.arm)
+    figures, covariates = _of_units(row, measure), _of_units(row, measure, days_before=days)
+    figure, covariate = figures.c.value, covariates.c.value
+    products = (figure, figure * figure, covariate, covariate * covariate, figure * covariate)
+    query = (
+        select(figures.c.arm, func.count(), *(func.sum(each) for each in products))
+        .join(covariates, covariates.c.unit == figures.c.unit)
+        .group_by(figures.c.arm)
+    )
     found = {}
-    for arm, n, *totals in session.execute(query):
-        total, squares, earlier, earlier_squares, products = map(float, totals)
-        found[arm] = Paired(Arm(n, total, squares), Arm(n, earlier, earlier_squares), products)
+    for arm, n, *sums in session.execute(query):
+        total, squares, before, before_squares, crossed = map(float, sums)
+        found[arm] = Paired(Arm(n, total, squares), Arm(n, before, before_squares), crossed)
     return found
 
 
@@ -64,22 +68,25 @@ def settled(
 ) -> list[tuple[str, bool]]:
     """Arm, and whether there was a value above 0 within `hours` of meeting it, of the units whose hours are over.
 
-    In the order in which they came, `most` at most: who comes after those counts never.
+    In the order in which they came, `most` at most: who comes after those counts never. What was not known within
+    those hours never counts either, so that nothing changes of a unit once it counts.
     """
     from sqlalchemy import select
 
     met, within = ExperimentExposureRow, timedelta(hours=hours)
+    until = at if row.ended_at is None else min(at, row.ended_at)
     query = select(met.unit, met.arm, met.created_at).where(*_met(row)).order_by(met.created_at, met.id).limit(most)
-    units = [each for each in session.execute(query).all() if each.created_at + within <= at]
-    values = _values(row, measure).subquery()
-    positive = select(values).where(values.c.value > 0, values.c.unit.in_([each.unit for each in units]))
-    happened: dict[str, list[datetime]] = {}
-    for unit, _, moment in session.execute(positive):
-        happened.setdefault(unit, []).append(moment)
+    units = [each for each in session.execute(query).all() if each.created_at + within <= until]
+    known: dict[str, list[tuple[datetime, datetime]]] = {}
+    for unit, moment, known_at in session.execute(_moments(row, measure, [each.unit for each in units])):
+        known.setdefault(unit, []).append((moment, known_at))
     return [
         (
             each.arm,
-            any(each.created_at <= moment <= each.created_at + within for moment in happened.get(each.unit, [])),
+            any(
+                each.created_at <= moment and max(moment, known_at) <= each.created_at + within
+                for moment, known_at in known.get(each.unit, [])
+            ),
         )
         for each in units
     ]
@@ -139,6 +146,29 @@ def _values(row: ExperimentRow, measure: Measure, days_before: float | None = No
     if days_before is None:
         return of_requests.where(asked.experiment_id == row.id)
     return of_requests.where(asked.recipe_name == row.recipe_name)
+
+
+def _moments(row: ExperimentRow, measure: Measure, units: list[str]) -> "Select[str, datetime, datetime]":
+    """unit, the moment of a value above 0, and when it was known; of these units."""
+    from sqlalchemy import func, select
+
+    asked, said = InteractionRow, FeedbackRow
+    if measure.source == "feedback":
+        kind = "correction" if measure.name == "edited" else measure.name
+        changed = [func.coalesce(said.edited, 1.0) > 0] if measure.name == "edited" else []
+        return (
+            select(asked.unit, asked.created_at, said.created_at)
+            .join(said, said.request_id == asked.request_id)
+            .where(asked.experiment_id == row.id, asked.shadow_of.is_(None), asked.unit.in_(units))
+            .where(said.kind == kind, *changed)
+        )
+    if measure.source == "event":
+        event = EventRow
+        return select(event.unit, event.happened_at, event.created_at).where(
+            event.recipe_name == row.recipe_name, event.name == measure.name, event.value > 0, event.unit.in_(units)
+        )
+    values = _values(row, measure).subquery()
+    return select(values.c.unit, values.c.at, values.c.at).where(values.c.value > 0, values.c.unit.in_(units))
 
 
 def _between(

@@ -5,14 +5,14 @@ ratio blocks all others; then harm; then worse, better; and only at the planned 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from cluster.errors import UserError
 from serve.experimentation.arms import MIN_OUTCOMES, MIN_UNITS, Arm, Kind, difference, is_enough, units, z_score
 from serve.experimentation.rare import difference_bounds
-from serve.experimentation.safe_test import Blocks, fewest_units, safe_p_values
+from serve.experimentation.safe_test import Blocks, p_value_now, units_of_a_safe_test
 from serve.experimentation.sample_ratio import SampleRatio, check_sample_ratio
 from serve.experimentation.sequential import Plan, bound, interval, p_value
 
@@ -70,20 +70,20 @@ class Design:
             problems.append(f"arm {self.control} cannot be compared with itself")
         if not 0 < self.alpha < 0.5:
             problems.append(f"alpha is {self.alpha:g} and must lie between 0 and 0.5")
+        elif self.few:
+            problems += [
+                f"{metric.name} lies not between 0 and 1, and takes at least {2 * MIN_UNITS} units"
+                for metric in (self.primary, *self.guardrails)
+                if not metric.bounded
+            ]
+            needed = units_of_a_safe_test(pair, self.plan.alpha)
         else:
-            needed = self._fewest(min(pair) / sum(pair) if min(pair) > 0 else 0.5)
-            if self.planned < needed:
-                problems.append(f"{self.planned} planned units are fewer than the {needed} of any verdict")
+            needed = fewest_units((self.primary, *self.guardrails), pair)
+        if not problems and self.planned < needed:
+            problems.append(f"{self.planned} planned units are fewer than the {needed} of any verdict")
         if problems:
             told = "; ".join(problems)
             raise UserError(f"The experiment cannot decide: {told}.", "Correct its design before it starts.")
-
-    def _fewest(self, share: float) -> int:
-        """Units without which nothing can be shown; `share`: of them, those of the smaller arm."""
-        metrics = (self.primary, *self.guardrails)
-        if not self.few:
-            return math.ceil(MIN_UNITS / share) if any(metric.kind == "mean" for metric in metrics) else MIN_UNITS
-        return MIN_UNITS if not all(metric.bounded for metric in metrics) else fewest_units(share, self.plan.alpha)
 
     @property
     def few(self) -> bool:
@@ -132,7 +132,7 @@ class Reading:
     @property
     def sign(self) -> int:
         """1 or -1: a difference in the good or the bad direction is shown; else 0."""
-        if not self.shown:
+        if not self.shown or not self.difference:
             return 0
         return 1 if (self.difference > 0) == self.metric.higher_is_better else -1
 
@@ -151,6 +151,13 @@ class Verdict:
     primary: Reading
     guardrails: tuple[Reading, ...]
     sample_ratio: SampleRatio
+
+
+def fewest_units(metrics: Iterable[Metric], weights: Sequence[float]) -> int:
+    """Units of both arms below which nothing is decided; `weights`: of the two."""
+    if all(metric.kind == "binary" for metric in metrics) or not min(weights) > 0:
+        return MIN_UNITS
+    return math.ceil(MIN_UNITS * sum(weights) / min(weights))
 
 
 def guard_alpha(metric: Metric, alpha: float) -> float:
@@ -220,7 +227,7 @@ def _read_few(design: Design, blocks: Blocks) -> Reading:
     metric, arms = design.primary, (blocks.control, blocks.treated)
     away = float(difference(*arms))
     low, high = difference_bounds(*arms, design.plan.alpha)
-    p = float(safe_p_values(blocks)[-1]) if len(blocks) else 1.0
+    p = p_value_now(blocks)
     worst, best = (low, high) if metric.higher_is_better else (-high, -low)
     counts = int(arms[0].n), int(arms[1].n)
     return Reading(metric, away, low, high, p, p <= design.plan.alpha, worst, best, *counts, enough=min(counts) > 0)

@@ -48,6 +48,7 @@ def test_a_metric_that_is_none_is_refused(metric, told):
         ({"planned_units": 100, "settle_hours": 1}, "settle_hours: goes with planned_units below 100"),
         ({"effect": {"baseline": 0.1, "difference": 0.1}, "settle_hours": 1}, "goes with planned_units below 100"),
         ({"planned_units": 50, "settle_hours": 1, "primary": PRIMARY | {"per_unit": "sum"}}, "`per_unit: any`"),
+        ({"planned_units": 50, "settle_hours": 240, "max_days": 10}, "are not over within max_days"),
         ({"planned_units": 500, "before_days": 7}, "explains a sum or a mean"),
         ({"planned_units": 500, "control": "other"}, "'base' or 'tuned'"),
     ],

@@ -1,5 +1,6 @@
 import concurrent.futures
 import contextlib
+import json
 import socket
 
 import httpx
@@ -269,6 +270,23 @@ def test_the_openai_client_is_told_probabilities(openai_client):
     assert len(whole.logprobs.tokens) == len(whole.logprobs.token_logprobs) == len(whole.logprobs.top_logprobs) == 8
     assert whole.logprobs.text_offset[:2] == [0, len(whole.logprobs.tokens[0])]
     assert all(logprob < 0 for logprob in whole.logprobs.token_logprobs)
+
+
+@pytest.mark.cluster
+def test_the_openai_client_gets_a_call_where_it_asks_for_one(openai_client):
+    kind = {"type": "object", "properties": {"kind": {"enum": ["oak", "elm"]}}, "required": ["kind"]}
+    tools = [{"type": "function", "function": {"name": "plant", "parameters": kind | {"additionalProperties": False}}}]
+    asked = {"model": "tuned", "messages": HELLO, "tools": tools, "tool_choice": "required", "max_tokens": 60}
+    (choice,) = openai_client.chat.completions.create(**asked).choices
+    (call,) = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and call.function.name == "plant"
+    assert json.loads(call.function.arguments)["kind"] in ("oak", "elm")
+    result = {"role": "tool", "tool_call_id": call.id, "content": "done"}
+    again = asked | {"messages": [*HELLO, choice.message, result], "tool_choice": "auto", "max_tokens": 5}
+    assert openai_client.chat.completions.create(**again).usage.completion_tokens == 5
+    with openai_client.chat.completions.stream(**asked) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
 
 
 @pytest.mark.cluster

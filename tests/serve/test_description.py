@@ -50,7 +50,7 @@ def test_bodies_have_the_schemas_that_requests_are_held_against(http, service_of
         jsonschema.Draft202012Validator.check_schema(whole)
         validator = jsonschema.Draft202012Validator(whole)
         assert validator.is_valid(fitting) and not validator.is_valid(fitting | {"max_tokens": 0})
-        assert not validator.is_valid(fitting | {"tools": []}) and not validator.is_valid({})
+        assert not validator.is_valid(fitting | {"functions": []}) and not validator.is_valid({})
 
 
 def test_keys_are_part_of_it_where_they_are_asked_for(http, service_of):

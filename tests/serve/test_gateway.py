@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import json
 import threading
 
@@ -112,7 +113,7 @@ def test_a_large_body_that_does_not_say_its_size_is_refused_too(http, service_of
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, None),
         ({"n": 2}, "n"),
-        ({"tools": []}, "tools"),
+        ({"functions": []}, "functions"),
         ({"top_logprobs": 3}, None),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"response_format": {"type": "xml"}}, "response_format"),
@@ -504,3 +505,124 @@ def test_health_means_that_a_token_was_generated(http, service_of):
     health, models = asyncio.run(go())
     assert health.status_code == 200 and health.json()["generated_tokens"] >= 2
     assert [entry["id"] for entry in models.json()["data"]] == ["small", "base", "tuned"]
+
+
+OAK = {
+    "type": "function",
+    "function": {
+        "name": "plant",
+        "parameters": {
+            "type": "object",
+            "properties": {"kind": {"$ref": "#/$defs/kind"}, "deep": {"type": "boolean"}},
+            "required": ["kind", "deep"],
+            "additionalProperties": False,
+            "$defs": {"kind": {"enum": ["oak", "elm"]}},
+        },
+    },
+}
+NAMED = {"type": "function", "function": {"name": "plant"}}
+DEEP = functools.reduce(lambda inner, _: {"items": inner}, range(60), {})
+CALL = {"id": "call_1", "type": "function", "function": {"name": "plant", "arguments": '{"kind": "oak"}'}}
+
+
+def earlier(arguments):
+    """A conversation with a call of these arguments."""
+    call = CALL | {"function": {"name": "plant", "arguments": arguments}}
+    return {"messages": [{"role": "assistant", "tool_calls": [call]}, *HELLO]}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_an_answer_that_must_call_is_a_call_whole_and_streamed(http, service_of, rows, choice):
+    body = chat(tools=[OAK, OAK | {"function": {"name": "rest"}}], tool_choice=choice, max_tokens=60, model="tuned")
+    service = service_of()
+    plain, streamed = ask(http, service, body, body | {"stream": True})
+    (answered,) = plain.json()["choices"]
+    assert answered["finish_reason"] == "tool_calls" and answered["message"]["content"] is None
+    (call,) = answered["message"]["tool_calls"]
+    assert call["type"] == "function" and call["id"].isalnum()
+    if call["function"]["name"] == "plant":
+        assert json.loads(call["function"]["arguments"]).keys() == {"kind", "deep"}
+    else:
+        assert choice == "required" and call["function"] == {"name": "rest", "arguments": "{}"}
+    events = [json.loads(line[6:]) for line in streamed.text.splitlines() if line and line != "data: [DONE]"]
+    deltas = [event["choices"][0]["delta"] for event in events]
+    ((index, same),) = [(one["index"], one["function"]) for delta in deltas for one in delta.get("tool_calls", [])]
+    assert (index, same) == (0, call["function"])
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert not any(delta.get("content") for delta in deltas)
+    service.log.close()
+    kept = rows(InteractionRow)[0]
+    assert kept.messages["tools"][0] == OAK and kept.answer.startswith('{"name": "')
+
+
+def test_a_forced_call_that_is_cut_off_is_text_and_says_so(http, service_of):
+    (reply,) = ask(http, service_of(), chat(tools=[OAK], tool_choice="required", max_tokens=3))
+    (answered,) = reply.json()["choices"]
+    assert answered["finish_reason"] == "length" and "tool_calls" not in answered["message"]
+    assert answered["message"]["content"].startswith("{")
+
+
+def test_a_conversation_with_calls_and_results_goes_on(http, service_of):
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "planted"}]},
+    ]
+    plain, told = ask(http, service_of(), chat(model="base"), chat(model="base", messages=messages, tools=[OAK]))
+    assert told.status_code == 200 and told.json()["choices"][0]["finish_reason"] == "length"
+    assert told.json()["usage"]["prompt_tokens"] > plain.json()["usage"]["prompt_tokens"] + 50
+
+
+def test_tools_that_must_not_be_called_are_not_told_of(http, service_of):
+    plain, none = ask(http, service_of(), chat(model="base"), chat(model="base", tools=[OAK], tool_choice="none"))
+    assert none.json()["usage"] == plain.json()["usage"]
+    assert none.json()["choices"][0]["message"] == plain.json()["choices"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "told"),
+    [
+        ({"tool_choice": "required"}, 422, "tool_choice needs tools"),
+        ({"tools": [OAK], "tool_choice": {"type": "function", "function": {"name": "x"}}}, 422, "x is none of tools"),
+        ({"tools": [OAK, OAK]}, 422, "plant is there twice"),
+        ({"tools": [OAK], "logprobs": True}, 422, "logprobs are not told where tools"),
+        (
+            {"tools": [OAK], "tool_choice": "required", "response_format": {"type": "json_object"}},
+            422,
+            "follows a response_format calls nothing",
+        ),
+        ({"tools": [OAK], "parallel_tool_calls": False}, 422, "kept only where tool_choice forces"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 422, "tools"),
+        ({"tools": [{"type": "web_search"}]}, 422, "tools"),
+        ({"tools": [OAK], "response_format": {"type": "json_object"}}, 422, "follows a response_format calls nothing"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"type": "string"}}}]}, 422, "object"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"anyOf": []}}}]}, 422, "object"),
+        (earlier('{"n": NaN}'), 422, "NaN is no JSON number"),
+        (earlier('{"n": 1e999}'), 422, "too large a number"),
+        (earlier('{"n": "\\ud800"}'), 422, "lone surrogate"),
+        (earlier('{"n": ' + "[" * 60 + "]" * 60 + "}"), 422, "50 deep"),
+        (earlier('{"n": ' + "[" * 900), 422, "arguments"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 422, "tool_call_id goes with the role tool"),
+        ({"messages": [{"role": "user"}]}, 422, "content is needed"),
+        (
+            {"messages": [*HELLO, {"role": "user", "content": "x", "tool_calls": [CALL]}]},
+            422,
+            "the role assistant alone",
+        ),
+        (earlier("[1]"), 422, "is no JSON object"),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": "x", "parameters": {"not": {}}}}],
+                "tool_choice": "required",
+            },
+            400,
+            "cannot be followed",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "x", "parameters": DEEP}}]}, 422, "50 deep"),
+    ],
+)
+def test_tools_that_cannot_be_served_are_refused_with_the_reason(http, service_of, fields, status, told):
+    (reply,) = ask(http, service_of(), chat(**fields))
+    assert reply.status_code == status and told in reply.json()["error"]["message"]
+    if status == 400:
+        assert (reply.json()["error"]["code"], reply.json()["error"]["param"]) == ("invalid_json_schema", "tools")

@@ -35,13 +35,13 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Reckon units, power and days, before anything starts."""
-    from serve.experimentation.design import days_for, design_of, size_of
+    from serve.experimentation.design import check_can_end, days_for, size_of
     from serve.experimentation.reading import new_units_per_day
 
     loaded = _load(recipe, overrides)
     section = _section(loaded)
     size = size_of(section)
-    design_of(section, size.planned)
+    check_can_end(section, size.planned)
     seen = new_units_per_day(Workspace(), loaded.name) if units_per_day is None else units_per_day
     days = days_for(section, size, seen) if seen else None
     if as_json:
@@ -233,7 +233,7 @@ def _watched(seen: "Seen | None", name: str) -> str:
 
 
 def _tell(found: dict[str, Any]) -> None:
-    from serve.experimentation.reading import how_counted
+    from serve.experimentation.evidence import how_counted
 
     about, seen = found["experiment"], found["look"]
     state = about["state"] + (f" ({about['outcome']})" if about["outcome"] else "")

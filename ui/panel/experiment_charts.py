@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from serve.experimentation.evidence import counted
 from ui.panel.charts import COLOURS, MARKED
 from ui.panel.markup import html, number
 from ui.panel.sweep_charts import plain
@@ -115,7 +116,7 @@ def narrowing(view: "ExperimentView") -> "Figure | None":
 
 def intervals(view: "ExperimentView") -> list[tuple[int, float, float, float]]:
     """(units, low, difference, high) of the primary metric at each look that has one, the present state last."""
-    now = {"units": sum(view.look["exposures"].values())} | view.look
+    now = {"units": sum(counted(view.look).values())} | view.look
     found = {}
     for look in (*view.looks, now):
         metric = _primary(look)

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
-from serve.experimentation.reading import how_counted
+from serve.experimentation.evidence import how_counted
 from ui.panel import experiment_charts, experiment_view, frame
 from ui.panel.experiments_backend import ExperimentView
 from ui.panel.markup import html, joined, number

@@ -33,7 +33,7 @@ def plan(recipe: "Recipe") -> Known[Plan | None]:
 
     Where it would last too long, the value and the problem that says so.
     """
-    from serve.experimentation.design import days_for, design_of
+    from serve.experimentation.design import check_can_end, days_for
     from serve.experimentation.reading import new_units_per_day
 
     section = recipe.experiment
@@ -41,7 +41,7 @@ def plan(recipe: "Recipe") -> Known[Plan | None]:
         return Known(None, None)
     try:
         size = _size(json.dumps(section.model_dump(mode="json"), sort_keys=True))
-        design_of(section, size.planned)
+        check_can_end(section, size.planned)
     except UserError as error:
         return Known(None, None, Problem(error.message, error.remedy))
     seen = backend.from_database(

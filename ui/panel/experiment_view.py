@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
+from serve.experimentation.evidence import counted
 from ui.panel import frame
 from ui.panel.charts import COLOURS
 from ui.panel.experiments_backend import ExperimentView, Told
@@ -108,7 +109,7 @@ def _next(view: ExperimentView) -> str:
 
 def _progress(view: ExperimentView) -> None:
     """Units by arm beside the planned ones, coverage and who watches."""
-    about, met = view.about, view.look["exposures"]
+    about, met = view.about, counted(view.look)
     bars, told = [], []
     for side, colour in SIDES.items():
         units = met.get(about[side], 0)

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import UserError
 from pipelines.recipe_experiment import Experiment
-from serve.experimentation.design import days_for, design_of, size_of
+from serve.experimentation.design import check_can_end, days_for, design_of, size_of
 
 
 def section(**changes):
@@ -23,7 +23,9 @@ def test_the_size_is_the_recipes_own_or_what_the_effect_takes():
 def test_a_guardrail_that_nothing_could_close_is_told_before_the_start():
     guard = {"metric": "requests.failed", "per_unit": "mean", "margin": 0.01}
     with pytest.raises(UserError, match=r"within its margin of 0\.01 by 1,000 units.*takes 1,788"):
-        design_of(section(guardrails=[guard], planned_units=1000), 1000)
+        check_can_end(section(guardrails=[guard], planned_units=1000), 1000)
+    # One that runs goes on: what it was started with is not judged again.
+    assert design_of(section(guardrails=[guard], planned_units=1000), 1000).planned == 1000
     assert size_of(section(guardrails=[guard], effect={"baseline": 0.02, "difference": 0.05})).planned == 1788
 
 
@@ -35,6 +37,8 @@ def test_days_count_the_ramp_and_the_coverage():
     ramped = section(planned_units=1000, ramp=[0.1, 0.5], ramp_hours=24)
     # Two days of the ramp bring 60 units, and the other 940 come in 9.4 days.
     assert days_for(ramped, size_of(ramped), 100) == 12
+    few = section(planned_units=40, settle_hours=48)
+    assert days_for(few, size_of(few), 20) == 4
     with pytest.raises(UserError, match="max_days is 60"):
         days_for(whole, size_of(whole), 10)
     with pytest.raises(UserError, match="Without traffic"):

@@ -7,10 +7,11 @@ from serve.experimentation.safe_test import (
     PRIOR,
     Blocks,
     blocks_of,
-    fewest_units,
     is_shown,
     log_e_values,
+    p_value_now,
     safe_p_values,
+    units_of_a_safe_test,
 )
 from tests.benchmarks.experiment_statistics import RATES, accepted, safe_test_shows
 
@@ -115,9 +116,16 @@ def test_a_block_is_closed_as_soon_as_both_arms_have_a_unit_in_it():
     assert len(blocks_of([])) == 0 and blocks_of([]).control.n == 0
 
 
-def test_the_fewest_units_are_those_that_show_the_largest_difference():
-    assert fewest_units(0.5, 0.05) == 8 and fewest_units(0.1, 0.05) == 40
-    assert fewest_units(0.5, 0.001) > 8
+def test_the_units_that_show_the_largest_difference_come_in_blocks_of_the_weights():
+    assert units_of_a_safe_test([1, 1], 0.05) == 8 and units_of_a_safe_test([0.5, 0.5], 0.05) == 8
+    assert units_of_a_safe_test([0.9, 0.1], 0.05) == units_of_a_safe_test([1, 9], 0.05) == 30
+    assert units_of_a_safe_test([1, 1], 0.001) > 8 and units_of_a_safe_test([1, 0], 0.05) == 0
+
+
+def test_p_now_rises_again_where_later_units_take_back_what_the_first_ones_said():
+    stream = blocks(*[(1, 0, 1, 1)] * 5, *[(1, 1, 1, 0)] * 5)
+    assert safe_p_values(stream)[-1] < 0.05 < p_value_now(stream)
+    assert p_value_now(blocks_of([])) == 1.0
 
 
 def test_units_that_come_by_chance_make_blocks_that_keep_the_level():

@@ -159,6 +159,10 @@ def test_of_few_units_each_counts_once_its_hours_are_over_with_what_it_did_in_th
         happened(row, "c", "resolved", 1.0, row.created_at),
         happened(row, "d", "resolved", 0.0, row.created_at + hour),
     )
+    # It happened in time, and was told of too late.
+    late = happened(row, "d", "resolved", 1.0, row.created_at + hour / 2)
+    late.created_at = row.created_at + 2 * hour
+    added(late)
     measure = Measure(metric="event.resolved")
 
     def settled(minutes, most=40):
@@ -170,3 +174,29 @@ def test_of_few_units_each_counts_once_its_hours_are_over_with_what_it_did_in_th
     # b resolved too late, c before it had met its arm, d by nothing.
     assert settled(61) == [("base", True), ("tuned", False), ("tuned", False), ("base", False)]
     assert settled(100) == [*settled(61), ("base", False)] and settled(100, most=2) == settled(61)[:2]
+
+
+def test_after_the_end_no_further_unit_settles(started, added, workspace):
+    row = started()
+    added(met(row, "a", "base", seconds=0))
+    lifecycle.stop(workspace, "small", "ada", "enough")
+    row = lifecycle.latest(workspace, "small")
+    with workspace.session() as session:
+        at = row.created_at + timedelta(days=9)
+        assert sums.settled(session, row, Measure(metric="event.resolved"), hours=1, at=at, most=9) == []
+
+
+@pytest.mark.parametrize("metric", ["feedback.flag", "feedback.edited", "requests.cut"])
+def test_of_few_units_feedback_and_requests_count_where_they_are_known_in_time(started, added, workspace, metric):
+    row = started()
+    added(met(row, "a", "base", seconds=0), met(row, "b", "tuned", seconds=0))
+    added(asked(row, "a", "base", finish_reason="length"), asked(row, "b", "tuned"))
+    for unit, hours in (("a", 0.5), ("b", 2)):
+        at = row.created_at + timedelta(hours=hours)
+        added(
+            *(FeedbackRow(request_id=f"request-{unit}-0", kind=kind, created_at=at) for kind in ("flag", "correction"))
+        )
+    with workspace.session() as session:
+        at = row.created_at + timedelta(hours=3)
+        found = sums.settled(session, row, Measure(metric=metric), hours=1, at=at, most=9)
+    assert found == [("base", True), ("tuned", False)]

@@ -176,7 +176,7 @@ def test_several_treated_arms_share_alpha_out():
         ({"treated": "new"}, "arm new has no weight"),
         ({"treated": "base"}, "cannot be compared with itself"),
         ({"planned": 150}, "150 planned units are fewer than the 200"),
-        ({"planned": 50, "guardrails": ()}, "50 planned units are fewer than the 100"),
+        ({"planned": 50}, "solved lies not between 0 and 1, and takes at least 200 units; errors lies"),
         ({"planned": 1900, "weights": {"base": 0.95, "tuned": 0.05}}, "1900 planned units are fewer than the 2000"),
         ({"alpha": 0.0}, "alpha is 0 and must lie between 0 and 0.5"),
         ({"weights": {"base": 2.0, "tuned": -1.0}}, "arm tuned has a weight below 0"),
@@ -189,8 +189,8 @@ def test_a_design_that_cannot_decide_is_refused(changed, told):
 
 
 def test_all_that_is_wrong_with_a_design_is_told_at_once():
-    with pytest.raises(UserError, match="arm new has no weight; 50 planned units"):
-        design(treated="new", planned=50)
+    with pytest.raises(UserError, match="arm new has no weight; alpha is 1"):
+        design(treated="new", alpha=1.0)
 
 
 @pytest.mark.parametrize("margin", [-0.01, float("nan")])
@@ -223,6 +223,11 @@ def test_of_few_units_a_large_difference_is_shown_by_the_safe_test():
     assert among_few([(0, 1)] * 5).outcome == "worse"
 
 
+def test_of_few_units_later_ones_take_back_what_the_first_ones_said():
+    found = among_few([(1, 0)] * 5 + [(0, 1)] * 6)
+    assert found.outcome == "undecided" and found.primary.sign == 0
+
+
 def test_the_end_of_few_units_is_non_inferior_only_where_the_exact_interval_says_so():
     found = among_few([(0, 0)] * 20)
     assert found.outcome == "non_inferior" and found.primary.worst > -0.5
@@ -239,10 +244,9 @@ def test_without_a_unit_that_counts_nothing_is_said_of_few():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        # Two units in each arm teach, and two more show: with a tenth in one arm that takes forty.
         ({"planned": 7}, "7 planned units are fewer than the 8 of any"),
-        ({"planned": 39, "weights": {"base": 0.9, "tuned": 0.1}}, "39 planned units are fewer than the 40 of any"),
-        ({"planned": 40, "guardrails": (LATENCY,)}, "40 planned units are fewer than the 100 of any"),
+        ({"planned": 29, "weights": {"base": 0.9, "tuned": 0.1}}, "29 planned units are fewer than the 30 of any"),
+        ({"guardrails": (LATENCY,)}, "latency_s lies not between 0 and 1, and takes at least 200 units"),
     ],
 )
 def test_too_few_for_any_difference_are_refused(changed, told):

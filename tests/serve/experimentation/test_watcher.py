@@ -10,8 +10,9 @@ from sqlalchemy import update
 from pipelines.records import ExperimentExposureRow, ExperimentRow, now
 from pipelines.tracking import deployments, registry
 from serve.experimentation import lifecycle
+from serve.experimentation.evidence import how_counted
 from serve.experimentation.look import evidence_of, look
-from serve.experimentation.reading import how_counted, looks, standing
+from serve.experimentation.reading import looks, standing
 from serve.experimentation.watcher import Watcher, watch_once
 from tests.serve.experimentation.conftest import happened
 from tests.waiting import until

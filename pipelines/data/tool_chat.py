@@ -1,0 +1,94 @@
+"""Conversations in which a model may call tools, as its own chat template puts them.
+
+Nothing here trains on such conversations: what the template makes of tools is passed on, and checked to be there.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.errors import UserError
+from pipelines.data.chat import make_plain, render, special_names, tokenize
+
+
+def has_tools(messages: Sequence[dict[str, Any]]) -> bool:
+    """Whether one of the messages is a call of a tool, or its result."""
+    return any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
+
+
+def tool_prompt_tokens(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> list[int]:
+    """Tokens of a conversation up to where the assistant's next answer begins.
+
+    `messages` and `tools` are in OpenAI's shape. Special tokens in them are plain text. Raises UserError for an
+    encoder-decoder, and for a template that leaves out tools, calls or results.
+    """
+    from pipelines.data.seq2seq import is_seq2seq
+
+    if is_seq2seq(tokenizer):
+        raise UserError("An encoder-decoder is told of no tools.", "Ask without `tools`.")
+    names = _marks(tokenizer)
+    tools = _plain(names, list(tools))
+    messages = [_plain(names, _parsed(message)) for message in messages]
+
+    def rendered(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+        # Templates ask whether there are any, and some take an empty list for some.
+        return render(tokenizer, messages, answer_follows=True, tools=tools or None)
+
+    text = rendered(messages, tools)
+    without = {
+        "tools": (messages, []),
+        "calls of tools": ([_without_calls(one) for one in messages], tools),
+        "results of tools": ([{**one, "content": ""} if one["role"] == "tool" else one for one in messages], tools),
+    }
+    for what, changed in without.items():
+        if changed != (messages, tools) and _same(rendered, changed, text):
+            raise UserError(
+                f"models: the base's chat template leaves out {what}, so the model would not know of them.",
+                "Ask without them, or start from a base whose template has them.",
+            )
+    return tokenize(tokenizer, text)
+
+
+def _same(rendered: Any, changed: Any, text: str) -> bool:
+    try:
+        return bool(rendered(*changed) == text)
+    except UserError:
+        # It looks at them: without them it refuses the rest.
+        return False
+
+
+def _without_calls(message: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name != "tool_calls"}
+
+
+def _parsed(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with the arguments of its calls as values: templates write JSON of them themselves."""
+    calls = [
+        call | {"function": call["function"] | {"arguments": json.loads(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    return message | ({"tool_calls": calls} if calls else {})
+
+
+def _marks(tokenizer: Any) -> list[str]:
+    """What must not be read in what others wrote: special tokens, and what the template puts around calls and results.
+
+    Longest first: one may stand inside another.
+    """
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
+    tags = set(re.findall(r"</?tool\w*>", str(getattr(tokenizer, "chat_template", ""))))
+    marks = {*special_names(tokenizer), *(mark for mark in added if len(mark) > 1 and mark.strip()), *tags}
+    return sorted(marks, key=lambda mark: (-len(mark), mark))
+
+
+def _plain(names: Sequence[str], value: Any) -> Any:
+    if isinstance(value, str):
+        return make_plain(names, value)[0]
+    if isinstance(value, list):
+        return [_plain(names, one) for one in value]
+    if isinstance(value, dict):
+        return {_plain(names, name): _plain(names, one) for name, one in value.items()}
+    return value
