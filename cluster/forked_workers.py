@@ -57,11 +57,14 @@ def _serve(descriptor: str, *modules: str) -> socket.socket | None:
     with socket.socket(fileno=int(descriptor)) as listener:
         is_worker = False
         try:
+            # Looking for garbage is a sixth of the time that imports take, and finds none.
+            gc.disable()
             for module in modules:
                 importlib.import_module(module)
             # Whatever is collected would be written to, and then no longer shared.
             gc.collect()
             gc.freeze()
+            gc.enable()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             while True:
                 ready, _, _ = select.select([listener, sys.stdin], [], [])

@@ -4,7 +4,6 @@ import textwrap
 from typing import Any
 
 import yaml
-from pydantic.fields import FieldInfo
 
 from pipelines.recipe import Recipe, Sweep
 from pipelines.section import Section
@@ -22,20 +21,25 @@ def commented_recipe(name: str, source: str, base: str) -> str:
     lines = ["# A Sluice recipe: everything that a run depends on. Try `sluice audit` on it first.", ""]
     for key, field in Recipe.model_fields.items():
         if key == "sweep":
-            lines += ["", *_comment(_describe(Sweep, field), 0), *_sweep()]
+            lines += ["", *_comment(_describe(Recipe, key, Sweep), 0), *_sweep()]
         elif isinstance(field.default, Section) or key == "dataset":
             section = type(field.default) if isinstance(field.default, Section) else field.annotation
-            lines += ["", *_comment(_describe(section, field), 0), f"{key}:", *_section(section, 1, f"{key}.", chosen)]
+            lines += [
+                "",
+                *_comment(_describe(Recipe, key, section), 0),
+                f"{key}:",
+                *_section(section, 1, f"{key}.", chosen),
+            ]
         else:
             before = [""] if key == "models" else []
-            lines += [*before, *_comment(_describe(None, field), 0), _pair(key, chosen.get(key, field.default), 0)]
+            lines += [*before, *_comment(_describe(Recipe, key), 0), _pair(key, chosen.get(key, field.default), 0)]
     return "\n".join(lines) + "\n"
 
 
 def _section(section: Any, depth: int, path: str, chosen: dict[str, Any]) -> list[str]:
     lines = []
     for key, field in section.model_fields.items():
-        lines += _comment(_describe(None, field), depth)
+        lines += _comment(_describe(section, key), depth)
         default = chosen.get(path + key, field.default)
         if isinstance(default, Section):
             lines += [f"{'  ' * depth}{key}:", *_section(type(default), depth + 1, f"{path}{key}.", chosen)]
@@ -49,7 +53,7 @@ def _section(section: Any, depth: int, path: str, chosen: dict[str, Any]) -> lis
 def _sweep() -> list[str]:
     lines = ["# sweep:"]
     for key, field in Sweep.model_fields.items():
-        lines += ["#   " + line for line in _comment(_describe(None, field), 0)]
+        lines += ["#   " + line for line in _comment(_describe(Sweep, key), 0)]
         if key != "space" and field.default is None:
             lines.append(f"#   # {key}:")
             continue
@@ -67,8 +71,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _describe(section: Any, field: FieldInfo) -> str:
-    text = field.description or (section.__doc__ if section else "") or ""
+def _describe(parent: type[Section], key: str, section: Any = None) -> str:
+    """A key's meaning; that of the section that it holds where nothing else is said."""
+    text = parent.meanings().get(key) or (section.__doc__ if section else "") or ""
     return " ".join(text.split())
 
 

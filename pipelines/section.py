@@ -1,9 +1,23 @@
 """What every section of a recipe is: frozen, and closed to unknown keys."""
 
+import ast
+import functools
+import inspect
+import itertools
 import re
+import textwrap
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -24,7 +38,32 @@ ModelName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_
 class Section(BaseModel):
     """A part of a recipe: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    @functools.cache
+    def meanings(cls) -> dict[str, str]:
+        """Key -> the text under it. Read from the source when somebody asks: pydantic would do so at every import."""
+        found = {}
+        for section in reversed(cls.__mro__):
+            if not issubclass(section, Section):
+                continue
+            (node,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+            assert isinstance(node, ast.ClassDef), "the source of a class"
+            for key, below in itertools.pairwise(node.body):
+                match key, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                        found[name] = inspect.cleandoc(text)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With each key's meaning."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in cls.meanings().items():
+            properties[name].setdefault("description", text)
+        return schema
 
     @model_validator(mode="before")
     @classmethod

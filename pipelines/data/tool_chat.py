@@ -30,21 +30,21 @@ def tool_prompt_tokens(
     if is_seq2seq(tokenizer):
         raise UserError("An encoder-decoder is told of no tools.", "Ask without `tools`.")
     names = _marks(tokenizer)
-    tools = _plain(names, list(tools))
-    messages = [_plain(names, _parsed(message)) for message in messages]
+    told: list[dict[str, Any]] = _plain(names, list(tools))
+    turns: list[dict[str, Any]] = [_plain(names, _parsed(message)) for message in messages]
 
     def rendered(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
         # Templates ask whether there are any, and some take an empty list for some.
         return render(tokenizer, messages, answer_follows=True, tools=tools or None)
 
-    text = rendered(messages, tools)
+    text = rendered(turns, told)
     without = {
-        "tools": (messages, []),
-        "calls of tools": ([_without_calls(one) for one in messages], tools),
-        "results of tools": ([{**one, "content": ""} if one["role"] == "tool" else one for one in messages], tools),
+        "tools": (turns, []),
+        "calls of tools": ([_without_calls(one) for one in turns], told),
+        "results of tools": ([{**one, "content": ""} if one["role"] == "tool" else one for one in turns], told),
     }
     for what, changed in without.items():
-        if changed != (messages, tools) and _same(rendered, changed, text):
+        if changed != (turns, told) and _same(rendered, changed, text):
             raise UserError(
                 f"models: the base's chat template leaves out {what}, so the model would not know of them.",
                 "Ask without them, or start from a base whose template has them.",

@@ -76,9 +76,10 @@ def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -
             units = sums.settled(session, row, section.primary, hours=section.settle_hours, at=at, most=row.planned)
             blocks = blocks_of((arm == section.treated, success) for arm, success in units)
             found[section.primary.metric] = {section.control: blocks.control, section.treated: blocks.treated}
-        raw = [found[section.primary.metric].get(arm, Arm(0, 0.0, 0.0)) for arm in (section.control, section.treated)]
+        of_primary, nobody = found[section.primary.metric], Arm(0, 0.0, 0.0)
+        control, treated = of_primary.get(section.control, nobody), of_primary.get(section.treated, nobody)
         # An arm whose figures never varied says nothing, whatever its covariates do.
-        if section.before_days is not None and is_enough(*raw, "mean"):
+        if section.before_days is not None and is_enough(control, treated, "mean"):
             paired = sums.beside_before(session, row, section.primary, section.before_days)
             adjusted = adjust(paired[section.control], paired[section.treated])
             explained = float(adjusted.reduction)

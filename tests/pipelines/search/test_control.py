@@ -32,7 +32,8 @@ def test_twenty_trials_two_at_a_time_end_and_leave_nothing_reserved(small_recipe
     # Halved at each rung; of the last two both go to the end.
     assert (standing.rungs, went) == ((2, 4, 8), [20, 10, 5])
     assert len({chunk.place for trial in standing.trials.values() for chunk in trial.chunks}) == 2
-    until(lambda: ray.available_resources().get("CPU") == before["CPU"], "the end of what was reserved")
+    # More, where what was before it had not all gone.
+    until(lambda: ray.available_resources().get("CPU", 0) >= before["CPU"], "the end of what was reserved")
     groups = ray.util.placement_group_table().values()
     assert all(group["state"] == "REMOVED" for group in groups)
 
