@@ -85,6 +85,27 @@ def let_in(workspace, row, units, looks=8, failed=0.004, **rates):
         lifecycle.looked(workspace, row, "sluice watcher", evidence_of(look(workspace, row)))
 
 
+def take_time(workspace, row, units):
+    """Minutes of each of so many units in each arm, before the start and since: as long as they usually take."""
+    draw = np.random.default_rng(6)
+    with workspace.session() as session:
+        for arm, less in (("base", 0.0), ("tuned", 4.0)):
+            for number, habit in enumerate(draw.normal(60, 20, units)):
+                unit = f"{row.id}-{arm}-{number}"
+                for event, value, days in (("before", habit, -3), ("since", habit + draw.normal(0, 5) - less, 0.5)):
+                    at = row.created_at + timedelta(days=days)
+                    session.add(
+                        EventRow(
+                            recipe_name=row.recipe_name,
+                            event_id=f"{event}-{unit}",
+                            unit=unit,
+                            name="minutes",
+                            value=value,
+                            happened_at=at,
+                        )
+                    )
+
+
 def answer_lately(workspace):
     """Four requests to `tuned` an hour ago, one of which failed; the others' answers were corrected."""
     answered = {"first_token_ms": 90.0, "total_ms": 1100.0, "completion_tokens": 30, "status": 200}
@@ -131,4 +152,5 @@ def _unit(row, arm, number, resolves, fails):
             name="resolved",
             value=1.0,
             happened_at=at + timedelta(minutes=5),
+            created_at=at + timedelta(minutes=6),
         )

@@ -108,6 +108,32 @@ def test_an_experiment_is_read_paused_promoted_and_rolled_back(workspace, recipe
     assert page.locator(".stException").count() == 0 and page.locator(".stMain b", has_text="x").count() == 0
 
 
+def test_few_users_and_what_they_did_before_are_told_of(workspace, recipe_file, panel, page):
+    workspace.save_report(seed.audit_report())
+    seed_experiments.deploy(workspace, "a")
+    few = {"primary": {"metric": "event.resolved"}, "guardrails": [], "planned_units": 40, "settle_hours": 24}
+    row = seed_experiments.start(workspace, load_recipe(recipe_file(name=NAME, experiment=few)))
+    seed_experiments.let_in(workspace, row, 15, looks=3, base=0.05, tuned=0.95)
+    goto(page, f"{panel}/experiments?recipe={NAME}&experiment=1")
+    page.wait_for_selector(".js-plotly-plot")
+    settled(page)
+    text = page.inner_text(".stMain")
+    assert "tuned is better than base: event.resolved" in text and "of 40 planned units" in text
+    assert "the first 40 units count, each 24 hours after it has met its arm" in text
+    assert page.locator(".forest").count() == 1
+    lifecycle.stop(workspace, NAME, "ada", "enough")
+
+    before = {"metric": "event.minutes", "per_unit": "sum", "higher_is_better": False}
+    many = {"primary": before, "guardrails": [], "planned_units": 400, "before_days": 30}
+    row = seed_experiments.start(workspace, load_recipe(recipe_file(name=NAME, experiment=many)), days=1)
+    seed_experiments.let_in(workspace, row, 150, looks=1, base=0.0, tuned=0.0)
+    seed_experiments.take_time(workspace, row, 150)
+    goto(page, f"{panel}/experiments?recipe={NAME}&experiment=2")
+    page.get_by_text("adjusted for the 30 days before the start").first.wait_for()
+    assert "of the variance between units (CUPED)" in page.inner_text(".stMain")
+    assert page.locator(".stException").count() == 0
+
+
 def test_one_is_started_and_what_there_is_not_is_a_sentence(workspace, recipe_file, panel, page):
     workspace.save_report(seed.audit_report())
     goto(page, f"{panel}/experiments?recipe={NAME}&experiment=%3Cb%3Enone%27--")
