@@ -251,10 +251,11 @@ def _forks_path() -> str:
 
 @contextmanager
 def _node_of_its_own() -> Iterator[None]:
-    """Let the node start our workers, and its agent listen on a free port; `ray.init` has no arguments for them.
+    """Let the node start our workers, its agent listen on a free port, and no process be there that nobody needs.
 
-    It gives every agent the same port; where two share a host, the second has no agent, and a `ray start --head` beside
-    us would take no jobs.
+    `ray.init` has no arguments for them. It gives every agent the same port; where two share a host, the second has no
+    agent, and a `ray start --head` beside us would take no jobs. Logs that no driver prints need no monitor, and no
+    node will ever come to this one for an autoscaler to start.
     """
     from ray._private.parameter import RayParams
 
@@ -262,7 +263,11 @@ def _node_of_its_own() -> Iterator[None]:
 
     original = RayParams.__init__
     RayParams.__init__ = functools.partialmethod(  # type: ignore[assignment, method-assign]
-        original, dashboard_agent_listen_port=0, worker_path=worker_entry.__file__
+        original,
+        dashboard_agent_listen_port=0,
+        worker_path=worker_entry.__file__,
+        include_log_monitor=False,
+        no_monitor=True,
     )
     try:
         yield

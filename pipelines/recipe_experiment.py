@@ -114,7 +114,7 @@ class Experiment(Section):
     """The least difference that matters."""
     settle_hours: PositiveFloat | None = None
     """For fewer than 100 planned units, where a safe test decides: hours after a unit has met its arm until it counts,
-    with what it did in them."""
+    with what is known by then of what it did in them: events that are told of later never count."""
     before_days: PositiveFloat | None = None
     """Days before the start of which the primary metric of a unit is known too, for a sum or a mean: what they explain
     of it is taken off (CUPED), so that fewer units show the same difference."""

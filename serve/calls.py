@@ -33,7 +33,7 @@ class CallReader:
     def __init__(self, names: Collection[str], *, forced: bool) -> None:
         """`names`: of the functions; `forced`: the whole answer is a call, as `call_schema` says."""
         self._names, self._forced = tuple(names), forced
-        self._held, self._after_call = "", False
+        self._held, self._blanks, self._after_call = "", "", False
         self.calls: list[Call] = []
         """That were found so far."""
 
@@ -45,11 +45,18 @@ class CallReader:
             return [self._call(self._held) or self._held] if last else []
         found: list[str | Call] = []
         for part in self._parts(last=last):
-            # Calls are written on lines of their own.
-            said = part.lstrip() if isinstance(part, str) and self._after_call else part
-            if said:
-                self._after_call = isinstance(said, Call)
-                found.append(said)
+            if isinstance(part, Call):
+                # Calls are written on lines of their own: blanks beside them say nothing.
+                self._blanks, self._after_call = "", True
+                found.append(part)
+            elif said := part.strip():
+                before = "" if self._after_call else self._blanks + part[: len(part) - len(part.lstrip())]
+                self._blanks, self._after_call = part[len(part.rstrip()) :], False
+                found.append(before + said)
+            elif not self._after_call:
+                self._blanks += part
+        if last and self._blanks:
+            found.append(self._blanks)
         return found
 
     def _parts(self, *, last: bool) -> list[str | Call]:

@@ -53,7 +53,7 @@ class Client:
         self._http.close()
 
     def chat(
-        self, messages: Sequence[dict[str, str]], user: str | None = None, model: str | None = None, **options: Any
+        self, messages: Sequence[dict[str, Any]], user: str | None = None, model: str | None = None, **options: Any
     ) -> Answer:
         """The answer to a conversation; `options` are OpenAI's (max_tokens, temperature, seed, stop ...)."""
         reply = self._send("POST", "/v1/chat/completions", _body(messages, user, model, options))
@@ -63,13 +63,15 @@ class Client:
             request_id=reply.headers["x-request-id"],
             arm=reply.headers["x-sluice-arm"],
             model=content["model"],
-            text=choice["message"]["content"],
+            # An answer that is nothing but calls has no text.
+            text=choice["message"]["content"] or "",
+            tool_calls=choice["message"].get("tool_calls", []),
             finish_reason=choice["finish_reason"],
             usage=Usage.model_validate(content["usage"]),
         )
 
     def stream(
-        self, messages: Sequence[dict[str, str]], user: str | None = None, model: str | None = None, **options: Any
+        self, messages: Sequence[dict[str, Any]], user: str | None = None, model: str | None = None, **options: Any
     ) -> "Stream":
         """The answer piece by piece: iterate over it; leaving early cancels the generation."""
         body = _body(messages, user, model, options) | {"stream": True, "stream_options": {"include_usage": True}}
@@ -162,7 +164,7 @@ class Stream:
 
 
 def _body(
-    messages: Sequence[dict[str, str]], user: str | None, model: str | None, options: dict[str, Any]
+    messages: Sequence[dict[str, Any]], user: str | None, model: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     return {"messages": list(messages), "model": model or "auto"} | ({"user": user} if user else {}) | options
 

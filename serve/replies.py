@@ -53,7 +53,7 @@ class ChatShape:
             parts = self._reader.read(text, last=True)
             said = "".join(part for part in parts if isinstance(part, str))
             if calls := [part.told() for part in parts if isinstance(part, Call)]:
-                message |= {"content": said.strip() or None, "tool_calls": calls}
+                message |= {"content": said or None, "tool_calls": calls}
         return {"message": message}
 
     def opening(self) -> dict[str, Any] | None:

@@ -105,9 +105,18 @@ class Function(_Closed):
     @field_validator("parameters")
     @classmethod
     def _of_an_object(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import SchemaError
+
         if depth(value) > MOST_DEPTH:
             raise ValueError(f"is nested more than {MOST_DEPTH} deep")
-        if value is None or value.get("type") == "object":
+        if value is None:
+            return None
+        try:
+            Draft202012Validator.check_schema(value)
+        except SchemaError as error:
+            raise ValueError(f"is no JSON schema: {error.message}") from None
+        if value.get("type") == "object":
             return value
         if "type" in value or value.keys() & ALONE:
             raise ValueError("must say `type: object` at its top: arguments have names")
@@ -401,3 +410,5 @@ class Answer(BaseModel):
     text: str
     finish_reason: str
     usage: Usage
+    tool_calls: list[dict[str, Any]] = []
+    """In OpenAI's shape."""

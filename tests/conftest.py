@@ -28,7 +28,7 @@ pytest_plugins = ("tests.ray_head", "tests.postgres")
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 CHAT_TEMPLATE = (
-    "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<|im_end|>' + '\n' }}{% endif %}"
+    "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}"
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
     "{% for call in message.get('tool_calls') or [] %}"

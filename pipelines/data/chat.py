@@ -169,7 +169,7 @@ def render(
         text = tokenizer.apply_chat_template(
             list(messages), tools=tools, tokenize=False, add_generation_prompt=answer_follows
         )
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(
             f"models: the chat template refuses the turns {roles}: {error}",

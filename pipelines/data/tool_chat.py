@@ -5,7 +5,7 @@ Nothing here trains on such conversations: what the template makes of tools is p
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.errors import UserError
@@ -29,9 +29,18 @@ def tool_prompt_tokens(
 
     if is_seq2seq(tokenizer):
         raise UserError("An encoder-decoder is told of no tools.", "Ask without `tools`.")
-    names = _marks(tokenizer)
-    told: list[dict[str, Any]] = _plain(names, list(tools))
-    turns: list[dict[str, Any]] = [_plain(names, _parsed(message)) for message in messages]
+    special, marks = special_names(tokenizer), _marks(tokenizer)
+    everything = "\0".join(_texts([*messages, *tools]))
+    # Some tokenizers have thousands; next to none of them stands in a conversation.
+    marks = [mark for mark in marks if mark in everything]
+    told: list[dict[str, Any]] = _plain(marks, list(tools))
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        plain = _plain(marks, _parsed(message))
+        if message["role"] == "assistant":
+            # Templates look in earlier answers for marks of the model's own, such as those around its reasoning.
+            plain["content"] = make_plain(special, message["content"])[0]
+        turns.append(plain)
 
     def rendered(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
         # Templates ask whether there are any, and some take an empty list for some.
@@ -41,7 +50,7 @@ def tool_prompt_tokens(
     without = {
         "tools": (turns, []),
         "calls of tools": ([_without_calls(one) for one in turns], told),
-        "results of tools": ([{**one, "content": ""} if one["role"] == "tool" else one for one in turns], told),
+        "results of tools": ([_with_another_result(one) for one in turns], told),
     }
     for what, changed in without.items():
         if changed != (turns, told) and _same(rendered, changed, text):
@@ -64,6 +73,19 @@ def _without_calls(message: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name != "tool_calls"}
 
 
+def _with_another_result(message: dict[str, Any]) -> dict[str, Any]:
+    return message | {"content": message["content"] + "x"} if message["role"] == "tool" else message
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in it, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
 def _parsed(message: dict[str, Any]) -> dict[str, Any]:
     """The message with the arguments of its calls as values: templates write JSON of them themselves."""
     calls = [
@@ -74,7 +96,7 @@ def _parsed(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marks(tokenizer: Any) -> list[str]:
-    """What must not be read in what others wrote: special tokens, and what the template puts around calls and results.
+    """What must not be read in what others wrote: added tokens, and what the template puts around calls and results.
 
     Longest first: one may stand inside another.
     """

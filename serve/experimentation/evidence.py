@@ -13,10 +13,11 @@ def how_counted(about: dict[str, Any], seen: dict[str, Any]) -> str:
     """What is not usual about the primary metric's figure, for people; "" where all is."""
     primary = about["primary"]
     if about["settle_hours"] is not None:
+        late = f"; {seen['late']:,} values were known too late and do not count" if seen.get("late") else ""
         return (
             f"{primary}: the first {about['planned']} units count, each {about['settle_hours']:g} hours after it has "
             "met its arm, with what is known by then of what it did in them; the safe test decides, and may show a "
-            "difference while the exact interval still holds zero"
+            f"difference while the exact interval still holds zero{late}"
         )
     # Looks of earlier versions know of no adjustment.
     if seen.get("explained") is not None:

@@ -36,6 +36,8 @@ class Look:
     """Metric -> events since the start of units that were in no arm when they happened."""
     blocks: Blocks | None
     """Of the safe test, where few units are planned."""
+    late: int | None
+    """Its values that were known too late to count."""
     explained: float | None
     """Share of the primary metric's variance that is taken off, as the days before the start explain it; None where
     the recipe names no such days, or too little is in."""
@@ -66,15 +68,16 @@ def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -
 
     at, section = at or now(), section_of(row)
     measures = (section.primary, *section.guardrails)
-    blocks = explained = None
+    blocks = explained = late = None
     with workspace.session() as session:
         met = sums.exposures(session, row)
         found = {measure.metric: sums.figures(session, row, measure) for measure in measures}
         aside = {measure.metric: sums.set_aside(session, row, measure) for measure in measures}
         decisive = dict(found)
         if section.settle_hours is not None:
-            units = sums.settled(session, row, section.primary, hours=section.settle_hours, at=at, most=row.planned)
-            blocks = blocks_of((arm == section.treated, success) for arm, success in units)
+            settled = sums.settled(session, row, section.primary, hours=section.settle_hours, at=at, most=row.planned)
+            blocks = blocks_of((arm == section.treated, success) for arm, success in settled.units)
+            late = settled.late
             found[section.primary.metric] = {section.control: blocks.control, section.treated: blocks.treated}
         of_primary, nobody = found[section.primary.metric], Arm(0, 0.0, 0.0)
         control, treated = of_primary.get(section.control, nobody), of_primary.get(section.treated, nobody)
@@ -84,11 +87,11 @@ def look(workspace: Workspace, row: ExperimentRow, at: datetime | None = None) -
             adjusted = adjust(paired[section.control], paired[section.treated])
             explained = float(adjusted.reduction)
             decisive[section.primary.metric] = {section.control: adjusted.control, section.treated: adjusted.treated}
-    late = (row.ended_at or at) - row.created_at >= timedelta(days=section.max_days)
+    over = (row.ended_at or at) - row.created_at >= timedelta(days=section.max_days)
     design = design_of(section, row.planned)
-    verdict = decide(design, decisive, met, blocks=blocks, last=late or row.live is None)
+    verdict = decide(design, decisive, met, blocks=blocks, last=over or row.live is None)
     aside = {metric: count for metric, count in aside.items() if count}
-    return Look(at, verdict, met, found, aside, blocks, explained)
+    return Look(at, verdict, met, found, aside, blocks, late, explained)
 
 
 def next_step(section: Experiment, row: ExperimentRow, seen: Look) -> Step:
@@ -127,6 +130,7 @@ def evidence_of(seen: Look) -> dict[str, Any]:
         "metrics": [_told(reading, seen, primary=reading is verdict.primary) for reading in readings],
         "set_aside": seen.set_aside,
         "explained": seen.explained,
+        "late": seen.late,
     }
 
 
@@ -139,7 +143,7 @@ def is_news(seen: Look, last: dict[str, Any] | None) -> bool:
 
 def _told(reading: Reading, seen: Look, *, primary: bool) -> dict[str, Any]:
     metric = reading.metric
-    means = {arm: float(one.mean) for arm, one in seen.sums[metric.name].items()}
+    means = {arm: float(one.mean) for arm, one in seen.sums[metric.name].items() if one.n}
     return {
         "metric": metric.name,
         "primary": primary,

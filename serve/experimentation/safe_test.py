@@ -104,18 +104,6 @@ def log_e_values(blocks: Blocks, *, prior: float = PRIOR) -> np.ndarray:
     return np.asarray(np.cumsum(np.where(both, gained, 0.0), axis=0))
 
 
-def safe_p_values(blocks: Blocks, *, prior: float = PRIOR) -> np.ndarray:
-    """Always-valid p after each block: one over the greatest e-value so far (Ville's inequality), at most 1."""
-    greatest = np.maximum.accumulate(log_e_values(blocks, prior=prior), axis=0)
-    return np.asarray(np.exp(-np.maximum(greatest, 0.0)))
-
-
-def is_shown(blocks: Blocks, alpha: float = 0.05, *, prior: float = PRIOR) -> np.ndarray:
-    """Whether a difference has been shown by each block: an e-value so far of at least 1 / alpha."""
-    assert 0 < alpha < 1, f"alpha is {alpha}"
-    return safe_p_values(blocks, prior=prior) <= alpha
-
-
 def _before(n: np.ndarray, successes: np.ndarray, prior: float) -> np.ndarray:
     """The posterior mean from the blocks before each."""
     earlier_n, earlier = np.cumsum(n, axis=0) - n, np.cumsum(successes, axis=0) - successes

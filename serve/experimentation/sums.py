@@ -4,6 +4,7 @@ A unit that nothing is known of counts with 0: leaving it out would compare only
 say. Nothing counts that was before the unit met its arm, or after the experiment had ended.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Select, Subquery
     from sqlalchemy.orm import InstrumentedAttribute, Session
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Units that count, of few planned ones."""
+
+    units: list[tuple[str, bool]]
+    """Arm and success of each, in the order in which they came."""
+    late: int
+    """Values that would have counted, had they been known in time."""
 
 
 def exposures(session: "Session", row: ExperimentRow) -> dict[str, int]:
@@ -65,10 +76,10 @@ def beside_before(session: "Session", row: ExperimentRow, measure: Measure, days
 
 def settled(
     session: "Session", row: ExperimentRow, measure: Measure, *, hours: float, at: "datetime", most: int
-) -> list[tuple[str, bool]]:
-    """Arm, and whether there was a value above 0 within `hours` of meeting it, of the units whose hours are over.
+) -> Settled:
+    """Of the units whose hours since they met their arm are over, whether there was a value above 0 within them.
 
-    In the order in which they came, `most` at most: who comes after those counts never. What was not known within
+    `most` at most, in the order in which they came: who comes after those counts never. What was not known within
     those hours never counts either, so that nothing changes of a unit once it counts.
     """
     from sqlalchemy import select
@@ -77,19 +88,15 @@ def settled(
     until = at if row.ended_at is None else min(at, row.ended_at)
     query = select(met.unit, met.arm, met.created_at).where(*_met(row)).order_by(met.created_at, met.id).limit(most)
     units = [each for each in session.execute(query).all() if each.created_at + within <= until]
-    known: dict[str, list[tuple[datetime, datetime]]] = {}
-    for unit, moment, known_at in session.execute(_moments(row, measure, [each.unit for each in units])):
-        known.setdefault(unit, []).append((moment, known_at))
-    return [
-        (
-            each.arm,
-            any(
-                each.created_at <= moment and max(moment, known_at) <= each.created_at + within
-                for moment, known_at in known.get(each.unit, [])
-            ),
-        )
-        for each in units
-    ]
+    by_unit = {each.unit: each for each in units}
+    succeeded, late = set(), 0
+    for unit, moment, known_at in session.execute(_moments(row, measure, list(by_unit))):
+        met_at = by_unit[unit].created_at
+        if met_at <= moment <= met_at + within:
+            in_time = known_at <= met_at + within
+            late += not in_time
+            succeeded |= {unit} if in_time else set()
+    return Settled([(each.arm, each.unit in succeeded) for each in units], late)
 
 
 def set_aside(session: "Session", row: ExperimentRow, measure: Measure) -> int:

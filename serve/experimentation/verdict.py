@@ -225,12 +225,15 @@ def _read_few(design: Design, blocks: Blocks) -> Reading:
     The interval asks more than the test, and may still hold zero when a difference is shown.
     """
     metric, arms = design.primary, (blocks.control, blocks.treated)
-    away = float(difference(*arms))
-    low, high = difference_bounds(*arms, design.plan.alpha)
-    p = p_value_now(blocks)
-    worst, best = (low, high) if metric.higher_is_better else (-high, -low)
     counts = int(arms[0].n), int(arms[1].n)
-    return Reading(metric, away, low, high, p, p <= design.plan.alpha, worst, best, *counts, enough=min(counts) > 0)
+    enough = min(counts) > 0
+    low, high = difference_bounds(*arms, design.plan.alpha)
+    worst, best = (low, high) if metric.higher_is_better else (-high, -low)
+    if not enough:
+        low, high = float("-inf"), float("inf")
+    p = p_value_now(blocks)
+    shown = p <= design.plan.alpha
+    return Reading(metric, float(difference(*arms)), low, high, p, shown, worst, best, *counts, enough=enough)
 
 
 def _outcome(

@@ -95,12 +95,10 @@ def test_calls_are_found_and_what_is_none_stays_text(text, found, size):
 
 @pytest.mark.parametrize("size", [None, 1, 3, 40])
 def test_a_stream_of_calls_says_what_the_whole_answer_does(size):
-    text = f"Both. <tool_call>{call('search', n=1)}</tool_call>\n<tool_call>{call('plant')}</tool_call>\n Then more."
+    text = f" \nBoth. \n<tool_call>{call('search', n=1)}</tool_call>\n<tool_call>{call('plant')}</tool_call>\n Then. "
     shapes = [ChatShape(CallReader(["search", "plant"], forced=False)) for _ in range(2)]
     message = shapes[0].answer(text)["message"]
-    assert message["content"] == "Both. Then more." and [one["type"] for one in message["tool_calls"]] == 2 * [
-        "function"
-    ]
+    assert message["content"] == " \nBoth.Then. " and [one["type"] for one in message["tool_calls"]] == 2 * ["function"]
     pieces = [text[place : place + (size or len(text))] for place in range(0, len(text), size or len(text))]
     deltas = [
         delta["delta"]
@@ -117,9 +115,9 @@ def test_a_stream_of_calls_says_what_the_whole_answer_does(size):
 
 def test_an_answer_without_a_call_ends_as_any_other():
     shape = ChatShape(CallReader(["search"], forced=False))
-    assert shape.pieces("Hello <to", last=False) == [{"delta": {"content": "Hello "}}]
+    assert shape.pieces("Hello <to", last=False) == [{"delta": {"content": "Hello"}}]
     assert shape.pieces("ol", last=False) == []
-    assert shape.pieces("", last=True) == [{"delta": {"content": "<tool"}}]
+    assert shape.pieces("", last=True) == [{"delta": {"content": " <tool"}}]
     assert shape.pieces("", last=True) == [{"delta": {}}] and shape.finish_reason("stop") == "stop"
 
 

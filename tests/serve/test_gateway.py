@@ -596,7 +596,16 @@ def test_tools_that_must_not_be_called_are_not_told_of(http, service_of):
         ({"tools": [{"type": "web_search"}]}, 422, "tools"),
         ({"tools": [OAK], "response_format": {"type": "json_object"}}, 422, "follows a response_format calls nothing"),
         ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"type": "string"}}}]}, 422, "object"),
-        ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"anyOf": []}}}]}, 422, "object"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": {"anyOf": [{}]}}}]},
+            422,
+            "must say `type: object`",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": {"properties": ["a"]}}}]},
+            422,
+            "is no JSON schema",
+        ),
         (earlier('{"n": NaN}'), 422, "NaN is no JSON number"),
         (earlier('{"n": 1e999}'), 422, "too large a number"),
         (earlier('{"n": "\\ud800"}'), 422, "lone surrogate"),

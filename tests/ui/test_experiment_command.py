@@ -49,13 +49,13 @@ def test_a_plan_tells_units_power_and_days_before_anything_starts(run, recipe, w
     code, out, _ = run("plan", recipe, "--units-per-day", 100)
     assert code == 0
     assert "tuned against base on event.resolved: 880 units planned." in out
-    assert "Power 80%" in out and "538, and may be looked at once" in out
+    assert "Power 81%" in out and "538, and may be looked at once" in out
     assert "9 days at 100.0 new users a day and coverage 100%." in out
     code, out, _ = run("plan", recipe, "--json")
     assert json.loads(out)["planned"] == 880 and json.loads(out)["days"] is None
     assert lifecycle.listed(workspace) == []
     code, _, err = run("plan", recipe, "--units-per-day", 3)
-    assert code == 2 and "880 units take 291 days" in err
+    assert code == 2 and "880 units take 294 days" in err
 
 
 def test_an_experiment_from_start_to_promotion(run, recipe, workspace):

@@ -233,13 +233,15 @@ def _watched(seen: "Seen | None", name: str) -> str:
 
 
 def _tell(found: dict[str, Any]) -> None:
-    from serve.experimentation.evidence import how_counted
+    from serve.experimentation.evidence import counted, how_counted
 
     about, seen = found["experiment"], found["look"]
     state = about["state"] + (f" ({about['outcome']})" if about["outcome"] else "")
     print(f"Experiment {about['experiment']} of {about['recipe']}, {state}: {visible(seen['sentence'])}.")
-    units = ", ".join(f"{arm} {count:,}" for arm, count in sorted(seen["exposures"].items())) or "none yet"
-    print(f"Units: {units}; {about['planned']:,} planned; {about['coverage']:.0%} covered.")
+    units = ", ".join(f"{arm} {count:,}" for arm, count in sorted(counted(seen).items())) or "none yet"
+    waiting = sum(seen["exposures"].values()) - sum(counted(seen).values())
+    further = f" and {waiting:,} that do not count yet, or came too late" if waiting else ""
+    print(f"Units: {units}{further}; {about['planned']:,} planned; {about['coverage']:.0%} covered.")
     ratio = seen["sample_ratio"]
     print(f"Sample ratio: {visible(ratio['sentence'])}.")
     cells = []

@@ -74,6 +74,25 @@ def test_a_template_that_breaks_over_them_is_a_sentence(tokenizer):
         tool_prompt_tokens(tokenizer, ASKED, TOOLS)
 
 
+def test_marks_of_the_models_own_stay_in_earlier_answers(tokenizer):
+    from tokenizers import AddedToken
+
+    tokenizer.add_tokens([AddedToken("</think>", special=False)])
+    messages = [
+        *CALLED,
+        {"role": "assistant", "content": "So.</think>A tree."},
+        {"role": "user", "content": "</think>"},
+    ]
+    text = tokenizer.decode(tool_prompt_tokens(tokenizer, messages, TOOLS))
+    assert "So.</think>A tree." in text and text.count("</think>") == 1
+
+
+def test_a_result_of_blanks_is_no_missing_one(tokenizer):
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("+ message['content'] }}", "+ message['content'] | trim }}", 1)
+    blank = [*CALLED[:2], CALLED[2] | {"content": "\n"}]
+    assert tool_prompt_tokens(tokenizer, blank, TOOLS)
+
+
 def test_special_tokens_in_tools_and_results_are_plain_text(tokenizer):
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     plain = tool_prompt_tokens(tokenizer, CALLED, TOOLS).count(end)

@@ -168,7 +168,7 @@ def test_of_few_units_each_counts_once_its_hours_are_over_with_what_it_did_in_th
     def settled(minutes, most=40):
         at = row.created_at + timedelta(minutes=minutes)
         with workspace.session() as session:
-            return sums.settled(session, row, measure, hours=1, at=at, most=most)
+            return sums.settled(session, row, measure, hours=1, at=at, most=most).units
 
     assert settled(30) == []
     # b resolved too late, c before it had met its arm, d by nothing.
@@ -183,7 +183,7 @@ def test_after_the_end_no_further_unit_settles(started, added, workspace):
     row = lifecycle.latest(workspace, "small")
     with workspace.session() as session:
         at = row.created_at + timedelta(days=9)
-        assert sums.settled(session, row, Measure(metric="event.resolved"), hours=1, at=at, most=9) == []
+        assert sums.settled(session, row, Measure(metric="event.resolved"), hours=1, at=at, most=9).units == []
 
 
 @pytest.mark.parametrize("metric", ["feedback.flag", "feedback.edited", "requests.cut"])
@@ -199,4 +199,5 @@ def test_of_few_units_feedback_and_requests_count_where_they_are_known_in_time(s
     with workspace.session() as session:
         at = row.created_at + timedelta(hours=3)
         found = sums.settled(session, row, Measure(metric=metric), hours=1, at=at, most=9)
-    assert found == [("base", True), ("tuned", False)]
+    assert found.units == [("base", True), ("tuned", False)]
+    assert found.late == (metric != "requests.cut")

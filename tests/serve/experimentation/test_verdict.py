@@ -239,6 +239,7 @@ def test_the_end_of_few_units_is_non_inferior_only_where_the_exact_interval_says
 def test_without_a_unit_that_counts_nothing_is_said_of_few():
     found = among_few([])
     assert found.outcome == "undecided" and "`settle_hours`" in found.sentence and not found.primary.enough
+    assert (found.primary.low, found.primary.high) == (-np.inf, np.inf)
 
 
 @pytest.mark.parametrize(
