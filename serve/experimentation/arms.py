@@ -82,13 +82,18 @@ def is_enough(control: Arm, treated: Arm, kind: Kind) -> np.ndarray:
 def standard_error(control: Arm, treated: Arm, kind: Kind, shift: Figures = 0.0) -> np.ndarray:
     """Standard error of the difference where the true one is `shift`.
 
-    Of means: Welch's, whatever the shift. Of proportions: from the two proportions that are most likely among those
-    that differ by `shift` (Miettinen and Nurminen 1985; Farrington and Manning 1990); for a shift of zero that is the
-    pooled proportion.
+    Of means: whatever the shift, Welch's or that of one variance in both arms, whichever is larger. Of proportions:
+    from the two proportions that are most likely among those that differ by `shift` (Miettinen and Nurminen 1985;
+    Farrington and Manning 1990); for a shift of zero that is the pooled proportion.
     """
     n, m = np.maximum(control.n, 1), np.maximum(treated.n, 1)
     if kind == "mean":
-        return np.asarray(np.sqrt(control.variance / n + treated.variance / m))
+        own = control.variance / n + treated.variance / m
+        # An arm that is small beside the other has, by chance, none of what is seldom: a low mean, and a variance as
+        # much too low. By Welch's error alone a tenth of experiments at 90/10 found a difference that was not there.
+        spread = control.variance * (n - 1) + treated.variance * (m - 1)
+        common = spread / np.maximum(n + m - 2, 1) * (1 / n + 1 / m)
+        return np.asarray(np.sqrt(np.maximum(own, common)))
     low, high = restricted_proportions(control, treated, shift)
     return np.asarray(np.sqrt(low * (1 - low) / n + high * (1 - high) / m))
 

@@ -30,6 +30,7 @@ EFFECTS = ((0.01, 0.03), (0.05, 0.10), (0.5, 0.6), (0.3, 0.1))
 CORRELATIONS = (0.0, 0.6, 0.9)
 """Between a unit's figures before the start and since."""
 PLANNED = 20_000
+EPS = 1e-12
 CELLS = 400_000
 """Units times runs that are simulated at once: what fits a processor's cache."""
 
@@ -56,9 +57,28 @@ def lognormal(generator: np.random.Generator, arm: np.ndarray) -> np.ndarray:
     return np.exp(generator.standard_normal(arm.shape))
 
 
+def seldom(generator: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of what one unit in fifty does, and those who do it do it again: most have nothing, before and since."""
+    own = generator.gamma(0.1, 0.2, shape)
+    return generator.poisson(5 * own).astype(float), generator.poisson(own).astype(float)
+
+
+def seldom_sums(generator: np.random.Generator, arm: np.ndarray) -> np.ndarray:
+    """Counts of what one unit in fifty does, and those who do it do it again: the same in both arms."""
+    return seldom(generator, arm.shape)[1]
+
+
+MEANS: dict[str, Draw] = {"normal": normal(), "lognormal": lognormal, "counts of what is seldom": seldom_sums}
+
+
 def hundred_together(control: Arm, treated: Arm, kind: Kind) -> np.ndarray:
     """The rule that is not enough for means and unpooled proportions: units alone, whichever arm has them."""
     return units(control, treated) >= MIN_UNITS
+
+
+def welch(control: Arm, treated: Arm) -> np.ndarray:
+    """The standard error that is not enough for means of unequal arms: each arm's own."""
+    return np.sqrt(control.variance / np.maximum(control.n, 1) + treated.variance / np.maximum(treated.n, 1))
 
 
 def looks(values: np.ndarray, treated: np.ndarray) -> tuple[Arm, Arm]:
@@ -112,14 +132,24 @@ def watched(
     truth: float = 0.0,
     planned: int = PLANNED,
     rule: Rule = is_enough,
+    error: Callable[[Arm, Arm], np.ndarray] | None = None,
     seed: int = 1,
 ) -> Stopped:
-    """Experiments watched at every unit up to N*, and stopped when a difference is shown."""
+    """Experiments watched at every unit up to N*, and stopped when a difference is shown.
+
+    `error`: another standard error than the verdict's.
+    """
     critical = critical_z(Plan(planned, ALPHA), np.arange(1, planned + 1.0))[:, None]
     counts = np.zeros(4)
     for control, treated in experiments(draw, share, runs, planned, seed):
         enough = rule(control, treated, kind)
-        beyond = (np.abs(z_score(control, treated, kind)) >= critical) & enough
+        away = np.abs(difference(control, treated))
+        z = (
+            np.abs(z_score(control, treated, kind))
+            if error is None
+            else away / np.maximum(error(control, treated), EPS)
+        )
+        beyond = (z >= critical) & enough
         shown, first = beyond.any(axis=0), beyond.argmax(axis=0)
         if truth == 0:
             counts += shown.sum()
@@ -150,12 +180,6 @@ def correlated(correlation: float) -> Habit:
         return before, correlation * before + np.sqrt(1 - correlation**2) * noise
 
     return draw
-
-
-def seldom(generator: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of what one unit in fifty does, and those who do it do it again: most have nothing, before and since."""
-    own = generator.gamma(0.1, 0.2, shape)
-    return generator.poisson(5 * own).astype(float), generator.poisson(own).astype(float)
 
 
 HABITS: dict[str, Habit] = {
@@ -266,14 +290,17 @@ def rows(runs: int) -> Iterator[tuple[str, str, float, float, float]]:
         for rate in RATES:
             shown = watched(binary(rate, rate), share, runs).shown
             yield "false positives, every unit", f"{rate:.0%}, {split(share)}", shown, 0, 0.06
-    for name, draw in (("normal", normal()), ("lognormal", lognormal)):
+    for name, draw in MEANS.items():
         for share in SHARES:
-            for rule, what in (
-                (is_enough, "false positives, every unit"),
-                (hundred_together, "from 100 units together"),
-            ):
-                shown = watched(draw, share, runs, kind="mean", planned=2000, rule=rule).shown
-                yield what, f"{name}, {split(share)}, 2000 units", shown, 0, 0.06 if rule is is_enough else 1
+            # A thousand units in the smaller arm.
+            planned = round(1000 / share)
+            cell = f"{name}, {split(share)}, {planned} units"
+            shown = watched(draw, share, runs, kind="mean", planned=planned).shown
+            yield "false positives, every unit", cell, shown, 0, 0.06
+            shown = watched(draw, share, runs, kind="mean", planned=planned, error=welch).shown
+            yield "the same with each arm's own error", cell, shown, 0, 1
+            shown = watched(draw, share, runs, kind="mean", planned=planned, error=welch, rule=hundred_together).shown
+            yield "and from 100 units together", cell, shown, 0, 1
     for share in SHARES:
         for control, treated in EFFECTS:
             found = watched(binary(control, treated), share, runs, truth=treated - control, planned=5000)
@@ -293,7 +320,7 @@ def rows(runs: int) -> Iterator[tuple[str, str, float, float, float]]:
     yield from power_rows(runs)
     for name, figure in turns_as_units(runs).items():
         yield "false positives, 5 turns per user", name, figure, 0, 1 if name.startswith("turns") else 0.06
-    unpooled = watched(binary(0.01, 0.01), 0.1, runs, kind="mean", rule=hundred_together).shown
+    unpooled = watched(binary(0.01, 0.01), 0.1, runs, kind="mean", rule=hundred_together, error=welch).shown
     yield "false positives, unpooled variance", "1%, 90/10, from 100 units together", unpooled, 0, 1
     for share in SHARES:
         weights = {"base": 1 - share, "tuned": share}

@@ -30,11 +30,15 @@ def test_an_arm_without_units_has_no_variance_and_breaks_nothing():
     assert z_score(nothing, nothing, "mean") == 0 and z_score(nothing, nothing, "binary") == 0
 
 
-def test_the_standard_error_of_means_is_welchs():
-    one, two = np.random.default_rng(1).normal(0, 1, 30), np.random.default_rng(2).normal(0, 5, 90)
-    assert standard_error(arm_of(one), arm_of(two), "mean") == pytest.approx(
-        np.sqrt(one.var(ddof=1) / 30 + two.var(ddof=1) / 90)
-    )
+@pytest.mark.parametrize("sizes", [(30, 90), (90, 30), (60, 60)])
+def test_the_standard_error_of_means_is_welchs_or_that_of_one_variance(sizes):
+    one, two = np.random.default_rng(1).normal(0, 1, sizes[0]), np.random.default_rng(2).normal(0, 5, sizes[1])
+    n, m = sizes
+    welch = one.var(ddof=1) / n + two.var(ddof=1) / m
+    common = ((n - 1) * one.var(ddof=1) + (m - 1) * two.var(ddof=1)) / (n + m - 2) * (1 / n + 1 / m)
+    assert standard_error(arm_of(one), arm_of(two), "mean") == pytest.approx(np.sqrt(max(welch, common)))
+    # Student's is the larger where the smaller arm varies less.
+    assert (common > welch) == (n < m) or common == pytest.approx(welch)
 
 
 def test_z_of_proportions_is_the_root_of_pearsons_chi_squared():

@@ -5,6 +5,7 @@ import pytest
 from serve.experimentation.power import of_means, of_proportions, sequential_units
 from tests.benchmarks.experiment_statistics import (
     HABITS,
+    MEANS,
     RATES,
     SHARES,
     accepted,
@@ -19,6 +20,7 @@ from tests.benchmarks.experiment_statistics import (
     safe_test_shows,
     turns_as_units,
     watched,
+    welch,
 )
 
 pytestmark = pytest.mark.slow
@@ -36,17 +38,19 @@ def test_a_look_at_every_unit_raises_no_more_false_positives_than_alpha(rate, sh
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("draw", [normal(), lognormal], ids=["normal", "lognormal"])
-def test_so_it_is_for_means_however_skewed(draw, share):
-    assert watched(draw, share, RUNS, kind="mean", planned=2000).shown <= ALARMS
+@pytest.mark.parametrize("draw", MEANS.values(), ids=MEANS)
+def test_so_it_is_for_means_however_skewed_or_seldom(draw, share):
+    # Five hundred units in the smaller arm.
+    assert watched(draw, share, RUNS, kind="mean", planned=round(500 / share)).shown <= ALARMS
 
 
-def test_a_hundred_units_together_are_too_few_for_means():
-    assert watched(lognormal, 0.05, RUNS, kind="mean", planned=2000, rule=hundred_together).shown > 0.12
+def test_a_hundred_units_together_and_each_arms_own_error_are_too_few_for_means():
+    found = watched(lognormal, 0.05, RUNS, kind="mean", planned=2000, rule=hundred_together, error=welch)
+    assert found.shown > 0.12
 
 
-def test_an_unpooled_variance_of_rare_successes_raises_false_positives():
-    found = watched(binary(0.01, 0.01), 0.1, RUNS, kind="mean", planned=10_000, rule=hundred_together)
+def test_an_error_of_each_arms_own_raises_false_positives_of_what_is_seldom():
+    found = watched(binary(0.01, 0.01), 0.1, RUNS, kind="mean", planned=10_000, rule=hundred_together, error=welch)
     assert found.shown > 0.2
 
 
