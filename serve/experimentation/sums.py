@@ -157,12 +157,12 @@ def _values(row: ExperimentRow, measure: Measure, days_before: float | None = No
 
 def _moments(row: ExperimentRow, measure: Measure, units: list[str]) -> "Select[str, datetime, datetime]":
     """unit, the moment of a value above 0, and when it was known; of these units."""
-    from sqlalchemy import func, select
+    from sqlalchemy import select
 
     asked, said = InteractionRow, FeedbackRow
     if measure.source == "feedback":
         kind = "correction" if measure.name == "edited" else measure.name
-        changed = [func.coalesce(said.edited, 1.0) > 0] if measure.name == "edited" else []
+        changed = [_extent() > 0] if measure.name == "edited" else []
         return (
             select(asked.unit, asked.created_at, said.created_at)
             .join(said, said.request_id == asked.request_id)
@@ -192,9 +192,8 @@ def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]"
     if measure.source == "feedback":
         of_it = [said.request_id == asked.request_id] + ([said.created_at <= until] if until is not None else [])
         if measure.name == "edited":
-            # Of several corrections the largest. One whose answer is not kept is never the best there is: all changed.
-            extent = func.coalesce(said.edited, 1.0)
-            most = select(func.max(extent)).where(*of_it, said.kind == "correction").scalar_subquery()
+            # Of several corrections the largest.
+            most = select(func.max(_extent())).where(*of_it, said.kind == "correction").scalar_subquery()
             return func.coalesce(most, 0.0)
         return case((select(said.id).where(*of_it, said.kind == measure.name).exists(), 1.0), else_=0.0)
     counted = {
@@ -204,6 +203,13 @@ def _share(measure: Measure, until: "datetime | None") -> "ColumnElement[float]"
         "cut": asked.finish_reason == "length",
     }
     return case((counted[measure.name], 1.0), else_=0.0)
+
+
+def _extent() -> "ColumnElement[float]":
+    """How much a correction changed; one whose answer is not kept is never the best there is: all."""
+    from sqlalchemy import func
+
+    return func.coalesce(FeedbackRow.edited, 1.0)
 
 
 def _any(value: "ColumnElement[float]") -> "ColumnElement[float]":
