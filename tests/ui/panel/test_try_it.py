@@ -5,7 +5,7 @@ from serve.exposures import unit_of
 from tests.ui.panel import seed
 from tests.ui.panel.browser import POLL_MS, serving, settled
 from tests.waiting import until
-from ui.panel.gateway import user_of
+from ui.panel.gateway import MAX_ROUNDS, user_of
 
 pytestmark = pytest.mark.browser
 
@@ -22,6 +22,29 @@ def rows(workspace, table):
 
     with workspace.session() as session:
         return list(session.scalars(select(table)))
+
+
+def keep(workspace, chat, number, question, texts):
+    """What the service would have kept of a question and its answers; `texts` by side."""
+    with workspace.session() as session:
+        for side, text in texts.items():
+            session.add(
+                InteractionRow(
+                    request_id=f"r-{side}",
+                    recipe_name="docstrings",
+                    unit=unit_of(user_of(chat, number)),
+                    arm=side,
+                    model=side,
+                    messages={"messages": [{"role": "user", "content": question}]},
+                    answer=text,
+                    finish_reason="stop",
+                    prompt_tokens=1,
+                    completion_tokens=9,
+                    first_token_ms=1.0,
+                    total_ms=2.0,
+                    status=200,
+                )
+            )
 
 
 def ask(page, question):
@@ -52,6 +75,7 @@ def test_both_answer_side_by_side_and_a_reload_keeps_the_conversation(workspace,
     first = answers(page).all_text_contents()
     assert first[0].startswith("base") and first[1].startswith("tuned")
     assert "24 tokens, cut at the limit" in first[0]
+    # At once, while the page is still being drawn anew: it must not be lost.
     ask(page, "And close?")
     answered(page, 4)
     page.reload()
@@ -63,6 +87,15 @@ def test_both_answer_side_by_side_and_a_reload_keeps_the_conversation(workspace,
     assert sorted(row.arm for row in kept) == ["base", "base", "tuned", "tuned"]
     # The second question went out with the first one's answer before it.
     assert {len(row.messages["messages"]) for row in kept} == {1, 3}
+
+
+def test_a_question_that_cannot_be_asked_is_given_back(workspace, panel, page):
+    keep(workspace, "feedbeef", MAX_ROUNDS, "The last one?", {"base": "yes", "tuned": "no"})
+    page.goto(f"{panel}/try?recipe=docstrings&chat=feedbeef")
+    answered(page, 2)
+    ask(page, "One more?")
+    page.wait_for_selector(".notice.warning:has-text('at its end') >> text=One more?")
+    assert len(rows(workspace, InteractionRow)) == 2
 
 
 def test_a_conversation_is_found_again_by_another_panel(workspace, service, panel, page, tmp_path):
@@ -137,25 +170,8 @@ def test_blind_the_names_come_after_the_judgement_and_each_question_begins_anew(
 
 def test_what_models_and_people_write_is_inert(workspace, panel, page):
     chat = "feedbeef"
-    with workspace.session() as session:
-        for side, text in (("base", seed.HOSTILE), ("tuned", seed.MARKDOWN_BEACON + seed.ANSI)):
-            session.add(
-                InteractionRow(
-                    request_id=f"r-{side}",
-                    recipe_name="docstrings",
-                    unit=unit_of(user_of(chat, 1)),
-                    arm=side,
-                    model=side,
-                    messages={"messages": [{"role": "user", "content": seed.HOSTILE}]},
-                    answer=text,
-                    finish_reason="stop",
-                    prompt_tokens=1,
-                    completion_tokens=9,
-                    first_token_ms=1.0,
-                    total_ms=2.0,
-                    status=200,
-                )
-            )
+    texts = {"base": seed.HOSTILE, "tuned": seed.MARKDOWN_BEACON + seed.ANSI}
+    keep(workspace, chat, 1, seed.HOSTILE, texts)
     page.goto(f"{panel}/try?recipe=docstrings&chat={chat}")
     answered(page, 2)
     settled(page)

@@ -4,7 +4,6 @@ Blind, each question is a conversation of its own: who has seen the names of one
 """
 
 import streamlit as st
-from markupsafe import Markup
 
 from ui.panel import blind, frame, gateway
 from ui.panel.gateway import SIDES, Answer, Conversation, Opinion, Round, Side
@@ -25,8 +24,9 @@ def try_it() -> None:
     if recipe_name is None:
         return
     st.fragment(_rounds, run_every=WRITING_S if writing else None)(recipe_name, chat_id, writing)
+    # One key for every conversation: what is sent while another input takes this one's place would be nobody's.
     question = st.chat_input(
-        "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key=f"question-{chat_id}"
+        "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key="question"
     )
     if question and question.strip():
         _ask(recipe_name, chat_id, question)
@@ -38,7 +38,9 @@ def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
     chat_id = chat_id or gateway.new_chat_id()
     conversation = gateway.conversation(recipe_name, chat_id).value
     if conversation is not None and not conversation.ask(question):
-        frame.say(Markup("This conversation is at its end, or still being answered: begin a new one, or wait."))
+        # The input is empty by now: what was typed is given back.
+        sentence = "At its end, or still being answered: begin a new conversation, or wait. Not asked: {asked}"
+        frame.say(html(sentence, asked=question), "warning")
         return
     st.query_params["chat"] = chat_id
     st.rerun()
