@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines import stage
 from pipelines.data.anomaly.suspicion import suspicion
-from pipelines.data.auditing.audit_gates import GATES, audit_gates
+from pipelines.data.auditing.audit_gates import audit_gates
 from pipelines.data.auditing.doubts import private_findings, suspect_findings
 from pipelines.data.auditing.figures import figures_of
 from pipelines.data.auditing.findings import (
@@ -31,6 +31,7 @@ from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.review import said
 from pipelines.stage import Outcome, Stage
+from pipelines.stages import GATES, SUMMARIES
 from pipelines.workspace import Workspace
 
 AUDIT_VERSION = 2
@@ -113,13 +114,7 @@ def _write_page(outcome: Outcome, read: dict[str, str], recipe: Recipe, survey: 
     partial.rename(page)
 
 
-STAGE = Stage(
-    name="audit",
-    summary="Read the examples and decide whether they are fit to learn from.",
-    gates=GATES,
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("audit", SUMMARIES["audit"], GATES["audit"], reads, work)
 
 
 def main() -> int:

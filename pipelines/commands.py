@@ -9,21 +9,25 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cluster.connect import prepare_environment
 from cluster.errors import UserError
-from pipelines.dry_run import dry_run
 from pipelines.gates import Report, Verdict
 from pipelines.progress import Progress
-from pipelines.recipe_file import load_recipe
-from pipelines.stage import Stage
 from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.stage import Stage
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_GATE_CLOSED = 0, 1, 2, 3
 
 
-def run_stage(stage: Stage, arguments: list[str]) -> int:
+def run_stage(stage: "Stage", arguments: list[str]) -> int:
     """Perform `stage` as the arguments say; prints its report and returns the exit code."""
+    from pipelines.dry_run import dry_run
+    from pipelines.recipe_file import load_recipe
+
     parser = argparse.ArgumentParser(prog=f"sluice {stage.name}", description=stage.summary)
     parser.add_argument("recipe", help="recipe file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in train.learning_rate=2e-4")

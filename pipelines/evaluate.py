@@ -13,6 +13,7 @@ from pipelines.gates import Finding, Gate, decide
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stage import Outcome, Stage, require
+from pipelines.stages import GATES, SUMMARIES
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -235,13 +236,7 @@ def _keep_answers(
         return workspace.keep(Path(folder), "evaluations", recipe.name, content)
 
 
-STAGE = Stage(
-    name="evaluate",
-    summary="Compare the tuned model with its base on the test side.",
-    gates=("eval.better",),
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("evaluate", SUMMARIES["evaluate"], GATES["evaluate"], reads, work)
 
 
 def main() -> int:

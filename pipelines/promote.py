@@ -7,6 +7,7 @@ from pipelines.gates import Verdict
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe
 from pipelines.stage import Outcome, Stage, require
+from pipelines.stages import GATES, SUMMARIES, load_stage
 from pipelines.workspace import Workspace
 
 
@@ -18,7 +19,6 @@ def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     them once they are back; the name, because each recipe has a log of its own.
     """
     from pipelines.fingerprint import fingerprint
-    from pipelines.stages import load_stage
     from pipelines.tracking import deployments
     from pipelines.tracking.lineage import ancestors, model_problem
 
@@ -102,13 +102,7 @@ def promoter() -> str:
         return f"uid {os.getuid()}"
 
 
-STAGE = Stage(
-    name="promote",
-    summary="Register the tuned model with its lineage and write it into the deployment log.",
-    gates=("registry.lineage",),
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("promote", SUMMARIES["promote"], GATES["promote"], reads, work)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from pipelines.recipe import Recipe
 from pipelines.recipe_data import Split
 from pipelines.review import dropped
 from pipelines.stage import Outcome, Stage, check_unmoved, require
+from pipelines.stages import GATES, SUMMARIES
 from pipelines.workspace import Workspace
 
 _RULES = ("by_time", "column", "heal", "dedup", "containment", "shared_prompts")
@@ -177,13 +178,7 @@ def _sizes(rows: dict[str, int]) -> str:
     return ", ".join(f"{side} {count:,}" for side, count in rows.items() if count or side in SIDES)
 
 
-STAGE = Stage(
-    name="split",
-    summary="Put the examples on sides that share nothing, as a versioned table.",
-    gates=("split.leakage", "split.size"),
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("split", SUMMARIES["split"], GATES["split"], reads, work)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from pipelines.gates import Finding
 from pipelines.progress import Bar, Progress
 from pipelines.recipe import Recipe, Sweep, edges
 from pipelines.stage import Outcome, Stage, require
+from pipelines.stages import GATES, SUMMARIES, load_stage
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The split, the base, the train section that trials start from, the sweep section and the seed."""
     from pipelines.fingerprint import fingerprint
-    from pipelines.stages import load_stage
 
     sweep = asked(recipe)
     split = require(load_stage("split"), recipe, workspace)
@@ -54,7 +54,6 @@ def work(recipe: Recipe, workspace: Workspace, progress: Progress, fresh: bool) 
     from pipelines.search.control import Control
     from pipelines.search.trials import VALIDATION_BINS
     from pipelines.search.winner import choose
-    from pipelines.stages import load_stage
     from pipelines.training.checkpoints import CheckpointStore
 
     sweep = asked(recipe)
@@ -312,13 +311,7 @@ def failed_findings(standing: "Standing") -> tuple[Finding, ...]:
     )
 
 
-STAGE = Stage(
-    name="sweep",
-    summary="Try hyper-parameters in short trials; train takes the winner.",
-    gates=(),
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("sweep", SUMMARIES["sweep"], GATES["sweep"], reads, work)
 
 
 def main() -> int:

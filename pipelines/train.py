@@ -10,6 +10,7 @@ from pipelines import stage
 from pipelines.progress import Progress
 from pipelines.recipe import Recipe, Train
 from pipelines.stage import Outcome, Stage, require
+from pipelines.stages import GATES, SUMMARIES, load_stage
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ TRAINING_VERSION = 1
 def reads(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The split, the base, the resolved train section, the seed, and the sweep when there is one."""
     from pipelines.fingerprint import fingerprint
-    from pipelines.stages import load_stage
 
     split = require(load_stage("split"), recipe, workspace)
     train, winner = resolve(recipe, workspace)
@@ -111,7 +111,6 @@ def prepare_bins(
     """The encoded split for this base and these input settings, made once."""
     from pipelines.data.versioned.ledger import record_bins
     from pipelines.data.versioned.sides_on_disk import sides_on_disk
-    from pipelines.stages import load_stage
     from pipelines.training.encoding import read_columns
     from pipelines.training.stored_bins import bins_key, store_bins
     from pipelines.training.verdicts import check_pairs, check_sides
@@ -137,7 +136,6 @@ def validation_groups(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     from collections import Counter
 
     from pipelines.data.versioned.table import read_side
-    from pipelines.stages import load_stage
 
     table = read_side(require(load_stage("split"), recipe, workspace), "validation", recipe.train.fold)
     rows = zip(*(table[name].to_pylist() for name in ("id", "group", "cluster")), strict=True)
@@ -187,7 +185,6 @@ def run_tracked(
     from dataclasses import replace
 
     from pipelines.fingerprint import short
-    from pipelines.stages import load_stage
     from pipelines.submissions import own_submission
     from pipelines.tracking.live import LiveRun
     from pipelines.training.check import check_device
@@ -345,13 +342,7 @@ def judge(
     )
 
 
-STAGE = Stage(
-    name="train",
-    summary="Fine-tune the base on the training side, watched by the validation side.",
-    gates=("train.supervision", "train.truncation", "train.overfit", "train.converged"),
-    reads=reads,
-    work=work,
-)
+STAGE = Stage("train", SUMMARIES["train"], GATES["train"], reads, work)
 
 
 def main() -> int:

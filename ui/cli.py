@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import EXIT_FAILED, run_stage, user_errors
-from pipelines.stages import STAGES, load_stage
+from pipelines.stages import GATES, STAGES, SUMMARIES, load_stage
 from ui.commands import data, evidence, experiment, house, jobs, keys, models, recipes, service, trials
 
 INTERRUPTED = 130
@@ -29,8 +29,7 @@ app = typer.Typer(
 
 
 def _add_stage(name: str) -> None:
-    stage = load_stage(name)
-    gates = f" Decides {', '.join(stage.gates)}." if stage.gates else ""
+    gates = f" Decides {', '.join(GATES[name])}." if GATES[name] else ""
 
     def verb(
         recipe: Annotated[str, typer.Argument(help="Recipe file.")],
@@ -48,10 +47,10 @@ def _add_stage(name: str) -> None:
     ) -> None:
         options = {"--json": as_json, "--fresh": fresh, "--resume": resume, "--dry-run": plan_only}
         arguments = [recipe, *(overrides or []), *(option for option, given in options.items() if given)]
-        raise typer.Exit(run_stage(stage, arguments))
+        raise typer.Exit(run_stage(load_stage(name), arguments))
 
-    summary = f"{stage.summary.rstrip('.')}.{gates}"
-    app.command(name, help=summary, short_help=stage.summary, rich_help_panel="The pipeline")(verb)
+    summary = SUMMARIES[name]
+    app.command(name, help=f"{summary}{gates}", short_help=summary, rich_help_panel="The pipeline")(verb)
 
 
 for _name in STAGES:

@@ -161,9 +161,9 @@ def _pipeline(recipe_name: str) -> Pipeline | None:
 
 
 def _stage_view(name: str, report: Report | None, recipe: dict[str, Any], earlier: list[Report]) -> StageView:
-    from pipelines.stages import load_stage
+    from pipelines.stages import GATES
 
-    gates = load_stage(name).gates
+    gates = GATES[name]
     if name == "sweep" and not recipe.get("sweep"):
         return StageView(name, "not_in_recipe", gates, None)
     if report is None:

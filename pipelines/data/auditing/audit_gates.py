@@ -7,22 +7,12 @@ from pipelines.data.auditing.survey import Survey
 from pipelines.gates import Gate, Verdict, decide
 from pipelines.recipe import Recipe
 
-GATES = (
-    "data.schema",
-    "data.size",
-    "data.provenance",
-    "data.duplicates",
-    "data.anomalies",
-    "data.label_noise",
-    "data.private",
-)
-
 MAX_BAD_SHARE = 0.05
 """Of more unreadable rows than this share the rest is not to be trusted either."""
 
 
 def audit_gates(recipe: Recipe, survey: Survey, figures: dict[str, Any]) -> tuple[Gate, ...]:
-    """What each of GATES says, in their order."""
+    """What each gate of the audit says, in their order."""
     return (
         _schema_gate(figures),
         _size_gate(recipe, figures),

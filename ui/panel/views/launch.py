@@ -10,7 +10,7 @@ from cluster.errors import UserError
 from pipelines.fingerprint import fingerprint, short
 from pipelines.recipe import Recipe
 from pipelines.recipe_file import load_recipe
-from pipelines.stages import STAGES, load_stage
+from pipelines.stages import SUMMARIES
 from pipelines.submissions import command_words
 from ui.panel import frame, jobs_backend, recipe_choice, report_view, sweeps_backend
 from ui.panel.markup import duration, html, joined, number, visible
@@ -40,7 +40,7 @@ def launch() -> None:
 
 
 def _stage() -> str:
-    words = STAGE_WORDS | {name: load_stage(name).summary for name in STAGES}
+    words = STAGE_WORDS | SUMMARIES
     return st.selectbox(
         "Stage",
         list(words),
