@@ -23,7 +23,8 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     Raises RequestError: 413 too large, 408 too slow, 400 no JSON, 422 wrong values, 499 the client left.
     """
     try:
-        raw = await asyncio.wait_for(_read_bytes(request), BODY_TIMEOUT_S)
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await _read_bytes(request)
     except ClientDisconnect:
         raise RequestError(CLIENT_GONE, "The client left before its body had arrived.", code="client_gone") from None
     except TimeoutError:
@@ -35,8 +36,9 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     except ValueError as error:
         raise RequestError(400, f"The body is not JSON: {error}.", code="invalid_json") from None
     try:
-        # JSON can escape half a character, which no tokenizer and no database takes.
-        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        if b"\\u" in raw:
+            # JSON can escape half a character, which no tokenizer and no database takes.
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
         return model.model_validate(content)
     except UnicodeEncodeError:
         raise RequestError(422, "The text holds a lone surrogate.", code="invalid_value") from None

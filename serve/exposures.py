@@ -61,6 +61,13 @@ class Exposures:
             return Met(choose_arm(self._seed, unit, traffic.weights))
         return Met(self._sticky(unit, None, choose_arm(self._seed, unit, self._weights)))
 
+    def asks_database(self, unit: str, traffic: Traffic) -> bool:
+        """Whether `arm_of` would: never of a unit that this process remembers in what is in force."""
+        running = traffic.experiment
+        if running is None and (traffic.weights is not None or self._is_held_out(unit)):
+            return False
+        return (None if running is None else running.id, unit) not in self._known
+
     def assigned(self, unit: str, traffic: Traffic) -> str:
         """What a unit meets that nobody will know again, so that nothing is stored and no experiment counts it."""
         if traffic.experiment is not None:
@@ -90,8 +97,9 @@ class Exposures:
         """The stored arm, else `assigned`, stored."""
         key = (experiment, unit)
         arm = self._known.get(key) or self._stored(unit, experiment) or self._expose(unit, experiment, assigned)
+        # Taken out first: another thread may have just forgotten it.
+        self._known.pop(key, None)
         self._known[key] = arm
-        self._known.move_to_end(key)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return arm

@@ -20,12 +20,16 @@ class FeedbackStore:
 
     def taken(self, request_id: str) -> bool:
         """Whether there is or was a request of that name, in this process or in the table."""
+        from sqlalchemy import select
+
         from pipelines.records import InteractionRow
 
         if request_id in self._recent:
             return True
-        with self._workspace.session() as session:
-            return session.get(InteractionRow, request_id) is not None
+        # Every request asks this: no session, whose work is several times the database's.
+        query = select(InteractionRow.request_id).where(InteractionRow.request_id == request_id)
+        with self._workspace.database.connect() as connection:
+            return connection.scalar(query) is not None
 
     def remembers(self, request_id: str) -> bool:
         """Whether this process has answered it not long ago."""

@@ -30,14 +30,16 @@ def build_gateway(service: ChatService) -> FastAPI:
     app.add_middleware(RequestIds)
     app.add_middleware(Counted, metrics=service.metrics)
 
-    def needs(scope: Scope) -> Any:
-        """A dependency that lets a request through when its key has the scope; before its body is read."""
+    def needs(scope: Scope) -> list[Any]:
+        """Dependencies that let a request through when its key has the scope; before its body is read."""
+        if service.keys is None:
+            return []
+        keys = service.keys
 
         async def check(request: Request) -> None:
-            if service.keys is not None:
-                await service.keys.check(request.headers.get("authorization"), scope)
+            await keys.check(request.headers.get("authorization"), scope)
 
-        return Depends(check)
+        return [Depends(check)]
 
     async def may_see_figures(request: Request) -> bool:
         if service.keys is None:
@@ -69,35 +71,35 @@ def build_gateway(service: ChatService) -> FastAPI:
             headers=headers | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
 
-    @app.post("/v1/chat/completions", dependencies=[needs("chat")], openapi_extra=body_of(ChatRequest))
+    @app.post("/v1/chat/completions", dependencies=needs("chat"), openapi_extra=body_of(ChatRequest))
     async def chat(request: Request) -> Response:
         """Answer a conversation."""
         body = await read_body(request, ChatRequest)
         return await answer(request, body, ChatShape(body.reader()))
 
-    @app.post("/v1/completions", dependencies=[needs("chat")], openapi_extra=body_of(CompletionRequest))
+    @app.post("/v1/completions", dependencies=needs("chat"), openapi_extra=body_of(CompletionRequest))
     async def completions(request: Request) -> Response:
         """Continue a text as it is; no chat template is applied."""
         return await answer(request, await read_body(request, CompletionRequest), TextShape())
 
-    @app.post("/v1/feedback", dependencies=[needs("feedback")], openapi_extra=body_of(FeedbackRequest))
+    @app.post("/v1/feedback", dependencies=needs("feedback"), openapi_extra=body_of(FeedbackRequest))
     async def feedback(request: Request) -> Response:
         """Keep what a person says of an answer."""
         number = await service.feedback(await read_body(request, FeedbackRequest))
         return JSONResponse({"id": number, "status": "stored"})
 
-    @app.post("/v1/events", dependencies=[needs("events")], openapi_extra=body_of(EventsRequest))
+    @app.post("/v1/events", dependencies=needs("events"), openapi_extra=body_of(EventsRequest))
     async def store_events(request: Request) -> Response:
         """Keep what came of answers; each event counts once, however often it is sent."""
         done = await service.events(await read_body(request, EventsRequest))
         return JSONResponse({"stored": done.stored, "known": done.known})
 
-    @app.get("/v1/models", dependencies=[needs("models")])
+    @app.get("/v1/models", dependencies=needs("models"))
     async def models() -> Response:
         """List what `model` may say."""
         return JSONResponse({"object": "list", "data": service.models()})
 
-    @app.get("/metrics", dependencies=[needs("metrics")])
+    @app.get("/metrics", dependencies=needs("metrics"))
     async def metrics() -> Response:
         """Show this process's figures in Prometheus' text format."""
         return Response(await service.figures(), media_type=CONTENT_TYPE)

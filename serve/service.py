@@ -255,7 +255,8 @@ class ChatService:
     async def _taken(self, request_id: str) -> bool:
         # Serve's proxy gives each request an id, so nothing tells a client's own: all are looked up.
         try:
-            return await asyncio.wait_for(asyncio.to_thread(self._feedback.taken, request_id), LOOKUP_TIMEOUT_S)
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                return await asyncio.to_thread(self._feedback.taken, request_id)
         except Exception as error:
             # Answering goes on without the database; should the id be used, the log counts its row as lost.
             logger.warning("the id of a request could not be looked up: %s", type(error).__name__)
@@ -274,9 +275,11 @@ class ChatService:
     async def _met(self, unit: str, *, known: bool) -> tuple[Met, str | None]:
         """What a unit meets, and the version that this was chosen for; `known`: it will come again."""
         traffic = await self.in_force.traffic()
-        if known:
+        if not known:
+            return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
+        if self._exposures.asks_database(unit, traffic):
             return await asyncio.to_thread(self._exposures.arm_of, unit, traffic), traffic.model_version
-        return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
+        return self._exposures.arm_of(unit, traffic), traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
         turn.begin(event)

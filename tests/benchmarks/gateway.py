@@ -3,10 +3,11 @@
     python -m tests.benchmarks.gateway [--rounds 5] [--seconds 10] [--rate 50] [--requests 16] [--tokens 48]
 
 `bare` is a FastAPI application under Ray Serve that reads the same body, asks the same engine deployment and answers
-with its text: no arm, no log, no exposure, no figures. First an engine that answers at once, asked at a fixed rate by
-returning users (an open loop: a late answer delays no later question): p50 and p99 of each, rounds alternating. Then
-SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway, and straight from
-the engine's handle. Medians of the rounds, and the ratios.
+with its text: no arm, no log, no exposure, no figures. First both in this process, without Ray and its network: the
+processor's time for a request, log and threads included. Then under Ray Serve an engine that answers at once, asked at
+a fixed rate by returning users (an open loop: a late answer delays no later question): p50 and p99 of each, rounds
+alternating. Then SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway,
+and straight from the engine's handle. Medians of the rounds, and the ratios.
 """
 
 import argparse
@@ -43,31 +44,51 @@ class NoEngine:
         return {"generated_tokens": 1, "running": 0, "waiting": 0}
 
 
-class Bare:
+def bare_app(answer: Callable[..., AsyncIterator[Any]]) -> Any:
     """The least that answers a conversation over HTTP."""
+    from fastapi import FastAPI, Request
+
+    from serve.hosting import Options, Piece
+
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        text = []
+        async for event in answer("base", body["messages"], Options(body["max_tokens"])):
+            if isinstance(event, Piece):
+                text.append(event.text)
+        message = {"role": "assistant", "content": "".join(text)}
+        return {"id": "1", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
+
+    return app
+
+
+class Bare:
+    """The same under Ray Serve."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine.options(stream=True)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Ray Serve on the replica."""
-        from fastapi import FastAPI, Request
+        return bare_app(self._engine.answer.remote)
 
-        from serve.hosting import Options, Piece
 
-        app = FastAPI()
+def hosted_arms(arms: dict[str, str]) -> Any:
+    """What the gateway is told; `arms` says each one's model."""
+    from serve.service import Hosted
 
-        @app.post("/v1/chat/completions")
-        async def chat(request: Request) -> dict[str, Any]:
-            body = await request.json()
-            text = []
-            async for event in self._engine.answer.remote("base", body["messages"], Options(body["max_tokens"])):
-                if isinstance(event, Piece):
-                    text.append(event.text)
-            message = {"role": "assistant", "content": "".join(text)}
-            return {"id": "1", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
-
-        return app
+    return Hosted(
+        recipe_name=RECIPE,
+        seed=RECIPE,
+        models=arms,
+        weights={"base": 0.5, "tuned": 0.5},
+        max_new_tokens=256,
+        log_prompts=True,
+        created=0,
+    )
 
 
 def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
@@ -78,7 +99,6 @@ def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
     from pipelines.models.candidate import Candidate
     from serve.app import Gateway
     from serve.hosting import EngineReplica
-    from serve.service import Hosted
 
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
     wide = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
@@ -89,15 +109,7 @@ def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
             arms, EngineOptions("transformers", "float32", at_once, 4 * at_once)
         ),
     }
-    hosted = Hosted(
-        recipe_name=RECIPE,
-        seed=RECIPE,
-        models={arm: one.model_id for arm, one in arms.items()},
-        weights={"base": 0.5, "tuned": 0.5},
-        max_new_tokens=256,
-        log_prompts=True,
-        created=0,
-    )
+    hosted = hosted_arms({arm: one.model_id for arm, one in arms.items()})
     handles = {}
     for name, engine in engines.items():
         handles[name] = serve.run(engine, name=f"{name}-engine", route_prefix=None)
@@ -129,6 +141,31 @@ async def at_rate(client: Any, path: str, rate: float, seconds: float, numbers: 
         await asyncio.sleep(max(0.0, first + count / rate - time.perf_counter()))
         tasks.append(asyncio.create_task(ask(next(numbers))))
     return list(await asyncio.gather(*tasks))
+
+
+async def work(options: argparse.Namespace) -> None:
+    """Print the processor's time that a request costs this process, through each."""
+    from httpx import ASGITransport, AsyncClient
+
+    from pipelines.workspace import Workspace
+    from serve.gateway import build_gateway
+    from serve.service import ChatService
+
+    engine, numbers = NoEngine(), itertools.count()
+    service = ChatService(hosted_arms({"base": "a", "tuned": "b"}), engine, Workspace())
+    apps = {"bare": bare_app(engine.answer), "gateway": build_gateway(service)}
+    found: dict[str, list[float]] = {name: [] for name in apps}
+    for round_number in range(options.rounds + 1):
+        for name, app in apps.items():
+            async with AsyncClient(transport=ASGITransport(app), base_url="http://gateway") as client:
+                before = time.process_time()
+                # No faster than the latency is measured at: what goes to the log together depends on it.
+                await at_rate(client, "/v1/chat/completions", options.rate, USERS / options.rate, numbers)
+                # The first round warms up.
+                if round_number:
+                    found[name].append(1000 * (time.process_time() - before) / USERS)
+    service.close()
+    report("processor's milliseconds for a request", found, lambda each: each)
 
 
 async def latency(options: argparse.Namespace) -> None:
@@ -209,6 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SLUICE_STORAGE"] = folder
         settings = Workspace().settings
+        asyncio.run(work(options))
         connect(settings)
         import ray
 
