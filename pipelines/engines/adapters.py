@@ -133,11 +133,11 @@ def low_rank(layer: Any, name: str) -> LowRank:
     scaling = layer.scaling[name]
     scaled = (up * scaling).t()
     if not layer.use_dora[name]:
-        return LowRank(down.t().contiguous(), scaled.contiguous())
+        return LowRank(down, scaled)
     magnitude = layer.lora_magnitude_vector[name].weight.detach().to(weight)
     adapted = weight.float() + scaling * (up.float() @ down.float())
     gain = (magnitude.float() / torch.linalg.norm(adapted, dim=1)).to(weight.dtype)
-    return LowRank(down.t().contiguous(), (scaled * gain).contiguous(), gain)
+    return LowRank(down, scaled * gain, gain)
 
 
 def _check_files(folder: Path) -> None:

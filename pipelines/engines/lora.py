@@ -7,7 +7,7 @@ two matrix products and a mask a layer.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class LowRank:
     """What an adapter adds to one linear layer, in the layer's own dtype and on its device."""
 
     down: torch.Tensor
-    """(inputs, rank)"""
+    """(rank, inputs)"""
     up: torch.Tensor
     """(rank, outputs); the adapter's scale and DoRA's gain are in it."""
     gain: torch.Tensor | None = None
@@ -59,9 +59,10 @@ class Rows:
 class AdaptedLinear(nn.Module):
     """A frozen linear layer and the low-rank updates of several adapters (Hu et al. 2021, arXiv 2106.09685).
 
-    The matrices of the adapters in a mixed batch stand side by side: it goes through all of them at once, and between
-    the two products, where a row is only as wide as the ranks, what is not its own is set to zero. Adapters that no row
-    uses take no part: they may come and go, and not a bit of the answers changes.
+    The matrices of all adapters lie one after the other in one memory, of which each adapter's own are a part. A mixed
+    batch goes through all that its rows use at once, and between the two products, where a row is only as wide as the
+    ranks, what is not its own is set to zero. Adapters that no row uses take no part: they may come and go, and not a
+    bit of the answers changes.
 
     DoRA (Liu et al. 2024, arXiv 2402.09353, equation 5) also sets the length of each row of the adapted weight: a gain
     on what base and update give, of which the update's part goes into the second matrix.
@@ -73,6 +74,7 @@ class AdaptedLinear(nn.Module):
         self._rows = rows
         self._own: dict[str, LowRank] = {}
         self._mixed: tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None = None
+        """The matrices of the last mixture: of all adapters, the memory of which each has a part."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         """The bare layer: what is copied is a base (`bare_view`)."""
@@ -91,12 +93,12 @@ class AdaptedLinear(nn.Module):
 
     def put(self, name: str, update: LowRank) -> None:
         """Let rows of the adapter `name` be changed by `update`."""
-        self._own[name], self._mixed = update, None
+        self._lay(self._own | {name: update})
 
     def drop(self, name: str) -> None:
         """Forget the adapter, and its matrices."""
-        self._own.pop(name, None)
-        self._mixed = None
+        if name in self._own:
+            self._lay({other: update for other, update in self._own.items() if other != name})
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(rows, columns, width) in and out."""
@@ -109,9 +111,9 @@ class AdaptedLinear(nn.Module):
         if any(self._own[name].gain is not None for name in used):
             output = self._rescaled(output, common)
         down, up = self._side_by_side(used)
-        inner = inputs @ down
+        inner = inputs @ down.t()
         if not common:
-            inner.masked_fill_(self._rows.others(tuple((name, self._own[name].down.shape[1]) for name in used)), 0)
+            inner.masked_fill_(self._rows.others(tuple((name, self._own[name].down.shape[0]) for name in used)), 0)
         output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up)
         return output
 
@@ -121,10 +123,19 @@ class AdaptedLinear(nn.Module):
             own = self._own[used[0]]
             return own.down, own.up
         if self._mixed is None or self._mixed[0] != used:
-            updates = [self._own[name] for name in used]
-            down = torch.cat([update.down for update in updates], dim=1)
-            self._mixed = used, down, torch.cat([update.up for update in updates])
+            self._mixed = used, *_joined([self._own[name] for name in used])
         return self._mixed[1:]
+
+    def _lay(self, updates: dict[str, LowRank]) -> None:
+        """Give all of them one memory; what it was before is let go."""
+        self._own, self._mixed = {}, None
+        if not updates:
+            return
+        down, up = _joined(list(updates.values()))
+        ranks = [len(update.down) for update in updates.values()]
+        parts = zip(updates.items(), down.split(ranks), up.split(ranks), strict=True)
+        self._own = {name: replace(update, down=own_down, up=own_up) for (name, update), own_down, own_up in parts}
+        self._mixed = tuple(updates), down, up
 
     def _rescaled(self, output: torch.Tensor, common: str | None) -> torch.Tensor:
         """What the base gave, times each row's gain; its bias stays as it is."""
@@ -137,6 +148,11 @@ class AdaptedLinear(nn.Module):
     def _gain(self, name: str | None, ones: torch.Tensor) -> torch.Tensor:
         own = self._own.get(name) if name is not None else None
         return ones if own is None or own.gain is None else own.gain
+
+
+def _joined(updates: Sequence[LowRank]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two matrices of several updates, one after the other."""
+    return torch.cat([update.down for update in updates]), torch.cat([update.up for update in updates])
 
 
 def attach(model: nn.Module, rows: Rows, name: str, updates: Mapping[str, LowRank]) -> None:
