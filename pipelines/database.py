@@ -20,13 +20,13 @@ def open_database(url: str) -> Engine:
     """An engine on `url`, its tables at the newest version. Raises UserError when it cannot be reached."""
     try:
         parsed = make_url(url)
-        a_file = parsed.get_backend_name() == "sqlite"
-        if a_file and parsed.database:
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        if is_sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         # A server may have gone since, a file has not. What a statement carries may be what people wrote, and its
         # errors go to logs.
-        engine = create_engine(parsed, pool_pre_ping=not a_file, hide_parameters=True)
-        if a_file:
+        engine = create_engine(parsed, pool_pre_ping=not is_sqlite, hide_parameters=True)
+        if is_sqlite:
             event.listen(engine, "connect", _set_up_sqlite)
         _migrate(engine)
     except (ArgumentError, SQLAlchemyError, OSError, ImportError) as error:

@@ -1,6 +1,6 @@
-"""The stages by name, in their order; each is imported when it is asked for, and not before.
+"""The stages in their order: module, summary and gates of each.
 
-What `--help` tells of them stands here too: it imports none of them, and no recipe.
+A stage is imported when it is asked for, and not before; `--help` needs none of them, and no recipe.
 """
 
 from importlib import import_module

@@ -1,5 +1,6 @@
 """Who met which arm first. What is stored counts: no change of weights or coverage moves an exposed unit."""
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -49,24 +50,39 @@ class Exposures:
 
     def arm_of(self, unit: str, traffic: Traffic) -> Met:
         """What the unit meets: what it has met, else the assigned arm, which is stored before it is used."""
+        if met := self.remembered(unit, traffic):
+            return met
         running = traffic.experiment
+        if running is None:
+            return Met(self._sticky(unit, None, choose_arm(self._seed, unit, self._weights)))
         if self._is_held_out(unit):
             # A holdout that grew while an experiment runs moves nobody who is in it.
-            met = running and self._met_already(unit, running)
-            return met or Met(HELD_OUT)
-        if running is not None:
-            return self._in_experiment(unit, running)
-        if traffic.weights is not None:
-            # An experiment has decided: what a unit met before is over.
-            return Met(choose_arm(self._seed, unit, traffic.weights))
-        return Met(self._sticky(unit, None, choose_arm(self._seed, unit, self._weights)))
+            return self._met_already(unit, running) or Met(HELD_OUT)
+        arm = choose_covered_arm(running.seed, unit, running.weights, running.coverage)
+        if running.paused or arm is None:
+            # Nobody new comes in; who is in stays.
+            return self._met_already(unit, running) or Met(running.control)
+        return Met(self._sticky(unit, running.id, arm), running.id)
 
-    def asks_database(self, unit: str, traffic: Traffic) -> bool:
-        """Whether `arm_of` would: never of a unit that this process remembers in what is in force."""
+    def remembered(self, unit: str, traffic: Traffic) -> Met | None:
+        """The same where it needs no database; None: it does."""
         running = traffic.experiment
-        if running is None and (traffic.weights is not None or self._is_held_out(unit)):
-            return False
-        return (None if running is None else running.id, unit) not in self._known
+        key = (None if running is None else running.id, unit)
+        arm = self._known.get(key)
+        if running is None:
+            if self._is_held_out(unit):
+                return Met(HELD_OUT)
+            if traffic.weights is not None:
+                # An experiment has decided: what a unit met before is over.
+                return Met(choose_arm(self._seed, unit, traffic.weights))
+        if arm is not None:
+            self._remember(key, arm)
+            # Known, it is in whatever the coverage: another gateway's reading may be a moment ahead of this one's.
+            return Met(arm, None if running is None else running.id)
+        if running is None or self._is_held_out(unit):
+            return None
+        covered = choose_covered_arm(running.seed, unit, running.weights, running.coverage)
+        return Met(running.control) if covered is None else None
 
     def assigned(self, unit: str, traffic: Traffic) -> str:
         """What a unit meets that nobody will know again, so that nothing is stored and no experiment counts it."""
@@ -74,19 +90,8 @@ class Exposures:
             return traffic.experiment.control
         return choose_arm(self._seed, unit, self._weights if traffic.weights is None else traffic.weights)
 
-    def _in_experiment(self, unit: str, running: Running) -> Met:
-        arm = choose_covered_arm(running.seed, unit, running.weights, running.coverage)
-        if arm is None:
-            # Another gateway's reading may be a moment ahead of this one's; what this one knows counts.
-            met = self._known.get((running.id, unit))
-            return Met(met, running.id) if met else Met(running.control)
-        if running.paused:
-            # Nobody new comes in; who is in stays.
-            return self._met_already(unit, running) or Met(running.control)
-        return Met(self._sticky(unit, running.id, arm), running.id)
-
     def _met_already(self, unit: str, running: Running) -> Met | None:
-        arm = self._known.get((running.id, unit)) or self._stored(unit, running.id)
+        arm = self._stored(unit, running.id)
         return Met(arm, running.id) if arm else None
 
     def _is_held_out(self, unit: str) -> bool:
@@ -95,14 +100,17 @@ class Exposures:
 
     def _sticky(self, unit: str, experiment: int | None, assigned: str) -> str:
         """The stored arm, else `assigned`, stored."""
-        key = (experiment, unit)
-        arm = self._known.get(key) or self._stored(unit, experiment) or self._expose(unit, experiment, assigned)
-        # Taken out first: another thread may have just forgotten it.
-        self._known.pop(key, None)
+        arm = self._stored(unit, experiment) or self._expose(unit, experiment, assigned)
+        self._remember((experiment, unit), arm)
+        return arm
+
+    def _remember(self, key: tuple[int | None, str], arm: str) -> None:
         self._known[key] = arm
+        with contextlib.suppress(KeyError):
+            # Another thread may have just forgotten it.
+            self._known.move_to_end(key)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        return arm
 
     def _stored(self, unit: str, experiment: int | None) -> str | None:
         with self._workspace.session() as session:

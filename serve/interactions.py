@@ -27,7 +27,6 @@ class InteractionLog:
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(max_queued)
         self.lost = 0
         """Rows that found the queue full, the log closed, or the database closed to them."""
-        self._closed = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="interactions", daemon=True)
@@ -42,7 +41,7 @@ class InteractionLog:
         """
         columns["keep_text"] = keep_text
         with self._lock:
-            if not self._closed:
+            if not self._closing.is_set():
                 try:
                     self._queue.put_nowait(columns)
                     return
@@ -53,10 +52,9 @@ class InteractionLog:
     def close(self, timeout_s: float = 30) -> None:
         """Write what waits, and stop; what still waits then is counted as lost. A second call does nothing."""
         with self._lock:
-            if self._closed:
+            if self._closing.is_set():
                 return
-            self._closed = True
-        self._closing.set()
+            self._closing.set()
         atexit.unregister(self.close)
         deadline = time.monotonic() + timeout_s
         try:
@@ -85,7 +83,8 @@ class InteractionLog:
     def _work(self) -> None:
         while True:
             rows = [self._queue.get()]
-            self._closing.wait(GATHER_S)
+            if self._queue.qsize() < BATCH:
+                self._closing.wait(GATHER_S)
             while len(rows) < BATCH and rows[-1] is not None:
                 try:
                     rows.append(self._queue.get_nowait())
@@ -105,7 +104,8 @@ class InteractionLog:
         try:
             made = list(_looked_at(rows))
             with self._workspace.session() as session:
-                session.execute(insert(InteractionRow), made)
+                # With its nulls a row has every column, and all go as one statement.
+                session.execute(insert(InteractionRow), made, execution_options={"render_nulls": True})
         except Exception as error:
             if len(rows) == 1:
                 self._lose(1)

@@ -277,9 +277,10 @@ class ChatService:
         traffic = await self.in_force.traffic()
         if not known:
             return Met(self._exposures.assigned(unit, traffic)), traffic.model_version
-        if self._exposures.asks_database(unit, traffic):
-            return await asyncio.to_thread(self._exposures.arm_of, unit, traffic), traffic.model_version
-        return self._exposures.arm_of(unit, traffic), traffic.model_version
+        met = self._exposures.remembered(unit, traffic)
+        if met is None:
+            met = await asyncio.to_thread(self._exposures.arm_of, unit, traffic)
+        return met, traffic.model_version
 
     def _began(self, turn: Turn, event: Started) -> None:
         turn.begin(event)

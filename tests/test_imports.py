@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.connect import ROOT
-from pipelines.stages import STAGES
+from pipelines.stages import GATES, STAGES, SUMMARIES, load_stage
 
 ORDER = ["cluster", "pipelines", "serve", "ui"]
 HEAVY = {"ray", "torch", "transformers", "mlflow", "pandas", "deepspeed", "streamlit", "pyarrow", "sqlalchemy"}
@@ -100,6 +100,13 @@ def test_deepspeed_comes_without_mlflow_which_can_be_imported_afterwards():
         "assert import_deepspeed() is sys.modules['deepspeed'] and 'mlflow' not in sys.modules; import mlflow"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ | {"DS_ACCELERATOR": "cpu"})
+
+
+def test_every_stage_is_what_the_table_says_of_it():
+    assert list(STAGES) == list(SUMMARIES) == list(GATES)
+    for name in STAGES:
+        stage = load_stage(name)
+        assert (stage.name, stage.summary, stage.gates) == (name, SUMMARIES[name], GATES[name])
 
 
 def test_the_measure_of_lightness_sees_what_is_heavy():

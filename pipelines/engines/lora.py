@@ -59,10 +59,11 @@ class Rows:
 class AdaptedLinear(nn.Module):
     """A frozen linear layer and the low-rank updates of several adapters (Hu et al. 2021, arXiv 2106.09685).
 
-    The matrices of all adapters lie one after the other in one memory, of which each adapter's own are a part. A mixed
-    batch goes through all that its rows use at once, and between the two products, where a row is only as wide as the
-    ranks, what is not its own is set to zero. Adapters that no row uses take no part: they may come and go, and not a
-    bit of the answers changes.
+    The matrices of all adapters lie one after the other in one memory, of which each adapter's own are a part, and
+    those of neighbours too. A mixed batch goes through all that its rows use at once, and between the two products,
+    where a row is only as wide as the ranks, what is not its own is set to zero. Adapters that no row uses take no
+    part: they may come and go, and not a bit of the answers changes (BLAS promises that for memory aligned alike, as it
+    is wherever ranks times widths are multiples of 64 bytes).
 
     DoRA (Liu et al. 2024, arXiv 2402.09353, equation 5) also sets the length of each row of the adapted weight: a gain
     on what base and update give, of which the update's part goes into the second matrix.
@@ -73,8 +74,10 @@ class AdaptedLinear(nn.Module):
         self.base = base
         self._rows = rows
         self._own: dict[str, LowRank] = {}
+        self._all: tuple[torch.Tensor, torch.Tensor] | None = None
+        """The matrices of all adapters in the order of `_own`, whose tensors are parts of them."""
         self._mixed: tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None = None
-        """The matrices of the last mixture: of all adapters, the memory of which each has a part."""
+        """Those of the last mixture."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         """The bare layer: what is copied is a base (`bare_view`)."""
@@ -123,19 +126,29 @@ class AdaptedLinear(nn.Module):
             own = self._own[used[0]]
             return own.down, own.up
         if self._mixed is None or self._mixed[0] != used:
-            self._mixed = used, *_joined([self._own[name] for name in used])
+            self._mixed = used, *self._of(used)
         return self._mixed[1:]
 
+    def _of(self, used: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A part of the memory of all where these lie beside each other, else a copy."""
+        names, updates = tuple(self._own), [self._own[name] for name in used]
+        place = names.index(used[0])
+        if self._all is None or names[place : place + len(used)] != used:
+            return _joined(updates)
+        before = sum(len(self._own[name].down) for name in names[:place])
+        down, up = (matrix.narrow(0, before, sum(len(one.down) for one in updates)) for matrix in self._all)
+        return down, up
+
     def _lay(self, updates: dict[str, LowRank]) -> None:
-        """Give all of them one memory; what it was before is let go."""
-        self._own, self._mixed = {}, None
-        if not updates:
-            return
-        down, up = _joined(list(updates.values()))
-        ranks = [len(update.down) for update in updates.values()]
-        parts = zip(updates.items(), down.split(ranks), up.split(ranks), strict=True)
-        self._own = {name: replace(update, down=own_down, up=own_up) for (name, update), own_down, own_up in parts}
-        self._mixed = tuple(updates), down, up
+        """Give all of them one memory. Without room for it everything stays as it was."""
+        joined = _joined(list(updates.values())) if updates else None
+        own, begin = {}, 0
+        for name, update in updates.items():
+            assert joined is not None
+            down, up = (matrix.narrow(0, begin, len(update.down)) for matrix in joined)
+            own[name] = replace(update, down=down, up=up)
+            begin += len(update.down)
+        self._own, self._all, self._mixed = own, joined, None
 
     def _rescaled(self, output: torch.Tensor, common: str | None) -> torch.Tensor:
         """What the base gave, times each row's gain; its bias stays as it is."""

@@ -185,7 +185,13 @@ class TransformersEngine:
                 return
             try:
                 while self._arriving:
-                    self.base.attach(*self._arriving.popitem())
+                    name, updates = self._arriving.popitem()
+                    try:
+                        self.base.attach(name, updates)
+                    except Exception:
+                        # Without room for all of it there must be none of it.
+                        self.base.detach(name)
+                        raise
                 used = {running.request.adapter for running in (*self._waiting, *self._running)}
                 for name in self._leaving - used:
                     self.base.detach(name)

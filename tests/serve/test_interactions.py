@@ -5,7 +5,9 @@ import threading
 import pytest
 
 from pipelines.records import InteractionRow
+from serve.hosting import Options
 from serve.interactions import InteractionLog
+from serve.turn import Turn
 
 
 def row(request_id, **changes):
@@ -28,6 +30,37 @@ def test_all_rows_are_written(workspace, rows):
         log.add(**row(f"r{number}"))
     log.close()
     assert len(rows(InteractionRow)) == 500 and log.lost == 0
+
+
+def test_rows_that_come_within_moments_share_a_transaction_and_the_end_does_not_wait_for_more(
+    workspace, rows, monkeypatch
+):
+    monkeypatch.setattr("serve.interactions.GATHER_S", 600)
+    written = []
+    monkeypatch.setattr(InteractionLog, "_write", lambda self, rows: written.append(len(rows)))
+    log = InteractionLog(workspace)
+    for number in range(7):
+        log.add(**row(f"r{number}"))
+    log.close(10)
+    assert sum(written) == 7 and len(written) <= 2 and log.lost == 0
+
+
+def test_columns_that_some_rows_lack_cost_no_row(workspace, rows):
+    log = InteractionLog(workspace)
+    for number in range(20):
+        log.add(**row(f"r{number}", experiment_id=number % 2 and 7, shadow_of=None if number % 3 else "other"))
+        log.add(**row(f"s{number}", experiment_id=None, messages={"messages": []}, answer="Sorry, I cannot."))
+    log.close()
+    assert log.lost == 0
+    found = {kept.request_id: kept for kept in rows(InteractionRow)}
+    assert len(found) == 40 and all(kept.created_at for kept in found.values())
+    assert found["r1"].experiment_id == 7 and found["r3"].shadow_of == "other" and found["r1"].shadow_of is None
+    assert found["s0"].declined and not found["r0"].declined
+
+
+def test_what_a_turn_tells_has_a_column(workspace):
+    turn = Turn("r", "u", "base", "m", [], "messages", Options(1))
+    assert turn.row(1.0).keys() | {"recipe_name", "declined"} <= set(InteractionRow.__table__.columns.keys())
 
 
 def test_one_bad_row_costs_no_other_and_is_counted(workspace, rows):
@@ -102,7 +135,9 @@ def test_a_database_that_hangs_does_not_hold_up_the_end_and_what_waited_is_count
 def test_a_process_that_ends_writes_what_waits(workspace, rows):
     program = f"""
 from pipelines.workspace import Workspace
+from serve.hosting import Options
 from serve.interactions import InteractionLog
+from serve.turn import Turn
 
 log = InteractionLog(Workspace())
 for number in range(300):

@@ -67,6 +67,30 @@ def test_more_coverage_brings_units_in_and_moves_none(exposures, rows):
     assert rows(ExposureRow) == []
 
 
+@pytest.mark.parametrize("holdout", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        NOBODY,
+        Traffic(1, "1", {"base": 0.0, "tuned": 1.0}, None),
+        running(),
+        running(coverage=0.4),
+        running(paused=True),
+    ],
+    ids=["recipe", "decided", "experiment", "covers some", "paused"],
+)
+def test_what_is_remembered_is_what_the_database_says(exposures, holdout, traffic, workspace, monkeypatch):
+    there = exposures(holdout)
+    met = {unit: there.arm_of(unit, traffic) for unit in UNITS[:60]}
+    assert {unit: exposures(holdout).arm_of(unit, traffic) for unit in met} == met
+    again = {unit: there.remembered(unit, traffic) for unit in met}
+    assert all(again[unit] in (met[unit], None) for unit in met)
+    # Of those who met an arm of an experiment, or of the recipe, none needs the database again.
+    assert all(again[unit] is not None for unit in met if met[unit].experiment or traffic is NOBODY)
+    monkeypatch.setattr(workspace, "session", lambda: pytest.fail("it asks the database"))
+    assert {unit: there.arm_of(unit, traffic) for unit in met if again[unit]} == {u: m for u, m in again.items() if m}
+
+
 def test_a_pause_lets_nobody_in_and_moves_nobody(exposures, rows):
     before = {unit: exposures().arm_of(unit, running()) for unit in UNITS[:50]}
     paused = exposures()

@@ -84,7 +84,7 @@ def updates_in(engine):
     """The tensors of all adapters, also those that hold several."""
     layers = [layer for layer in engine.base.model.modules() if isinstance(layer, AdaptedLinear)]
     own = [tensor for layer in layers for update in layer._own.values() for tensor in (update.down, update.up)]
-    return own + [tensor for layer in layers for tensor in (layer._mixed or ())[1:]]
+    return own + [tensor for layer in layers for tensor in (*(layer._all or ()), *(layer._mixed or ())[1:])]
 
 
 @pytest.mark.parametrize("kind", ["decoder", "seq2seq"])
@@ -131,6 +131,7 @@ def test_what_comes_to_a_bare_base_and_goes_leaves_nothing(tiny_model, tiny_adap
     assert not any(tensor() is not None for tensor in tensors)
     # The second's are there, and in their memory nothing else.
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in updates_in(engine))
+    tensors = [weakref.ref(tensor) for tensor in updates_in(engine)]
     assert engine.remove_adapter("second", 30)
     gc.collect()
     assert not any(tensor() is not None for tensor in tensors)

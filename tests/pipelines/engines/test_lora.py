@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.engines.adapters import low_ranks
-from pipelines.engines.lora import Rows, attach
+from pipelines.engines.lora import LowRank, Rows, attach
 from pipelines.engines.protocol import GenerationRequest
 from pipelines.engines.transformers import TransformersEngine
 from pipelines.models.load import load_causal_lm, load_tokenizer
@@ -100,3 +100,43 @@ def test_a_layer_gives_each_row_what_peft_gives_it(bias, rows):
     together.assign(rows, torch.device("cpu"))
     with torch.no_grad():
         assert torch.allclose(served(inputs), torch.stack(expected), atol=1e-5)
+
+
+def three_adapters(width=16):
+    torch.manual_seed(0)
+    rows, model = Rows(), nn.Sequential(nn.Linear(width, width))
+    for name, rank in (("a", 2), ("b", 3), ("c", 2)):
+        attach(model, rows, name, {"0": LowRank(torch.randn(rank, width), torch.randn(rank, width))})
+    return rows, model
+
+
+def places(*tensors):
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+def test_a_mixture_of_neighbours_is_no_copy_whatever_was_mixed_before():
+    rows, model = three_adapters()
+    layer, inputs = model[0], torch.randn(3, 2, 16)
+    for mixed in (("a", "b", "c"), ("a", "b", "a"), ("c", "a", None), ("b", "c", "b"), ("a", "b", "c")):
+        rows.assign(mixed, torch.device("cpu"))
+        answer = model(inputs)
+        for number, name in enumerate(mixed):
+            rows.assign((name,), torch.device("cpu"))
+            assert torch.allclose(answer[number], model(inputs[number : number + 1])[0], atol=1e-5)
+        own = places(*(update.down for update in layer._own.values()))
+        assert len(own) == 1 and (places(layer._mixed[1]) == own) == ("c" not in mixed or "b" in mixed)
+
+
+def test_without_room_for_one_more_adapter_those_that_are_there_stay(monkeypatch):
+    rows, model = three_adapters()
+    rows.assign(("a", "c"), torch.device("cpu"))
+    inputs = torch.randn(2, 2, 16)
+    before = model(inputs)
+
+    def full(*_, **__):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="out of memory"):
+        patched.setattr(torch, "cat", full)
+        attach(model, rows, "d", {"0": LowRank(torch.randn(2, 16), torch.randn(2, 16))})
+    assert model[0].adapters == ("a", "b", "c") and torch.equal(model(inputs), before)

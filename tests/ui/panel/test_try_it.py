@@ -94,7 +94,8 @@ def test_a_question_that_cannot_be_asked_is_given_back(workspace, panel, page):
     page.goto(f"{panel}/try?recipe=docstrings&chat=feedbeef")
     answered(page, 2)
     ask(page, "One more?")
-    page.wait_for_selector(".notice.warning:has-text('at its end') >> text=One more?")
+    page.wait_for_selector(".notice.warning:has-text('at its end')")
+    until(lambda: page.input_value("[data-testid=stChatInput] textarea") == "One more?", "the question again")
     assert len(rows(workspace, InteractionRow)) == 2
 
 

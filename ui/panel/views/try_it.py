@@ -12,6 +12,8 @@ from ui.panel.markup import html
 
 WRITING_S = 0.3
 WAITING_S = 5
+REFUSED = "refused-question"
+"""Where a question waits that could not be asked."""
 
 
 def try_it() -> None:
@@ -24,6 +26,11 @@ def try_it() -> None:
     if recipe_name is None:
         return
     st.fragment(_rounds, run_every=WRITING_S if writing else None)(recipe_name, chat_id, writing)
+    if refused := st.session_state.pop(REFUSED, None):
+        st.session_state["question"] = refused
+        frame.say(
+            html("This conversation is at its end, or still being answered: begin a new one, or wait."), "warning"
+        )
     # One key for every conversation: what is sent while another input takes this one's place would be nobody's.
     question = st.chat_input(
         "Ask both", max_chars=20_000, disabled=writing or hosted.problem is not None, key="question"
@@ -38,10 +45,9 @@ def _ask(recipe_name: str, chat_id: str | None, question: str) -> None:
     chat_id = chat_id or gateway.new_chat_id()
     conversation = gateway.conversation(recipe_name, chat_id).value
     if conversation is not None and not conversation.ask(question):
-        # The input is empty by now: what was typed is given back.
-        sentence = "At its end, or still being answered: begin a new conversation, or wait. Not asked: {asked}"
-        frame.say(html(sentence, asked=question), "warning")
-        return
+        # The input is empty by now: the next run gives back what was typed.
+        st.session_state[REFUSED] = question
+        st.rerun()
     st.query_params["chat"] = chat_id
     st.rerun()
 
