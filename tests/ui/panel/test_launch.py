@@ -35,7 +35,8 @@ def panel(stored, tmp_path_factory):
 
 
 def command(page):
-    """The words of the command that the page shows."""
+    """The words of the command that the page shows, once all of it is drawn."""
+    settled(page)
     return shlex.split(page.locator(".st-key-launch-command [data-testid=stCode]").last.inner_text())
 
 
