@@ -396,12 +396,13 @@ def test_a_client_that_leaves_frees_its_slot(server, client, ray_cluster, recipe
 
         asyncio.run(leave())
     until(lambda: client.health()["running"] == 0, "the end of the work")
-    if recipe.cluster.engine == "transformers":
-        # vLLM may be through with the tiny model's thousand before word of it has come; its own tests cancel directly.
-        assert client.health()["generated_tokens"] - before < 1000
+    # vLLM may be through with the tiny model's thousand before word of it has come; its own tests cancel directly.
+    may_be_through = recipe.cluster.engine == "vllm"
+    assert may_be_through or client.health()["generated_tokens"] - before < 1000
     if request_id:
         (row,) = until(lambda: rows(ray_cluster, InteractionRow, request_id), "the row")
-        assert (row.status, row.finish_reason) == (499, "cancelled")
+        ended = (row.status, row.finish_reason)
+        assert ended == (499, "cancelled") or (may_be_through and ended == (200, "length"))
 
 
 @pytest.mark.cluster
