@@ -74,7 +74,7 @@ class TransformersEngine:
         """Let requests name one more adapter; what runs goes on, token for token as without it.
 
         Raises UserError for an adapter that cannot be used over this base and for a name that is taken, EngineFailed
-        for an engine that is closed; the engine is then as it was.
+        for an engine that is closed or has no room; the engine is then as it was.
         """
         updates = self.base.read(folder)
         with self._changed:
@@ -85,7 +85,7 @@ class TransformersEngine:
             self._changed.wait_for(lambda: name not in self._arriving or self._closed)
             if name not in self.base.adapters:
                 self._arriving.pop(name, None)
-                raise EngineFailed(f"The engine ended before it took the adapter {name}.")
+                raise EngineFailed(f"The engine did not take the adapter {name}: it ended, or has no room for it.")
 
     def remove_adapter(self, name: str, timeout_s: float | None = None) -> bool:
         """Refuse new requests for an adapter from now on, and free its memory when those that it has have ended.

@@ -135,9 +135,7 @@ def test_a_database_that_hangs_does_not_hold_up_the_end_and_what_waited_is_count
 def test_a_process_that_ends_writes_what_waits(workspace, rows):
     program = f"""
 from pipelines.workspace import Workspace
-from serve.hosting import Options
 from serve.interactions import InteractionLog
-from serve.turn import Turn
 
 log = InteractionLog(Workspace())
 for number in range(300):

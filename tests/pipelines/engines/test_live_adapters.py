@@ -118,6 +118,28 @@ def test_answers_that_run_while_adapters_come_and_go_are_what_they_are_alone(
     assert said["plain"] != said["dora"], "they must differ for this to prove"
 
 
+def test_an_adapter_for_which_there_is_no_room_leaves_nothing_and_the_engine_goes_on(
+    tiny_model, tiny_adapters, open_engine, monkeypatch
+):
+    there, other = tiny_adapters
+    engine = open_engine(tiny_model, {there: tiny_adapters[there]})
+    requests = requests_of(engine, (None, there), 4)
+    before, said = held(engine), engine.generate(requests)
+    put, layers = AdaptedLinear.put, []
+
+    def full(layer, name, update):
+        layers.append(layer)
+        if len(layers) > 3:
+            raise RuntimeError("out of memory")
+        put(layer, name, update)
+
+    with monkeypatch.context() as patched, pytest.raises(EngineFailed, match=f"adapter {other}: .* no room"):
+        patched.setattr(AdaptedLinear, "put", full)
+        engine.add_adapter(other, tiny_adapters[other])
+    assert held(engine) == before and not any(other in layer.adapters for layer in layers)
+    assert engine.generate(requests) == said
+
+
 def test_what_comes_to_a_bare_base_and_goes_leaves_nothing(tiny_model, tiny_adapters, open_engine):
     engine = open_engine(tiny_model)
     before = held(engine)
