@@ -5,8 +5,8 @@
 `bare` is a FastAPI application that reads the same body, asks the same engine deployment and answers
 with its text: no arm, no log, no exposure, no figures. First both in this process, without Ray and its network: the
 processor's time for a request, log and threads included. Then under Ray Serve an engine that answers at once, asked at
-a fixed rate by returning users (an open loop: a late answer delays no later question): p50 and p99 of each, rounds
-alternating. Then SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway,
+a fixed rate by returning users (an open loop: a late answer delays no later question), a second of the one and a second
+of the other: p50 and p99 of each round. Then SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway,
 and straight from the engine's handle. Medians of the rounds, and the ratios.
 """
 
@@ -184,10 +184,13 @@ async def latency(options: argparse.Namespace) -> None:
         for name in found:
             await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, USERS / options.rate, numbers)
         for _ in range(options.rounds):
-            for name, rounds in found.items():
-                rounds.append(
-                    await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, options.seconds, numbers)
-                )
+            times: dict[str, list[float]] = {name: [] for name in found}
+            # Second by second: a shared machine's slow moments meet both.
+            for second in range(round(options.seconds)):
+                for name in sorted(found, reverse=bool(second % 2)):
+                    times[name] += await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, 1, numbers)
+            for name, each in times.items():
+                found[name].append(each)
     report("milliseconds at p50", found, lambda times: statistics.quantiles(times, n=100)[49])
     report("milliseconds at p99", found, lambda times: statistics.quantiles(times, n=100)[98])
 
