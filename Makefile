@@ -24,9 +24,10 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # thirty processes that wanted two cores, and a page took minutes.
 SHARED := $(PYTEST) -n logical --maxprocesses 8 --dist loadfile
 PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
-CLUSTER := $(PAIRED) -m "(cluster or drill) and not browser and not vllm"
-BROWSER := $(PYTEST) -m browser
-VLLM := $(PYTEST) -m vllm
+# The files that name one of these markers: to read all the others for a part takes longer than many of its tests.
+marked = $$(grep -rlE "mark\.($(1))\b" tests --include="test_*.py" | sort)
+CLUSTER := $(PAIRED) -m "(cluster or drill or vllm) and not browser" $(call marked,cluster|drill|vllm)
+BROWSER := $(PYTEST) -m browser $(call marked,browser)
 UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill and not vllm"
 ALONE := $(SHARED) -m "not cluster and not browser and not drill and not vllm"
 POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
@@ -66,15 +67,15 @@ endif
 	@$(PIP) --no-deps -r requirements-nodeps.lock
 	@echo "setup: 4/6 sluice itself, and everything to bytecode"
 	@$(PIP) --no-deps --no-build-isolation --editable .
-# Containers often set PYTHONDONTWRITEBYTECODE: every process would compile anew what it imports, torch in 9 s and not 3.
-# Templates and examples among the packages are no Python of this version, so its exit code says nothing.
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' \
-		$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') cluster pipelines serve ui || true
 	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
 	@echo "setup: 6/6 base model $(BASE_MODEL)"
-# The one waits for a compiler on one core, the other is at work on another.
-	@$(BIN)/python -m pipelines.models.load $(BASE_MODEL) & model=$$!; trap 'kill $$model 2>/dev/null' EXIT INT TERM; \
-		$(BIN)/python -m cluster.operators && wait $$model
+# The compiler has one core, and bytecode and the model the others.
+# Containers often set PYTHONDONTWRITEBYTECODE: every process would compile anew what it imports, torch in 9 s and not 3.
+# Templates and examples among the packages are no Python of this version, so its exit code says nothing.
+	@$(BIN)/python -m cluster.operators & operators=$$!; trap 'kill $$operators 2>/dev/null' EXIT INT TERM; \
+		$(BIN)/python -m compileall -qq -j 0 -x '/tests/' \
+			$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') cluster pipelines serve ui; \
+		$(BIN)/python -m pipelines.models.load $(BASE_MODEL) && wait $$operators
 	@touch $@
 	@echo "setup: done; $(BIN)/sluice --help"
 
@@ -89,7 +90,7 @@ test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then 
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
 	@test -f $(WITH_VLLM) || $(MAKE) --no-print-directory vllm || echo "test: without vLLM its engine is not tested"
 	@test -n "$(POSTGRES)" || echo "test: without PostgreSQL (its package is postgresql) records are tested in SQLite alone"
-	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(VLLM)' '$(BROWSER)'; do \
+	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(BROWSER)'; do \
 		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

@@ -41,7 +41,9 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """What needs neither Ray nor a browser, what starts Ray, the drills, and then the browser.
+    """What needs neither Ray nor a browser, the drills, what starts Ray, and then the browser.
+
+    Drills are few and long: begun last, one would keep a machine of several cores waiting.
 
     Where records are to be in PostgreSQL, only what keeps some.
     """
@@ -56,8 +58,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="vLLM is not installed: make vllm"))
 
     def weight(item):
-        markers = ("browser", "drill", "cluster")
-        return next((-place for place, name in enumerate(markers) if item.get_closest_marker(name)), -len(markers))
+        places = {"browser": 3, "drill": 1, "cluster": 2}
+        return next((place for name, place in places.items() if item.get_closest_marker(name)), 0)
 
     items.sort(key=weight)
 
