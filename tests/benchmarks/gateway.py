@@ -5,9 +5,9 @@
 `bare` is a FastAPI application that reads the same body, asks the same engine deployment and answers
 with its text: no arm, no log, no exposure, no figures. First both in this process, without Ray and its network: the
 processor's time for a request, log and threads included. Then under Ray Serve an engine that answers at once, asked at
-a fixed rate by returning users (an open loop: a late answer delays no later question), a second of the one and a second
-of the other: p50 and p99 of each round. Then SmolLM2-135M in the embedded engine, so many requests at once: tokens per second through the gateway,
-and straight from the engine's handle. Medians of the rounds, and the ratios.
+a fixed rate by returning users (an open loop: a late answer delays no later question), a second of the one and a
+second of the other: p50 and p99 of each round. Then SmolLM2-135M in the embedded engine, so many requests at once:
+tokens per second through the gateway, and straight from the engine's handle. Medians of the rounds, and the ratios.
 """
 
 import argparse
