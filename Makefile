@@ -63,7 +63,10 @@ else
 		$(PIP) "$(TORCH)"; }
 endif
 	@echo "setup: 3/6 $$(grep -c '==' requirements.lock) packages of requirements.lock (minutes, the first time)"
-	@DS_BUILD_OPS=0 $(PIP) -r requirements.lock
+# The lock names all of them, so nothing is to be resolved; pip unpacks on one core, so two of it have a half each.
+	@for half in 0 1; do grep == requirements.lock | awk "NR % 2 == $$half" > $(VENV)/half-$$half.lock; done
+	@export DS_BUILD_OPS=0; $(PIP) --no-deps -r $(VENV)/half-0.lock & other=$$!; \
+		trap 'kill $$other 2>/dev/null' EXIT INT TERM; $(PIP) --no-deps -r $(VENV)/half-1.lock && wait $$other
 	@$(PIP) --no-deps -r requirements-nodeps.lock
 	@echo "setup: 4/6 sluice itself, and everything to bytecode"
 	@$(PIP) --no-deps --no-build-isolation --editable .
