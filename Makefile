@@ -72,13 +72,14 @@ endif
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@echo "setup: 5/6 DeepSpeed's CPU communication operator (a minute, the first time)"
 	@echo "setup: 6/6 base model $(BASE_MODEL)"
-# The compiler has one core, and bytecode and the model the others.
+# All at once: the compiler has one core for most of it, and the others have bytecode and the model.
 # Containers often set PYTHONDONTWRITEBYTECODE: every process would compile anew what it imports, torch in 9 s and not 3.
 # Templates and examples among the packages are no Python of this version, so its exit code says nothing.
-	@$(BIN)/python -m cluster.operators & operators=$$!; trap 'kill $$operators 2>/dev/null' EXIT INT TERM; \
+	@$(BIN)/python -m cluster.operators & operators=$$!; $(BIN)/python -m pipelines.models.load $(BASE_MODEL) & model=$$!; \
+		trap 'kill $$operators $$model 2>/dev/null' EXIT INT TERM; \
 		$(BIN)/python -m compileall -qq -j 0 -x '/tests/' \
 			$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') cluster pipelines serve ui; \
-		$(BIN)/python -m pipelines.models.load $(BASE_MODEL) && wait $$operators
+		wait $$operators && wait $$model
 	@touch $@
 	@echo "setup: done; $(BIN)/sluice --help"
 
