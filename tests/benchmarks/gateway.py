@@ -186,7 +186,7 @@ async def latency(options: argparse.Namespace) -> None:
         for _ in range(options.rounds):
             times: dict[str, list[float]] = {name: [] for name in found}
             # Second by second: a shared machine's slow moments meet both.
-            for second in range(round(options.seconds)):
+            for second in range(options.seconds):
                 for name in sorted(found, reverse=bool(second % 2)):
                     times[name] += await at_rate(client, f"/no-op/{name}/v1/chat/completions", options.rate, 1, numbers)
             for name, each in times.items():
@@ -240,7 +240,7 @@ def main() -> None:
     """Measure in a Ray and a workspace of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)

@@ -13,7 +13,7 @@ import sys
 
 import alembic.command  # noqa: F401
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-import optuna.importance._fanova._fanova  # noqa: F401
+import optuna.importance  # noqa: F401
 import sqlalchemy.dialects.sqlite  # noqa: F401
 import streamlit.web.server.starlette.starlette_app  # noqa: F401
 import uvicorn.protocols.http.httptools_impl
