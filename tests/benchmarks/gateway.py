@@ -76,6 +76,10 @@ class Bare:
         return bare_app(self._engine.answer.remote)
 
 
+WIDE = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+"""So that Ray Serve refuses nothing."""
+
+
 def hosted_arms(arms: dict[str, str]) -> Any:
     """What the gateway is told; `arms` says each one's model."""
     from serve.service import Hosted
@@ -91,34 +95,32 @@ def hosted_arms(arms: dict[str, str]) -> Any:
     )
 
 
-def deploy(settings: Any, base_folder: str, at_once: int) -> dict[str, Any]:
-    """Both engines, and the gateway and the bare ingress over each; the engines' handles."""
+def deploy(name: str, engine: Any, settings: Any) -> Any:
+    """A bound engine, and the gateway and the bare ingress over it; the engine's handle."""
+    from ray import serve
+
+    from serve.app import Gateway
+
+    handle = serve.run(engine, name=f"{name}-engine", route_prefix=None)
+    hosted = hosted_arms({arm: f"{RECIPE}-{arm}" for arm in ("base", "tuned")})
+    gateway = serve.deployment(serve.ingress()(Gateway), name="gateway", **WIDE)
+    bare = serve.deployment(serve.ingress()(Bare), name="bare", **WIDE)
+    for way, ingress in {"gateway": gateway.bind(handle, hosted, settings), "bare": bare.bind(handle)}.items():
+        serve.run(ingress, name=f"{name}-{way}", route_prefix=f"/{name}/{way}")
+    return handle
+
+
+def smollm2(base_folder: str, at_once: int) -> Any:
+    """SmolLM2 in the embedded engine, bound."""
     from ray import serve
 
     from pipelines.engines.protocol import EngineOptions
     from pipelines.models.candidate import Candidate
-    from serve.app import Gateway
     from serve.hosting import EngineReplica
 
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
-    wide = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     arms = {arm: Candidate(arm, base_folder, None, "", f"{RECIPE}-{arm}") for arm in ("base", "tuned")}
-    engines = {
-        "no-op": serve.deployment(NoEngine, name="engine", **wide).bind(),
-        "smollm2": serve.deployment(EngineReplica, name="engine", **wide).bind(
-            arms, EngineOptions("transformers", "float32", at_once, 4 * at_once)
-        ),
-    }
-    hosted = hosted_arms({arm: one.model_id for arm, one in arms.items()})
-    handles = {}
-    for name, engine in engines.items():
-        handles[name] = serve.run(engine, name=f"{name}-engine", route_prefix=None)
-        gateway = serve.deployment(serve.ingress()(Gateway), name="gateway", **wide)
-        bare = serve.deployment(serve.ingress()(Bare), name="bare", **wide)
-        bound = {"gateway": gateway.bind(handles[name], hosted, settings), "bare": bare.bind(handles[name])}
-        for way, ingress in bound.items():
-            serve.run(ingress, name=f"{name}-{way}", route_prefix=f"/{name}/{way}")
-    return handles
+    engine = serve.deployment(EngineReplica, name="engine", **WIDE)
+    return engine.bind(arms, EngineOptions("transformers", "float32", at_once, 4 * at_once))
 
 
 def body(number: int, tokens: int) -> dict[str, Any]:
@@ -258,10 +260,13 @@ def main() -> None:
         asyncio.run(work(options))
         connect(settings)
         import ray
+        from ray import serve
 
-        handles = deploy(settings, str(base.folder), options.requests)
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
+        deploy("no-op", serve.deployment(NoEngine, name="engine", **WIDE).bind(), settings)
         asyncio.run(latency(options))
-        asyncio.run(throughput(handles["smollm2"], options))
+        handle = deploy("smollm2", smollm2(str(base.folder), options.requests), settings)
+        asyncio.run(throughput(handle, options))
         ray.shutdown()
 
 

@@ -1,5 +1,6 @@
 """Workers of an embedded Ray that are forked from a process which has imported things."""
 
+import contextlib
 import json
 import os
 import signal
@@ -73,6 +74,16 @@ def is_gone(pid):
         return True
 
 
+def workers_of(driver):
+    """Each one's process, the killed one's not: it may end between the listing and the look."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("worker_entry.py" in argument for argument in process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
 def test_they_share_what_was_imported_and_nothing_else_and_end_with_the_driver(tmp_path, monkeypatch):
     (tmp_path / "preloaded_here.py").write_text("import numpy\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -90,11 +101,7 @@ def test_they_share_what_was_imported_and_nothing_else_and_end_with_the_driver(t
         assert {int(each["oom"]) for each in found} == {1000}
         left = json.loads(driver.stdout.readline())
         assert [each["pid"] for each in left] == [each["pid"] for each in found[1:]]
-        entries = [
-            process.pid
-            for process in psutil.Process(driver.pid).children(recursive=True)
-            if any("worker_entry.py" in argument for argument in process.cmdline())
-        ]
+        entries = workers_of(driver)
         assert entries
         driver.send_signal(signal.SIGKILL)
     pids = [parent, *entries, *(each["pid"] for each in found)]
