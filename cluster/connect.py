@@ -181,8 +181,8 @@ def _start_embedded(settings: Settings) -> None:
                     # Without "local" Ray would join whatever cluster was last started on this machine.
                     address="local",
                     num_cpus=max(EMBEDDED_CPUS, os.cpu_count() or 1),
-                    include_dashboard=True,
-                    dashboard_host="127.0.0.1",
+                    # A second and a half of each command's start, on a port that nobody is told.
+                    include_dashboard=False,
                     object_store_memory=object_store_bytes(psutil.virtual_memory().total),
                     log_to_driver=False,
                     logging_level=logging.WARNING,

@@ -1,20 +1,21 @@
-"""The Serve application of a recipe: a gateway, and an engine that holds what is promoted beside its base."""
+"""The Serve application of a recipe: a gateway, and engines that hold what is promoted and its base."""
 
-import asyncio
-import math
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StageFailed, UserError
 from cluster.settings import Settings
 from pipelines.engines.protocol import EngineOptions
-from pipelines.recipe import Cluster, Recipe, Serve
+from pipelines.recipe import Cluster, Recipe
+from pipelines.recipe_serve import Serve
 from pipelines.workspace import Workspace
+from serve.engines import EnginePerArm, ServeEngine
 from serve.following import Follow, promoted
-from serve.hosting import EngineReplica, Event, Options, Prompt, Refused
+from serve.hosting import EngineReplica
+from serve.listening import Address, start_proxy
 from serve.service import ChatService, Hosted
 from serve.tracing import is_wanted
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 REPLICA_HEADROOM = 64
 """Requests above batch and queue that a replica takes on, so that the engine's own bound is the one that refuses."""
-
-WAKING_S = 900
-"""Seconds that an engine may take to wake before the service is called broken: large models load for minutes."""
 
 ANSWER_S = 600
 """Seconds that an engine which is not needed any more has for the answers that it is in."""
@@ -38,74 +36,16 @@ UPSCALE_S = 5.0
 """Seconds for which more than the engines can take must be asked before another one is started."""
 
 
-class ServeEngine:
-    """The engine deployment, as the gateway sees it."""
-
-    def __init__(self, handle: Any, sleeps: bool = False) -> None:
-        """`sleeps`: whether no replica at all is as it should be while nobody asks."""
-        self._stream, self._call, self._sleeps = handle.options(stream=True), handle, sleeps
-        self._unheard: dict[object, float] = {}
-        """Requests of which no replica has said anything yet -> since when."""
-
-    async def answer(self, arm: str, prompt: Prompt, options: Options) -> AsyncIterator[Event]:
-        """Started and then pieces, or Refused; closing it cancels the request on the replica."""
-        from ray.exceptions import TaskCancelledError
-        from ray.serve.exceptions import BackPressureError
-
-        events = self._stream.answer.remote(arm, prompt, options)
-        this = object()
-        self._unheard[this] = time.monotonic()
-        try:
-            async for event in events:
-                self._unheard.pop(this, None)
-                yield event
-        except BackPressureError as error:
-            yield Refused("overloaded", str(error))
-        except TaskCancelledError:
-            # Serve's name for a client that left while the request was on its way to the replica.
-            raise asyncio.CancelledError from None
-        finally:
-            self._unheard.pop(this, None)
-            events.cancel()
-
-    async def health(self) -> dict[str, Any]:
-        """What all replicas say; asking wakes none.
-
-        Raises what the last one raised when none answers, DeploymentUnavailableError when there is none and should be:
-        also when one that is to wake has not for WAKING_S.
-        """
-        from ray.serve.exceptions import DeploymentUnavailableError
-
-        try:
-            said = await self._call.broadcast("health").results_async(return_exceptions=True)
-        except DeploymentUnavailableError:
-            if not self._sleeps or time.monotonic() - min(self._unheard.values(), default=math.inf) > WAKING_S:
-                raise
-            return together([]) | {"waiting": len(self._unheard)}
-        found = [one for one in said if isinstance(one, dict)]
-        if not found:
-            raise said[-1]
-        return together(found)
-
-
-def together(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What replicas say of themselves as one: sums, and of several versions the one that most have. Pure."""
-    found: dict[str, Any] = {"replicas": len(replicas)}
-    for name in ("generated_tokens", "running", "waiting"):
-        found[name] = sum(one[name] for one in replicas)
-    versions = sorted(one["version"] for one in replicas if "version" in one)
-    if versions:
-        found["version"] = max(versions, key=versions.count)
-        for name in ("loading", "trouble"):
-            found[name] = next((one[name] for one in replicas if one[name]), "")
-    return found
-
-
 class Gateway:
     """The ingress deployment."""
 
-    def __init__(self, engine: Any, hosted: Hosted, settings: Settings) -> None:
-        self._service = ChatService(hosted, ServeEngine(engine, hosted.sleeps), Workspace(settings))
+    def __init__(self, engines: Any, hosted: Hosted, settings: Settings) -> None:
+        """`engines`: the handle of the deployment that answers for all arms, or of each arm's own."""
+        if isinstance(engines, dict):
+            engine: Any = EnginePerArm({arm: ServeEngine(one, hosted.sleeps) for arm, one in engines.items()})
+        else:
+            engine = ServeEngine(engines, hosted.sleeps)
+        self._service = ChatService(hosted, engine, Workspace(settings))
         # Opens the database now, and not under the first request.
         _ = self._service.in_force.watch.latest
 
@@ -159,20 +99,36 @@ class ServerHandle:
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: int = 8000) -> ServerHandle:
+def start(
+    recipe: Recipe,
+    workspace: Workspace,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    certificate: str | None = None,
+    key: str | None = None,
+) -> ServerHandle:
     """Serve what is promoted for `recipe`, ready to answer when this returns.
 
+    `certificate` and `key` are PEM files on the machine that listens, the head's; without them it is HTTP.
+
     Raises GateClosed when nothing is promoted, UserError when its files changed, other machines could ask without a
-    key, the environment names no right collector, the port is taken, or Ray Serve runs already at another address or
-    for another recipe.
+    key, the certificate is of no use, the environment names no right collector, the port is taken, or Ray Serve runs
+    already at another address or for another recipe.
     """
-    _check_exposed(recipe, host)
+    address = Address(host, port, certificate, key)
+    if recipe.serve.keys == "off" and not address.is_here_alone:
+        raise UserError(
+            f"{recipe.name} cannot listen at {host!r}: other machines would reach it, and serve.keys is off.",
+            "Set serve.keys=required and make keys with `sluice keys add`, or listen at 127.0.0.1 alone.",
+        )
+    from cluster.connect import connect, inside_job
+
+    is_here = not workspace.settings.ray_address and not inside_job()
+    address.check_tls(on_this_machine=is_here)
     # A collector that no trace would reach is better said now than in a replica's log.
     is_wanted()
     deployment, arms = promoted(recipe.name, workspace)
-    from cluster.connect import connect, inside_job
-
-    if not workspace.settings.ray_address and not inside_job():
+    if is_here:
         # Here the replica runs on this machine, and what it lacks is better said at once.
         if recipe.cluster.engine == "vllm":
             from pipelines.engines.vllm_package import check_installed
@@ -183,7 +139,9 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
     from ray import serve as ray_serve
     from ray.serve.exceptions import RayServeException
 
-    _start_proxy(host, port)
+    # It tells its driver of each step, and of http whatever it speaks.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    start_proxy(address)
     application = build(recipe, workspace.settings, deployment, arms)
     try:
         ray_serve.run(application, name=recipe.name, route_prefix="/")
@@ -196,7 +154,7 @@ def start(recipe: Recipe, workspace: Workspace, host: str = "127.0.0.1", port: i
         raise StageFailed(f"{recipe.name} could not be served: {message}", "Its replica's log says more.") from error
     _start_watcher(recipe.name, workspace.settings)
     return ServerHandle(
-        f"http://{_reachable(host)}:{port}",
+        address.url,
         recipe.name,
         deployment.model_version,
         watcher_of(recipe.name, workspace.settings),
@@ -223,10 +181,10 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         shadow=served.shadow,
         keep_texts_days=served.keep_texts_days,
         sleeps=served.min_replicas == 0,
+        cors_origins=served.cors_origins,
     )
     engine: Any = ray_serve.deployment(
         EngineReplica,
-        name="engine",
         **replicas(served),
         ray_actor_options=replica_options(recipe.cluster),
         max_ongoing_requests=accepted,
@@ -234,32 +192,44 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         max_queued_requests=max(REPLICA_HEADROOM, served.max_batch_size + served.max_queued_requests),
         health_check_timeout_s=120,
     )
+    follow = Follow(recipe.name, settings, deployment.model_version)
+    trained = deployment.content["recipe"]["train"]
+
+    def engine_of(name: str, own: "dict[str, Candidate]") -> Any:
+        options = engine_options(recipe, trained, own, arms["base"].base_folder)
+        return engine.options(name=name).bind(own, options, replace(follow, arms=tuple(own)))
+
+    bound: Any
+    if served.engine_per_candidate:
+        bound = {arm: engine_of(f"engine-{arm}", {arm: one}) for arm, one in arms.items()}
+    else:
+        bound = engine_of("engine", arms)
     gateway: Any = ray_serve.deployment(
         ray_serve.ingress()(Gateway),
         name="gateway",
         num_replicas=1,
         ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=4 * accepted * served.max_replicas,
+        max_ongoing_requests=4 * accepted * served.max_replicas * (len(arms) if served.engine_per_candidate else 1),
         # Longer than that of an engine which does not scale, whose end ends the last streams: then their interactions
         # are written.
         graceful_shutdown_timeout_s=20,
     )
-    follow = Follow(recipe.name, settings, deployment.model_version)
-    bound = engine.bind(arms, engine_options(recipe, deployment.content["recipe"]["train"], arms), follow)
     return gateway.bind(bound, hosted, settings)
 
 
-def engine_options(recipe: Recipe, trained: Mapping[str, Any], arms: "Mapping[str, Candidate]") -> EngineOptions:
-    """How the engine is set up for arms that were trained as `trained` says. Pure."""
-    bases = len({one.base_folder for one in arms.values()})
+def engine_options(
+    recipe: Recipe, trained: Mapping[str, Any], arms: "Mapping[str, Candidate]", base_folder: str
+) -> EngineOptions:
+    """How the engine of these arms is set up, where `tuned` was trained as `trained` says over the base. Pure."""
+    bases = {one.base_folder for one in arms.values()}
     return EngineOptions(
         recipe.cluster.engine,
         trained["dtype"],
         recipe.serve.max_batch_size,
         recipe.serve.max_queued_requests,
-        int(trained.get("lora_r") or 0),
-        # Where the arms have weights of their own, one more: the next version's, which comes while the last answers.
-        bases + (bases > 1),
+        int(trained.get("lora_r") or 0) if "tuned" in arms else 0,
+        # Where `tuned` has weights of its own, one more: the next version's, which comes while the last answers.
+        len(bases) + (bases != {base_folder}),
     )
 
 
@@ -327,64 +297,6 @@ def _end_watcher(watcher: dict[str, str]) -> None:
         return
 
 
-def _check_exposed(recipe: Recipe, host: str) -> None:
-    """Raise UserError when whoever reaches `host` from another machine could ask without a key."""
-    if recipe.serve.keys == "required":
-        return
-    try:
-        here = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        # A name may lead anywhere, tomorrow too.
-        here = False
-    if not here:
-        raise UserError(
-            f"{recipe.name} cannot listen at {host!r}: other machines would reach it, and serve.keys is off.",
-            "Set serve.keys=required and make keys with `sluice keys add`, or listen at 127.0.0.1 alone.",
-        )
-
-
-def _start_proxy(host: str, port: int) -> None:
-    """Start Serve's HTTP proxy. Raises UserError when another process has the port, or Serve has another address."""
-    import socket
-
-    from ray import serve as ray_serve
-
-    if running := _running_address():
-        # Serve would go on at its address without a word, and this service with it.
-        _check_address(running, (host, port))
-    else:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise UserError(
-                    f"Port {port} of {host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
-                ) from None
-    ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "keep_alive_timeout_s": 75})
-
-
-def _running_address() -> tuple[str | None, int] | None:
-    """Host and port of the Serve that this Ray cluster runs; None when it runs none. No host: it has no HTTP."""
-    # Ray's public status leaves the address out, and what `start` is given is ignored once Serve runs.
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else (client.http_config.host, client.http_config.port)
-
-
-def _check_address(running: tuple[str | None, int], asked: tuple[str, int]) -> None:
-    if running == asked:
-        return
-    host, port = running
-    if host is None:
-        raise UserError("Ray Serve runs in this cluster without HTTP.", "End it first: `serve shutdown`.")
-    raise UserError(
-        f"Ray Serve runs in this cluster already, at {host}:{port}; it cannot listen at {asked[0]}:{asked[1]} too.",
-        f"Say `--host {host} --port {port}`, or end what is served there first.",
-    )
-
-
 def _not_deployed(name: str, others: list[str], error: Exception) -> UserError:
     """What Serve's own refusal of an application means."""
     # An error of Serve's controller comes wrapped, with a traceback for its text.
@@ -410,7 +322,3 @@ def _deployed(name: str) -> bool:
     from ray import serve as ray_serve
 
     return name in ray_serve.status().applications
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -110,9 +110,10 @@ class Client:
         return reply
 
     def _away(self, error: Exception) -> ServiceError:
-        return ServiceError(
-            f"{self._http.base_url}: the service cannot be reached ({error}).", "Start it with `sluice serve RECIPE`."
-        )
+        remedy = "Start it with `sluice serve RECIPE`."
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = "Name the file of its authority's certificate, if you trust it: SSL_CERT_FILE."
+        return ServiceError(f"{self._http.base_url}: the service cannot be reached ({error}).", remedy)
 
 
 class Stream:

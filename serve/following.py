@@ -31,6 +31,8 @@ class Follow:
     recipe_name: str
     settings: Settings
     version: str
+    arms: tuple[str, ...] = ()
+    """Those that this replica hosts; none named: all."""
 
 
 def promoted(recipe_name: str, workspace: Workspace) -> "tuple[DeploymentRow, dict[str, Candidate]]":
@@ -128,6 +130,8 @@ class Follower:
         self.loading, self.trouble = row.model_version, ""
         try:
             arms = arms_of(row, self._workspace)
+            if self._follow.arms:
+                arms = {arm: arms[arm] for arm in self._follow.arms}
             # A large model takes minutes, and may have been rolled back meanwhile.
             self._places.worker.submit(self._places.switch, arms, row.model_version, is_wanted).result()
         except Exception as error:

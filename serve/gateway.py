@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from serve.bodies import read_body
 from serve.description import body_of, describe
@@ -29,6 +30,16 @@ def build_gateway(service: ChatService) -> FastAPI:
     _answer_errors(app)
     app.add_middleware(RequestIds)
     app.add_middleware(Counted, metrics=service.metrics)
+    if service.hosted.cors_origins:
+        # Outermost: a page's script reads refusals too.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.hosted.cors_origins,
+            allow_methods=["GET", "POST"],
+            # Clients of OpenAI's send many of their own; no cookie is among them.
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id", "x-sluice-arm"],
+        )
 
     def needs(scope: Scope) -> list[Any]:
         """Dependencies that let a request through when its key has the scope; before its body is read."""

@@ -67,6 +67,14 @@ class Metrics:
         self._replicas = Gauge("sluice_engine_replicas", "Engines that are there.", registry=registry)
         self._running = Gauge("sluice_requests_running", "Requests that the engine generates for.", registry=registry)
         self._waiting = Gauge("sluice_requests_waiting", "Requests that wait for a place.", registry=registry)
+        self._of_arms = {
+            name: Gauge(f"sluice_arm_{figure}", f"Of an arm's own engines: {what}.", ["arm"], registry=registry)
+            for name, figure, what in (
+                ("replicas", "engine_replicas", "those that are there"),
+                ("running", "requests_running", "requests that they generate for"),
+                ("waiting", "requests_waiting", "requests that wait for a place"),
+            )
+        }
         registry.register(_Lost(lost))
 
     def answered(self, path: str, arm: str | None, status: int) -> None:
@@ -107,6 +115,11 @@ class Metrics:
         self._replicas.set(replicas)
         self._running.set(load["running"] if load else float("nan"))
         self._waiting.set(load["waiting"] if load else float("nan"))
+        for name, gauge in self._of_arms.items():
+            # What is not known has no sample.
+            gauge.clear()
+            for arm, own in (load or {}).get("engines", {}).items():
+                gauge.labels(arm).set(own[name])
         return generate_latest(self._registry)
 
 

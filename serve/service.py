@@ -61,6 +61,7 @@ class Hosted:
     keep_texts_days: int | None = None
     sleeps: bool = False
     """Whether there may be no engine while nobody asks."""
+    cors_origins: tuple[str, ...] = ()
 
 
 def new_request_id() -> str:

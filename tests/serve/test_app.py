@@ -57,12 +57,13 @@ def test_nothing_is_served_before_it_is_promoted(workspace, recipe_file):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "example.org", "127.0.0.1.example.org"])
 def test_other_machines_are_not_served_without_keys(workspace, recipe_file, host):
-    from serve.app import _check_exposed, start
+    from serve.app import start
 
     with pytest.raises(UserError, match=r"other machines would reach it, and serve\.keys is off") as refused:
         start(load_recipe(recipe_file()), workspace, host)
     assert "sluice keys add" in refused.value.remedy and "127.0.0.1" in refused.value.remedy
-    _check_exposed(load_recipe(recipe_file(serve={"keys": "required"})), host)
+    with pytest.raises(GateClosed, match="nothing is promoted"):
+        start(load_recipe(recipe_file(serve={"keys": "required"})), workspace, host)
 
 
 def test_an_engine_that_is_not_installed_is_missed_before_anything_starts(
@@ -88,16 +89,17 @@ def test_an_engine_makes_room_for_the_next_version_where_arms_have_weights_of_th
     one, other = Candidate("base", "/base", None, "", "b"), Candidate("tuned", "/tuned", None, "", "t")
     shared = Candidate("tuned", "/base", "/adapter", "", "t")
     trained = {"dtype": "bfloat16", "lora_r": 128}
-    assert engine_options(recipe, trained, {"base": one, "tuned": shared}).engines == 1
-    own = engine_options(recipe, trained, {"base": one, "tuned": other})
+
+    def options(**arms):
+        return engine_options(recipe, trained, arms, "/base")
+
+    assert options(base=one, tuned=shared).engines == 1
+    own = options(base=one, tuned=other)
     assert (own.engines, own.kind, own.dtype, own.lora_rank) == (3, "vllm", "bfloat16", 128)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_this_machine_is_served_without_keys(recipe_file, host):
-    from serve.app import _check_exposed
-
-    _check_exposed(load_recipe(recipe_file()), host)
+    # Where each arm has engines of its own.
+    for arms, engines, rank in (({"base": one}, 1, 0), ({"tuned": shared}, 1, 128), ({"tuned": other}, 2, 128)):
+        own = options(**arms)
+        assert (own.engines, own.lora_rank) == (engines, rank)
 
 
 @pytest.mark.parametrize(("cluster", "gpu"), [({}, 0), ({"accelerator_type": "A100"}, 1), ({"use_gpu": True}, 1)])
@@ -125,6 +127,8 @@ def test_what_a_recipe_says_of_serving_reaches_gateway_and_engine(workspace, rec
         "holdout": 0.05,
         "shadow": 0.25,
         "keys": "required",
+        "cors_origins": ("https://app.example.org",),
+        "engine_per_candidate": False,
         "weights": {"base": 1.0, "tuned": 3.0},
     }
     recipe = load_recipe(recipe_file(serve=said, cluster={"use_gpu": False}))
@@ -132,7 +136,14 @@ def test_what_a_recipe_says_of_serving_reaches_gateway_and_engine(workspace, rec
     promote(workspace, recipe, tiny_model, tiny_adapter)
     gateway = build(recipe, workspace.settings, *promoted(recipe.name, workspace))._bound_deployment
     engine, hosted, _ = gateway.init_args
-    of_the_engine = {"max_batch_size", "max_queued_requests", "min_replicas", "max_replicas", "idle_after_s"}
+    of_the_engine = {
+        "max_batch_size",
+        "max_queued_requests",
+        "min_replicas",
+        "max_replicas",
+        "idle_after_s",
+        "engine_per_candidate",
+    }
     assert {name: getattr(hosted, name) for name in said.keys() - of_the_engine} == {
         name: value for name, value in said.items() if name not in of_the_engine
     }
@@ -141,6 +152,25 @@ def test_what_a_recipe_says_of_serving_reaches_gateway_and_engine(workspace, rec
     assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (0, 1, 4)
     assert (scaling.target_ongoing_requests, scaling.downscale_delay_s) == (3, 30)
     assert engine._bound_deployment.init_args[1] == EngineOptions("transformers", "auto", 3, 5, lora_rank=16)
+
+
+def test_each_candidate_has_engines_of_its_own_where_the_recipe_says_so(
+    workspace, recipe_file, tiny_model, tiny_adapter
+):
+    from serve.app import build
+    from serve.following import promoted
+
+    served = {"engine_per_candidate": True, "max_replicas": 2}
+    recipe = load_recipe(recipe_file(serve=served, cluster={"use_gpu": False}))
+    promote(workspace, recipe, tiny_model, tiny_adapter)
+    gateway = build(recipe, workspace.settings, *promoted(recipe.name, workspace))._bound_deployment
+    engines = {arm: one._bound_deployment for arm, one in gateway.init_args[0].items()}
+    assert {arm: one.name for arm, one in engines.items()} == {"base": "engine-base", "tuned": "engine-tuned"}
+    for arm, one in engines.items():
+        hosted, options, follow = one.init_args
+        assert list(hosted) == [arm] and follow.arms == (arm,)
+        assert options.lora_rank == {"base": 0, "tuned": 16}[arm]
+        assert one._deployment_config.autoscaling_config.max_replicas == 2
 
 
 def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
@@ -462,33 +492,6 @@ def test_another_version_is_hosted_under_load_without_a_failure_and_a_killed_rep
 
     promote(ray_cluster, recipe, tiny_model, tiny_adapter, "1")
     until(lambda: client.health()["version"] == "1", "the first version")
-
-
-@pytest.mark.cluster
-def test_a_taken_port_is_a_sentence(ray_cluster):
-    from ray import serve as ray_serve
-
-    from serve.app import _start_proxy
-
-    ray_serve.shutdown()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(UserError, match="cannot be used"):
-            _start_proxy("127.0.0.1", taken.getsockname()[1])
-
-
-def test_a_serve_that_runs_elsewhere_is_a_sentence_with_its_address():
-    from serve.app import _check_address
-
-    _check_address(("127.0.0.1", 8000), ("127.0.0.1", 8000))
-    with pytest.raises(UserError, match=r"already, at 127.0.0.1:8000; .* 127.0.0.1:9000") as refused:
-        _check_address(("127.0.0.1", 8000), ("127.0.0.1", 9000))
-    assert "--port 8000" in refused.value.remedy
-    with pytest.raises(UserError, match=r"at 127.0.0.1:8000"):
-        _check_address(("127.0.0.1", 8000), ("0.0.0.0", 8000))
-    with pytest.raises(UserError, match="without HTTP"):
-        _check_address((None, 8000), ("127.0.0.1", 8000))
 
 
 def test_the_refusal_of_serves_controller_is_told_without_its_traceback():

@@ -34,17 +34,16 @@ def put(workspace, recipe_file, tiny_model):
 
 @pytest.fixture
 def replica_of(workspace, monkeypatch):
-    """`replica_of(version)`: one that was told to host what is in production now, as `version`; it looks when told."""
+    """`replica_of(version, *arms)`: one that was told to host what is in production now, as `version`, or these arms
+    of it; it looks when told."""
     monkeypatch.setattr(Follower, "_work", lambda follower: None)
     made = []
 
-    def make(version):
+    def make(version, *only):
         _, arms = promoted("small", workspace)
-        made.append(
-            EngineReplica(
-                arms, EngineOptions("transformers", "float32", 4, 4), Follow("small", workspace.settings, version)
-            )
-        )
+        hosted = {arm: one for arm, one in arms.items() if not only or arm in only}
+        follow = Follow("small", workspace.settings, version, only)
+        made.append(EngineReplica(hosted, EngineOptions("transformers", "float32", 4, 4), follow))
         return made[-1]
 
     yield make
@@ -105,6 +104,21 @@ def test_a_promotion_is_hosted_while_answers_run_and_a_rollback_brings_the_old_o
         "loading": "",
         "trouble": "",
     }
+
+
+def test_a_replica_of_one_arm_hosts_no_other_also_of_later_versions(put, replica_of, tiny_adapter, other_adapter):
+    put(tiny_adapter, "1")
+    base, tuned = replica_of("1", "base"), replica_of("1", "tuned")
+    first = say(tuned)
+    put(other_adapter, "2")
+    for replica, arm in ((base, "base"), (tuned, "tuned")):
+        replica._follower.look()
+        assert list(replica._places.arms) == [arm] and replica._places.version == "2"
+    # It has nothing to load, and no memory of what the other arm is.
+    assert [place.adapter for place in base._places._loaded] == [None]
+    assert say(tuned)[1] != first[1]
+    with pytest.raises(KeyError, match="nothing is hosted for 'tuned'"):
+        say(base)
 
 
 def test_a_replica_that_starts_again_hosts_what_is_in_production_by_then(put, replica_of, tiny_adapter, other_adapter):

@@ -124,6 +124,22 @@ def test_an_engine_that_is_away_leaves_the_other_figures(http, service_of, engin
     assert requests_of(samples, "models", "none", 200) == 1
 
 
+def test_engines_of_an_arms_own_are_told_by_arm_until_they_are_not_known():
+    from serve.metrics import Metrics
+
+    metrics = Metrics(lambda: 0)
+    own = {"base": {"replicas": 0, "running": 0, "waiting": 2}, "tuned": {"replicas": 3, "running": 5, "waiting": 1}}
+    both = {"replicas": 3, "running": 5, "waiting": 3}
+    samples = scraped(metrics.text(both | {"engines": own}).decode())
+    assert samples["sluice_engine_replicas"] == 3 and samples["sluice_requests_waiting"] == 3
+    for arm, one in own.items():
+        assert samples[f"sluice_arm_engine_replicas{{'arm': '{arm}'}}"] == one["replicas"]
+        assert samples[f"sluice_arm_requests_running{{'arm': '{arm}'}}"] == one["running"]
+        assert samples[f"sluice_arm_requests_waiting{{'arm': '{arm}'}}"] == one["waiting"]
+    for load in (both, None):
+        assert not [name for name in scraped(metrics.text(load).decode()) if name.startswith("sluice_arm_")]
+
+
 def test_a_client_that_leaves_is_counted_as_that(service_of):
     from serve.gateway import build_gateway
 

@@ -1,6 +1,8 @@
-"""Engines come as requests need them, and go when nobody asks: down to none where the recipe says so."""
+"""Engines come as requests need them, and go when nobody asks: down to none where the recipe says so.
 
-import asyncio
+Each candidate has engines of its own in what runs here; all that scales is the same for engines that hold them all.
+"""
+
 import concurrent.futures
 import threading
 import time
@@ -9,32 +11,9 @@ import httpx
 import pytest
 
 from pipelines.recipe_file import load_recipe
-from serve.app import ANSWER_S, replicas, together
+from serve.app import ANSWER_S, replicas
 from tests.serve.test_app import HELLO, free_port, promote
 from tests.waiting import until
-
-
-def test_what_replicas_say_is_summed_and_the_version_that_most_have_counts():
-    def said(version, running):
-        return {
-            "generated_tokens": 5,
-            "running": running,
-            "waiting": 1,
-            "version": version,
-            "loading": "",
-            "trouble": "no room" if version == "1" else "",
-        }
-
-    assert together([said("1", 2), said("2", 3), said("2", 0)]) == {
-        "replicas": 3,
-        "generated_tokens": 15,
-        "running": 5,
-        "waiting": 3,
-        "version": "2",
-        "loading": "",
-        "trouble": "no room",
-    }
-    assert together([]) == {"replicas": 0, "generated_tokens": 0, "running": 0, "waiting": 0}
 
 
 def test_as_many_as_least_and_most_say_are_never_scaled(recipe_file):
@@ -63,40 +42,8 @@ def test_more_at_least_than_at_most_is_refused(recipe_file):
         load_recipe(recipe_file(serve={"min_replicas": 2}))
 
 
-def test_no_engine_is_sleep_where_the_recipe_says_so_and_trouble_where_one_does_not_wake(monkeypatch):
-    from ray.serve.exceptions import DeploymentUnavailableError
-
-    from serve import app
-
-    class Nobody:
-        """A handle of a deployment without replicas."""
-
-        def options(self, **options):
-            return self
-
-        def broadcast(self, method):
-            return self
-
-        async def results_async(self, **options):
-            raise DeploymentUnavailableError("engine")
-
-    async def health(engine):
-        try:
-            return await engine.health()
-        except DeploymentUnavailableError:
-            return "unavailable"
-
-    sleeping, broken = app.ServeEngine(Nobody(), sleeps=True), app.ServeEngine(Nobody())
-    assert asyncio.run(health(broken)) == "unavailable"
-    assert asyncio.run(health(sleeping))["waiting"] == 0
-    sleeping._unheard[object()] = time.monotonic()
-    assert asyncio.run(health(sleeping))["waiting"] == 1
-    sleeping._unheard[object()] = time.monotonic() - app.WAKING_S - 1
-    assert asyncio.run(health(sleeping)) == "unavailable"
-
-
 @pytest.mark.cluster
-def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
+def test_each_candidates_engines_come_with_its_requests_and_sleep_until_the_next(
     ray_cluster, tmp_path, tiny_model, tiny_adapter, other_adapter
 ):
     import yaml
@@ -109,7 +56,14 @@ def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
         "dataset": {"source": "none.jsonl"},
         "models": [{"base": str(tiny_model)}],
         "train": {"dtype": "float32"},
-        "serve": {"max_new_tokens": 1000, "max_batch_size": 1, "min_replicas": 0, "max_replicas": 2, "idle_after_s": 1},
+        "serve": {
+            "max_new_tokens": 1000,
+            "max_batch_size": 1,
+            "min_replicas": 0,
+            "max_replicas": 2,
+            "idle_after_s": 1,
+            "engine_per_candidate": True,
+        },
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -138,19 +92,24 @@ def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
                     replies.append(ask(200).status_code)
                 return replies
 
-            until(lambda: health("replicas") == 1, "the first engine")
+            def engines():
+                """Arm -> how many engines are there; None while nobody says."""
+                own = health("engines")
+                return own and {arm: one["replicas"] for arm, one in own.items()}
+
+            until(lambda: engines() is not None, "the first engines")
             asked = [pool.submit(go_on, many) for _ in range(5)] + [pool.submit(go_on, one)]
             try:
-                until(lambda: health("replicas") == 2, "a second engine")
+                # Seldom: each look counts as a request for a moment, and puts the sleep off if it is seen.
+                until(lambda: engines() == {"base": 2, "tuned": 0}, "a second engine, and the other's sleep", pause_s=3)
                 many.set()
-                until(lambda: health("replicas") == 1, "its end", pause_s=1)
+                until(lambda: engines() == {"base": 1, "tuned": 0}, "its end", pause_s=1)
             finally:
                 many.set()
                 one.set()
             replies = [status for each in asked for status in each.result()]
             assert replies and set(replies) == {200}, "no request may fail while engines come and go"
 
-            # Seldom: each look counts as a request for a moment, and puts the sleep off if it is seen.
             until(lambda: health("status") == "asleep", "the sleep", pause_s=3)
             slept = time.monotonic()
             while time.monotonic() < slept + 4:
@@ -158,13 +117,14 @@ def test_engines_come_with_requests_and_the_last_one_sleeps_until_the_next(
                 assert (found["status"], found["replicas"], found["running"]) == ("asleep", 0, 0), "asking woke it"
             figures = httpx.get(f"{server.url}/metrics", timeout=30).text
             assert "sluice_engine_replicas 0.0" in figures and "sluice_engine_up 0.0" in figures
+            assert 'sluice_arm_engine_replicas{arm="base"} 0.0' in figures
 
             # What is promoted meanwhile is what wakes.
             promote(ray_cluster, recipe, tiny_model, other_adapter, "2")
             first = pool.submit(client.chat, HELLO, model="tuned", max_tokens=8)
             until(lambda: first.done() or health("status") == "waking", "the waking")
             answer = first.result()
-            until(lambda: health("replicas") == 1, "one engine")
+            until(lambda: engines() == {"base": 0, "tuned": 1}, "one engine")
             assert health("version") == "2"
             assert client.chat(HELLO, model="tuned", max_tokens=8).text == answer.text
     finally:

@@ -55,6 +55,10 @@ def serve(
     overrides: Overrides = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    certificate: Annotated[
+        str | None, typer.Option("--tls-certificate", help="PEM file: listen by HTTPS, with this certificate.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--tls-key", help="PEM file with its private key, not encrypted.")] = None,
 ) -> None:
     """Host base and tuned behind an OpenAI-compatible address, until Ctrl-C."""
     from pipelines.recipe_file import load_recipe
@@ -64,7 +68,7 @@ def serve(
     progress, workspace = Progress(), Workspace()
     loaded = load_recipe(recipe, overrides or [])
     progress.say(f"{loaded.name}: starting Ray and loading base and tuned ...")
-    handle = start(loaded, workspace, host, port)
+    handle = start(loaded, workspace, host, port, certificate, key)
     # `make up` and process managers end us with SIGTERM: as Ctrl-C does. Ray sets its own when it starts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress.say(f"{handle.recipe_name} version {handle.model_version} answers at {handle.url}/v1 (Ctrl-C ends it).")

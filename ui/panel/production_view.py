@@ -1,5 +1,8 @@
 """What is in production: a line each recipe, how it answers, the deployment log, a deployment with its rollback."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 from markupsafe import Markup
 
@@ -224,6 +227,22 @@ def _opinions(one: ArmFigures) -> str:
     return ", ".join(told)
 
 
+def load_of(health: Mapping[str, Any]) -> str:
+    """How much the engines have to do, in words: all of them together, or each arm's own."""
+    if own := health.get("engines"):
+        return "; ".join(f"{arm}: {_load(one)}" for arm, one in own.items())
+    return _load({**health, "replicas": health.get("replicas") or 1})
+
+
+def _load(engine: Mapping[str, Any]) -> str:
+    if not engine["replicas"]:
+        return f"wakes, {number(engine['waiting'])} waiting" if engine["waiting"] else "asleep"
+    told = [f"{number(engine[name])} {name}" for name in ("running", "waiting") if name in engine]
+    if engine["replicas"] > 1:
+        told.insert(0, f"{number(engine['replicas'])} engines")
+    return ", ".join(told)
+
+
 def service(recipe_name: str) -> None:
     """The service that is in reach, and how much it has to do."""
     found = gateway.health()
@@ -236,9 +255,6 @@ def service(recipe_name: str) -> None:
     told = "" if health.get("recipe") == recipe_name else f", not {recipe_name}"
     told_by = {"asleep": "asleep: the next request wakes an engine", "waking": "an engine wakes"}
     state = told_by.get(health.get("status", ""))
-    load = [f"{number(health[name])} {name}" for name in ("running", "waiting") if name in health]
-    if health.get("replicas", 1) > 1:
-        load.insert(0, f"{number(health['replicas'])} engines")
     coming = health.get("trouble") or (health.get("loading") and f"version {health['loading']} is being loaded")
     st.html(
         html(
@@ -248,7 +264,7 @@ def service(recipe_name: str) -> None:
             state=state or "in service",
             recipe=health.get("recipe", ""),
             told=told,
-            load=", ".join(load),
+            load=load_of(health),
             newer=html('<span class="verdict waived">{coming}</span>', coming=coming) if coming else Markup(),
         )
     )

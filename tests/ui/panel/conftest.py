@@ -28,7 +28,8 @@ def chromium():
         pytest.fail(f"The browser tests need Chromium at {CHROMIUM}: install it, or leave them out: -m 'not browser'.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        context = browser.new_context()
+        # What fades in is drawn sixty times a second by the processor.
+        context = browser.new_context(reduced_motion="reduce")
         context.set_default_timeout(PATIENCE_S * 1000)
         # Keeps the window open, which takes a second to build.
         context.new_page()

@@ -1,0 +1,120 @@
+"""Where a service listens: its address, who may reach it, and its TLS."""
+
+import socket
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import UserError
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where Ray Serve's proxy listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: str | None = None
+    """PEM file with the certificate, and those between it and its authority; None: HTTP."""
+    key: str | None = None
+    """PEM file with the certificate's private key, not encrypted."""
+
+    @property
+    def url(self) -> str:
+        """As one on this machine reaches it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+    @property
+    def is_here_alone(self) -> bool:
+        """Whether no other machine can reach it."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            # A name may lead anywhere, tomorrow too.
+            return False
+
+    def check_tls(self, on_this_machine: bool) -> None:
+        """Raise UserError when only one of both files is named, or this machine is to read them and cannot."""
+        if self.certificate is None and self.key is None:
+            return
+        if self.certificate is None or self.key is None:
+            raise UserError(
+                "TLS takes a certificate and its key, and one of them is missing.",
+                "Name both: `--tls-certificate FILE --tls-key FILE`.",
+            )
+        if not on_this_machine:
+            return
+        for file in (self.certificate, self.key):
+            try:
+                Path(file).open("rb").close()
+            except OSError as error:
+                raise UserError(
+                    f"{file} cannot be read: {error.strerror}.",
+                    "Name PEM files on the machine that listens: `--tls-certificate FILE --tls-key FILE`.",
+                ) from None
+        try:
+            # An encrypted key would have its password asked for at the terminal of a process that has none.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            raise UserError(
+                f"{self.certificate} and {self.key} are no certificate and its private key: "
+                f"{getattr(error, 'reason', None) or error}.",
+                "Both are PEM; the key is the certificate's own, and not encrypted.",
+            ) from None
+
+
+def start_proxy(address: Address) -> None:
+    """Start Serve's HTTP proxy. Raises UserError when another process has the port, or Serve listens elsewhere."""
+    from ray import serve as ray_serve
+
+    if running := _running():
+        # Serve would go on at its address without a word, and this service with it.
+        _check_same(running, address)
+    else:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address.host, address.port))
+            except OSError as error:
+                raise UserError(
+                    f"Port {address.port} of {address.host} cannot be used: {error.strerror}.",
+                    "Choose another: `--port NUMBER`.",
+                ) from None
+    options = {
+        "host": address.host,
+        "port": address.port,
+        "keep_alive_timeout_s": 75,
+        "ssl_certfile": address.certificate,
+        "ssl_keyfile": address.key,
+    }
+    ray_serve.start(proxy_location="HeadOnly", http_options=options)
+
+
+def _running() -> Any:
+    """The HTTP options of the Serve that this Ray cluster runs; None when it runs none. No host: it has no HTTP."""
+    # Ray's public status leaves the address out, and what `start` is given is ignored once Serve runs.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else client.http_config
+
+
+def _check_same(running: Any, asked: Address) -> None:
+    if running.host is None:
+        raise UserError("Ray Serve runs in this cluster without HTTP.", "End it first: `serve shutdown`.")
+    if (running.host, running.port) != (asked.host, asked.port):
+        raise UserError(
+            f"Ray Serve runs in this cluster already, at {running.host}:{running.port}; "
+            f"it cannot listen at {asked.host}:{asked.port} too.",
+            f"Say `--host {running.host} --port {running.port}`, or end what is served there first.",
+        )
+    if (running.ssl_certfile, running.ssl_keyfile) != (asked.certificate, asked.key):
+        with_what = f"the certificate {running.ssl_certfile}" if running.ssl_certfile else "no certificate"
+        raise UserError(
+            f"Ray Serve runs in this cluster already, with {with_what}.",
+            "Name the same, or end what is served there first.",
+        )
