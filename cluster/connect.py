@@ -133,6 +133,11 @@ def inside_job() -> bool:
     return JOB_CONFIG in os.environ
 
 
+def starts_its_own(settings: Settings) -> bool:
+    """Whether `connect` starts a Ray on this machine, rather than joining one."""
+    return not settings.ray_address and not inside_job()
+
+
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the entrypoint alone (ray._private.runtime_env.constants)."""
 
@@ -181,7 +186,7 @@ def _start_embedded(settings: Settings) -> None:
                     # Without "local" Ray would join whatever cluster was last started on this machine.
                     address="local",
                     num_cpus=max(EMBEDDED_CPUS, os.cpu_count() or 1),
-                    # A second and a half of each command's start, on a port that nobody is told.
+                    # It would take a second and a half of each command's start, on a port that nobody is told.
                     include_dashboard=False,
                     object_store_memory=object_store_bytes(psutil.virtual_memory().total),
                     log_to_driver=False,

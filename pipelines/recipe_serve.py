@@ -7,10 +7,14 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipelines.section import Fraction, PositiveFloat, Section
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 
 def _origin(value: str) -> str:
-    # As browsers say it: what differs by a letter matches none.
-    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", value):
+    """As browsers say it: what differs by a letter matches none."""
+    found = re.fullmatch(r"(https?)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", value)
+    port = int(found[3] or 1) if found else 0
+    if not found or port > 65535 or port == DEFAULT_PORTS[found[1]]:
         raise ValueError("must be an origin as browsers say it, as https://app.example.org or http://localhost:3000")
     return value
 
@@ -32,15 +36,17 @@ class Serve(Section):
     max_queued_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests that may wait; more are answered 429 with Retry-After."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Engines that are there at any time. With 0 none is while nobody asks: the next request waits for one to load."""
+    """Engines that are there at any time (of each candidate, with engine_per_candidate). With 0 none is while nobody
+    asks: the next request waits for one to load."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Engines are started as requests need them, one for each max_batch_size that are asked at the same time, up to so
     many; machines come where the cluster has none left."""
     idle_after_s: PositiveFloat = 600
     """Seconds for which an engine is not needed before it ends."""
     engine_per_candidate: bool = False
-    """Each candidate has engines of its own, min_replicas to max_replicas of them, that scale with what it is asked.
-    Otherwise every engine holds them all, which is less memory where adapters share a base."""
+    """Each candidate has engines of its own, min_replicas to max_replicas of them, that scale with what it is asked;
+    each takes a GPU where there are GPUs. Otherwise an engine holds them all: less memory where adapters share a
+    base."""
     log_prompts: bool | Literal["masked"] = True
     """Keep prompts and answers of interactions, not only their figures; `masked`: with the personal data and secrets
     that rules find in them replaced (names of people are none of these). Unless it is true, what people write of an
@@ -52,7 +58,8 @@ class Serve(Section):
     """Share of users who always meet `base`, whatever is promoted or tried: what all of it together brought is the
     difference to them. No experiment counts them."""
     shadow: Fraction = 0.0
-    """Share of the requests to a user's own arm that the other arm answers too: kept beside it, seen by nobody."""
+    """Share of the requests to a user's own arm that the other arm answers too: kept beside it, seen by nobody. They
+    count as requests: they wake the other arm's engine, and keep it awake."""
     keys: Literal["off", "required"] = "off"
     """`required`: every request brings a key that `sluice keys add` made. Without keys the service listens to its own
     machine alone (127.0.0.1)."""

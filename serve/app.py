@@ -13,6 +13,7 @@ from pipelines.recipe import Cluster, Recipe
 from pipelines.recipe_serve import Serve
 from pipelines.workspace import Workspace
 from serve.engines import EnginePerArm, ServeEngine
+from serve.experimentation.watcher import end_watcher, start_watcher
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica
 from serve.listening import Address, start_proxy
@@ -31,6 +32,8 @@ ANSWER_S = 600
 
 STOPPING_S = 30
 """How long the end of a service is waited for; what has not ended by then ends without being waited for."""
+
+GATEWAY_CPUS = 1
 
 UPSCALE_S = 5.0
 """Seconds for which more than the engines can take must be asked before another one is started."""
@@ -88,7 +91,7 @@ class ServerHandle:
         """End the service, if it still runs; Ray goes on."""
         from ray import serve as ray_serve
 
-        _end_watcher(self.watcher)
+        end_watcher(self.watcher)
         if not _serving():
             return
         ray_serve.delete(self.recipe_name, _blocking=False)
@@ -99,35 +102,24 @@ class ServerHandle:
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def start(
-    recipe: Recipe,
-    workspace: Workspace,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    certificate: str | None = None,
-    key: str | None = None,
-) -> ServerHandle:
+def start(recipe: Recipe, workspace: Workspace, where: Address) -> ServerHandle:
     """Serve what is promoted for `recipe`, ready to answer when this returns.
 
-    `certificate` and `key` are PEM files on the machine that listens, the head's; without them it is HTTP.
-
     Raises GateClosed when nothing is promoted, UserError when its files changed, other machines could ask without a
-    key, the certificate is of no use, the environment names no right collector, the port is taken, or Ray Serve runs
-    already at another address or for another recipe.
+    key, the certificate is of no use, the environment names no right collector, there is no room for the engines here,
+    the port is taken, or Ray Serve runs already at another address or for another recipe.
     """
-    address = Address(host, port, certificate, key)
-    if recipe.serve.keys == "off" and not address.is_here_alone:
+    if recipe.serve.keys == "off" and not where.is_here_alone:
         raise UserError(
-            f"{recipe.name} cannot listen at {host!r}: other machines would reach it, and serve.keys is off.",
+            f"{recipe.name} cannot listen at {where.host!r}: other machines would reach it, and serve.keys is off.",
             "Set serve.keys=required and make keys with `sluice keys add`, or listen at 127.0.0.1 alone.",
         )
-    from cluster.connect import connect, inside_job
-
-    is_here = not workspace.settings.ray_address and not inside_job()
-    address.check_tls(on_this_machine=is_here)
     # A collector that no trace would reach is better said now than in a replica's log.
     is_wanted()
     deployment, arms = promoted(recipe.name, workspace)
+    from cluster.connect import connect, starts_its_own
+
+    is_here = starts_its_own(workspace.settings)
     if is_here:
         # Here the replica runs on this machine, and what it lacks is better said at once.
         if recipe.cluster.engine == "vllm":
@@ -136,12 +128,14 @@ def start(
             check_installed()
         arms = {arm: one.here(workspace) for arm, one in arms.items()}
     connect(workspace.settings)
+    if is_here:
+        check_room(recipe, len(arms))
     from ray import serve as ray_serve
     from ray.serve.exceptions import RayServeException
 
-    # It tells its driver of each step, and of http whatever it speaks.
+    # It tells its driver of each step, and of an address with http though it speaks https.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    start_proxy(address)
+    start_proxy(where)
     application = build(recipe, workspace.settings, deployment, arms)
     try:
         ray_serve.run(application, name=recipe.name, route_prefix="/")
@@ -152,13 +146,8 @@ def start(
         message = ray_serve.status().applications[recipe.name].message if _deployed(recipe.name) else str(error)
         ray_serve.delete(recipe.name)
         raise StageFailed(f"{recipe.name} could not be served: {message}", "Its replica's log says more.") from error
-    _start_watcher(recipe.name, workspace.settings)
-    return ServerHandle(
-        address.url,
-        recipe.name,
-        deployment.model_version,
-        watcher_of(recipe.name, workspace.settings),
-    )
+    watcher = start_watcher(recipe.name, workspace.settings)
+    return ServerHandle(where.url, recipe.name, deployment.model_version, watcher)
 
 
 def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms: "dict[str, Candidate]") -> Any:
@@ -208,7 +197,7 @@ def build(recipe: Recipe, settings: Settings, deployment: "DeploymentRow", arms:
         ray_serve.ingress()(Gateway),
         name="gateway",
         num_replicas=1,
-        ray_actor_options={"num_cpus": 1},
+        ray_actor_options={"num_cpus": GATEWAY_CPUS},
         max_ongoing_requests=4 * accepted * served.max_replicas * (len(arms) if served.engine_per_candidate else 1),
         # Longer than that of an engine which does not scale, whose end ends the last streams: then their interactions
         # are written.
@@ -252,6 +241,22 @@ def replicas(served: Serve) -> dict[str, Any]:
     }
 
 
+def check_room(recipe: Recipe, arms: int) -> None:
+    """Raise UserError when the embedded Ray, which no machine will join, cannot have the engines that must be there."""
+    import ray
+
+    served = recipe.serve
+    engines = max(1, served.min_replicas) * (arms if served.engine_per_candidate else 1)
+    one, there = replica_options(recipe.cluster), ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus, cpus = engines * one.get("num_gpus", 0), engines * one["num_cpus"] + GATEWAY_CPUS
+    if gpus > there.get("GPU", 0) or cpus > there["CPU"]:
+        what = f"{gpus} GPUs" if gpus > there.get("GPU", 0) else f"{cpus} CPUs"
+        raise UserError(
+            f"{recipe.name}: {engines} engines and a gateway take {what}, more than Ray has on this machine.",
+            "Lower serve.min_replicas, or set serve.engine_per_candidate=false: one engine then holds all candidates.",
+        )
+
+
 def replica_options(cluster: Cluster) -> dict[str, Any]:
     """What the engine's replica asks of Ray, which has been joined: a GPU where training would take one."""
     from cluster.connect import uses_gpu
@@ -260,41 +265,6 @@ def replica_options(cluster: Cluster) -> dict[str, Any]:
         # Ray leaves a node's GPUs in sight of an actor that asks for none, and torch would take one.
         return {"num_cpus": 1, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
     return {"num_cpus": 1} | ({"num_gpus": 1} if uses_gpu(cluster.use_gpu, cluster.accelerator_type) else {})
-
-
-def watcher_of(recipe_name: str, settings: Settings) -> dict[str, str]:
-    """How the actor that watches a recipe's experiments is found in its Ray: another one for each workspace."""
-    from pipelines.fingerprint import fingerprint
-
-    of = fingerprint(settings.database_url, settings.tracking_uri, settings.storage)[:12]
-    return {"name": f"watcher-{recipe_name}-{of}", "namespace": "sluice"}
-
-
-def _start_watcher(recipe_name: str, settings: Settings) -> None:
-    """Let an actor watch the experiments: none of Serve's, so that it goes on whatever becomes of the service."""
-    import ray
-
-    from serve.experimentation.watcher import Watcher
-
-    actor: Any = ray.remote(Watcher).options(
-        **watcher_of(recipe_name, settings), lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
-    )
-    actor.remote(settings, recipe_name)
-
-
-def _end_watcher(watcher: dict[str, str]) -> None:
-    """End the watcher unless an experiment runs: that one is watched until Ray ends."""
-    import ray
-    from ray.exceptions import RayError
-
-    try:
-        actor: Any = ray.get_actor(**watcher)
-        idle: Any = ray.get(actor.is_idle.remote(), timeout=5)
-        if idle:
-            ray.kill(actor)
-    except (ValueError, RayError):
-        # It is gone, or does not answer: nothing depends on it.
-        return
 
 
 def _not_deployed(name: str, others: list[str], error: Exception) -> UserError:

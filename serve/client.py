@@ -21,6 +21,17 @@ REMEDIES = {
 }
 
 
+AWAY = {
+    "self-signed certificate": "Name the file of the authority that you trust: SSL_CERT_FILE.",
+    "unable to get local issuer": "Name the file of the authority that you trust: SSL_CERT_FILE.",
+    "mismatch": "Ask by a name that its certificate has.",
+    "certificate has expired": "Renew its certificate, and start it again.",
+    "disconnected without sending a response": "Ask by https://, if it was started with a certificate.",
+    "": "Start it with `sluice serve RECIPE`.",
+}
+"""What an error of the connection says -> what to do; the first that is found counts."""
+
+
 class ServiceError(UserError):
     """The service refused a request, or is away."""
 
@@ -36,11 +47,16 @@ class Client:
         self, base_url: str = "http://127.0.0.1:8000", timeout_s: float = 300, api_key: str | None = None
     ) -> None:
         """`api_key`: sent with each request; without it, the one in SLUICE_API_KEY, if there is one."""
-        self._http = httpx.Client(
-            base_url=base_url.rstrip("/"),
-            timeout=httpx.Timeout(timeout_s, connect=5),
-            headers=_authorization(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key),
-        )
+        headers = _authorization(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
+        try:
+            self._http = httpx.Client(
+                base_url=base_url.rstrip("/"), timeout=httpx.Timeout(timeout_s, connect=5), headers=headers
+            )
+        except OSError as error:
+            # It reads the authorities that are trusted.
+            raise ServiceError(
+                f"The authorities that are trusted cannot be read: {error}.", "Mend or unset SSL_CERT_FILE."
+            ) from None
 
     def __enter__(self) -> "Client":
         return self
@@ -110,9 +126,7 @@ class Client:
         return reply
 
     def _away(self, error: Exception) -> ServiceError:
-        remedy = "Start it with `sluice serve RECIPE`."
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            remedy = "Name the file of its authority's certificate, if you trust it: SSL_CERT_FILE."
+        remedy = next((remedy for said, remedy in AWAY.items() if said in str(error)), AWAY[""])
         return ServiceError(f"{self._http.base_url}: the service cannot be reached ({error}).", remedy)
 
 

@@ -73,9 +73,18 @@ class EnginePerArm:
         return self._engines[arm].answer(arm, prompt, options)
 
     async def health(self) -> dict[str, Any]:
-        """What the engines say as one, and what each says. Raises what the first that is not well raises."""
-        found = await asyncio.gather(*(engine.health() for engine in self._engines.values()))
-        return as_one(dict(zip(self._engines, found, strict=True)))
+        """What the engines say as one, and what each says. Raises what the first one raised when none answers."""
+        said = await asyncio.gather(*(engine.health() for engine in self._engines.values()), return_exceptions=True)
+        errors = [one for one in said if isinstance(one, BaseException)]
+        if len(errors) == len(said):
+            raise errors[0]
+
+        def told(one: dict[str, Any] | BaseException) -> dict[str, Any]:
+            if isinstance(one, BaseException):
+                return together([]) | {"trouble": f"it does not answer: {type(one).__name__}", "away": True}
+            return one
+
+        return as_one({arm: told(one) for arm, one in zip(self._engines, said, strict=True)})
 
 
 def together(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,16 +101,27 @@ def together(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def as_one(engines: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the arms' engines say as one: sums, the version that `tuned` has, and `engines` with each. Pure.
+    """What the arms' engines say as one: sums, the first thing that one of them tells, and `engines` with each. Pure.
 
-    A version is what `tuned` is: the base's engine has the next one at once, while the other still loads it.
+    `version` is one that they have; engines of different versions are told apart by `version_in_force`.
     """
-    first = sorted(engines.values(), key=lambda one: one is not engines.get("tuned"))
     found: dict[str, Any] = {
-        name: sum(one[name] for one in first) for name in ("replicas", "generated_tokens", "running", "waiting")
+        name: sum(one[name] for one in engines.values())
+        for name in ("replicas", "generated_tokens", "running", "waiting")
     }
     for name in ("version", "loading", "trouble"):
-        said = [one[name] for one in first if name in one]
+        said = [one[name] for one in engines.values() if name in one]
         if said:
             found[name] = next(filter(None, said), "")
     return found | {"engines": {arm: dict(one) for arm, one in engines.items()}}
+
+
+def version_in_force(health: Mapping[str, Any], newest: str | None) -> str:
+    """The version that the engines have, empty where none says; `newest` is the one in production. Pure.
+
+    While an arm's engine has another than the newest it is that one: an experiment must not count what one arm alone
+    answers.
+    """
+    engines = health.get("engines", {"": health}).values()
+    versions = sorted({one["version"] for one in engines if one.get("version")}, key=lambda one: one == newest)
+    return versions[0] if versions else ""

@@ -48,18 +48,26 @@ def promoted(recipe_name: str, workspace: Workspace) -> "tuple[DeploymentRow, di
     return row, arms_of(row, workspace)
 
 
-def arms_of(row: "DeploymentRow", workspace: Workspace) -> dict[str, Candidate]:
-    """The candidates of a deployment. Raises GateClosed or UserError when its files are gone or others."""
-    from pipelines.models.candidate import candidates_of
+def arms_of(row: "DeploymentRow", workspace: Workspace, only: tuple[str, ...] = ()) -> dict[str, Candidate]:
+    """The candidates of a deployment, or of `only` these arms.
+
+    Raises GateClosed or UserError when files are gone or others.
+
+    Of the base alone nothing that was trained is looked at: not for gigabytes that it would not host.
+    """
+    from pipelines.models.candidate import base_of, candidates_of
     from pipelines.tracking.lineage import model_problem
 
     produced = row.content["train"]
+    if only == ("base",):
+        return {"base": base_of(produced, row.recipe_name)}
     if problem := model_problem(workspace, produced):
         raise GateClosed(
             f"{row.recipe_name}: version {row.model_version} cannot be served: {problem}.",
             "Run `sluice train RECIPE --fresh` and promote again, or `sluice rollback RECIPE`.",
         )
-    return {str(arm): one for arm, one in candidates_of(produced, row.recipe_name, workspace).items()}
+    found = candidates_of(produced, row.recipe_name, workspace)
+    return {str(arm): one for arm, one in found.items() if not only or arm in only}
 
 
 class Follower:
@@ -129,9 +137,7 @@ class Follower:
 
         self.loading, self.trouble = row.model_version, ""
         try:
-            arms = arms_of(row, self._workspace)
-            if self._follow.arms:
-                arms = {arm: arms[arm] for arm in self._follow.arms}
+            arms = arms_of(row, self._workspace, self._follow.arms)
             # A large model takes minutes, and may have been rolled back meanwhile.
             self._places.worker.submit(self._places.switch, arms, row.model_version, is_wanted).result()
         except Exception as error:

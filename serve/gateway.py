@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from serve.bodies import read_body
 from serve.description import body_of, describe
@@ -24,22 +25,12 @@ logger = logging.getLogger("sluice.serve")
 USER_HEADER = "x-sluice-user"
 
 
-def build_gateway(service: ChatService) -> FastAPI:
+def build_gateway(service: ChatService) -> ASGIApp:
     """The ASGI application over a service."""
     app = FastAPI(title="Sluice", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     _answer_errors(app)
     app.add_middleware(RequestIds)
     app.add_middleware(Counted, metrics=service.metrics)
-    if service.hosted.cors_origins:
-        # Outermost: a page's script reads refusals too.
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=service.hosted.cors_origins,
-            allow_methods=["GET", "POST"],
-            # Clients of OpenAI's send many of their own; no cookie is among them.
-            allow_headers=["*"],
-            expose_headers=["retry-after", "x-request-id", "x-sluice-arm"],
-        )
 
     def needs(scope: Scope) -> list[Any]:
         """Dependencies that let a request through when its key has the scope; before its body is read."""
@@ -124,7 +115,17 @@ def build_gateway(service: ChatService) -> FastAPI:
         return JSONResponse({name: found[name] for name in ("status", "recipe")})
 
     describe(app, keys=service.keys is not None)
-    return app
+    if not service.hosted.cors_origins:
+        return app
+    # Around all else: a page's script reads refusals and failures too.
+    return CORSMiddleware(
+        app,
+        allow_origins=service.hosted.cors_origins,
+        allow_methods=["GET", "POST"],
+        # Clients of OpenAI's send many of their own; no cookie is among them.
+        allow_headers=["*"],
+        expose_headers=["retry-after", "x-request-id", "x-sluice-arm"],
+    )
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.workspace import Workspace
+from serve.engines import version_in_force
 from serve.traffic import Traffic, TrafficWatch, read_traffic
 
 logger = logging.getLogger("sluice.serve")
@@ -41,7 +42,7 @@ class InForce:
         if not self.version:
             return traffic
         if self._doubted or traffic.newest not in (None, self.version):
-            await self._ask()
+            await self._ask(traffic.newest)
         if traffic.model_version == self.version:
             return traffic
         # The engine has just switched, and the next reading will be about what it has.
@@ -52,7 +53,7 @@ class InForce:
         """Take note of the version that gave an answer: it may be another than the engine was known to have."""
         self._doubted = self._doubted or version != self.version
 
-    async def _ask(self) -> None:
+    async def _ask(self, newest: str | None) -> None:
         """Learn what the engine has: one request asks, those beside it wait for what it learns."""
         async with self._asking:
             if time.monotonic() < self._asked + ASK_S:
@@ -63,4 +64,4 @@ class InForce:
             except Exception as error:
                 logger.warning("the engine's version is not known at present: %s", type(error).__name__)
                 return
-            self.version, self._doubted = found.get("version") or self.version, False
+            self.version, self._doubted = version_in_force(found, newest) or self.version, False

@@ -9,6 +9,9 @@ from typing import Any
 
 from cluster.errors import UserError
 
+HEAD = "node:__internal_head__"
+"""Ray's resource that its head alone has."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -37,16 +40,9 @@ class Address:
             # A name may lead anywhere, tomorrow too.
             return False
 
-    def check_tls(self, on_this_machine: bool) -> None:
-        """Raise UserError when only one of both files is named, or this machine is to read them and cannot."""
-        if self.certificate is None and self.key is None:
-            return
+    def check_tls(self) -> None:
+        """Raise UserError when the two files are no certificate and its key that this machine can read."""
         if self.certificate is None or self.key is None:
-            raise UserError(
-                "TLS takes a certificate and its key, and one of them is missing.",
-                "Name both: `--tls-certificate FILE --tls-key FILE`.",
-            )
-        if not on_this_machine:
             return
         for file in (self.certificate, self.key):
             try:
@@ -54,7 +50,7 @@ class Address:
             except OSError as error:
                 raise UserError(
                     f"{file} cannot be read: {error.strerror}.",
-                    "Name PEM files on the machine that listens: `--tls-certificate FILE --tls-key FILE`.",
+                    "Name PEM files of the machine that listens: `--tls-certificate FILE --tls-key FILE`.",
                 ) from None
         try:
             # An encrypted key would have its password asked for at the terminal of a process that has none.
@@ -63,35 +59,86 @@ class Address:
             raise UserError(
                 f"{self.certificate} and {self.key} are no certificate and its private key: "
                 f"{getattr(error, 'reason', None) or error}.",
-                "Both are PEM; the key is the certificate's own, and not encrypted.",
+                "Both are PEM; the key is the certificate's own, and has no password.",
             ) from None
 
 
-def start_proxy(address: Address) -> None:
-    """Start Serve's HTTP proxy. Raises UserError when another process has the port, or Serve listens elsewhere."""
+def address(host: str, port: int, certificate: str | None, key: str | None, is_here: bool) -> Address:
+    """An address that a command names; `is_here`: this machine will listen.
+
+    Raises UserError when one of both files is missing, when this machine is to listen and cannot use them, or when
+    another is and a path depends on the folder that one is in.
+    """
+    if (certificate is None) != (key is None):
+        raise UserError(
+            "TLS takes a certificate and its key, and one of them is missing.",
+            "Name both: `--tls-certificate FILE --tls-key FILE`.",
+        )
+    if certificate is None or key is None:
+        return Address(host, port)
+    if is_here:
+        found = Address(host, port, str(Path(certificate).absolute()), str(Path(key).absolute()))
+        found.check_tls()
+        return found
+    for file in (certificate, key):
+        if not Path(file).is_absolute():
+            raise UserError(
+                f"{file}: the cluster's head listens, and is in another folder.",
+                "Name the whole path that the file has on the head.",
+            )
+    return Address(host, port, certificate, key)
+
+
+def check_on_head(where: Address) -> None:
+    """Let the machine that listens, the head of the joined Ray, look at its files. Raises UserError as it does.
+
+    Serve's proxy would say nothing, count as well, and refuse every connection.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    if where.certificate is None:
+        return
+    look: Any = ray.remote(num_cpus=0, resources={HEAD: 0.001})(Address.check_tls)
+    try:
+        ray.get(look.remote(where))
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, UserError) else error from None
+
+
+def start_proxy(where: Address) -> None:
+    """Start Serve's HTTP proxy.
+
+    Raises UserError when its head cannot use the certificate, another process has the port, or Serve listens elsewhere.
+    """
     from ray import serve as ray_serve
 
+    check_on_head(where)
     if running := _running():
         # Serve would go on at its address without a word, and this service with it.
-        _check_same(running, address)
+        _check_same(running, where)
     else:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address.host, address.port))
-            except OSError as error:
-                raise UserError(
-                    f"Port {address.port} of {address.host} cannot be used: {error.strerror}.",
-                    "Choose another: `--port NUMBER`.",
-                ) from None
+        _check_free(where)
     options = {
-        "host": address.host,
-        "port": address.port,
+        "host": where.host,
+        "port": where.port,
         "keep_alive_timeout_s": 75,
-        "ssl_certfile": address.certificate,
-        "ssl_keyfile": address.key,
+        "ssl_certfile": where.certificate,
+        "ssl_keyfile": where.key,
     }
     ray_serve.start(proxy_location="HeadOnly", http_options=options)
+
+
+def _check_free(where: Address) -> None:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise UserError(
+            f"Port {where.port} of {where.host} cannot be used: {error.strerror}.", "Choose another: `--port NUMBER`."
+        ) from None
 
 
 def _running() -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.workspace import Workspace
+from serve.engines import version_in_force
 from serve.errors import RequestError, overloaded
 from serve.events import EventStore, Stored
 from serve.exposures import Exposures, Met, unit_of
@@ -216,11 +217,16 @@ class ChatService:
         if not no_engine and not found["generated_tokens"]:
             raise RequestError(503, "The engine has not generated a token yet.", code="not_ready")
         latest = self.in_force.watch.latest
-        newest, version = latest and latest.newest, found.get("version") or self.hosted.model_version
+        newest = latest.newest if latest is not None else None
+        version = version_in_force(found, newest) or self.hosted.model_version
         stale = {"in_production": newest} if version and newest not in (None, version) and not no_engine else {}
-        state = "waking" if found["waiting"] else "asleep"
+        if no_engine:
+            status = "waking" if found["waiting"] else "asleep"
+        else:
+            # The other arm's users are answered.
+            status = "degraded" if any(one.get("away") for one in found.get("engines", {}).values()) else "ok"
         return {
-            "status": state if no_engine else "ok",
+            "status": status,
             "recipe": self.hosted.recipe_name,
             **found,
             "interactions_lost": self.log.lost,

@@ -95,10 +95,11 @@ def ask_both(recipe: Recipe, reports: list[Report], workspace: Workspace, port: 
     """A test example, answered by both candidates over HTTP; the service is hosted for that alone."""
     from serve.app import start
     from serve.client import Client
+    from serve.listening import Address
 
     *prompt, reference = first_test_conversation(reports)
     most = min(recipe.evaluate.max_new_tokens, recipe.serve.max_new_tokens)
-    handle = start(recipe, workspace, "127.0.0.1", port)
+    handle = start(recipe, workspace, Address(port=port))
     try:
         with Client(handle.url) as client:
             base, tuned = (

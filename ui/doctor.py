@@ -200,7 +200,7 @@ def _ports(_: Settings) -> Iterator[Check]:
         with socket.socket() as probe:
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
         remedy = f"Stop what listens there, or give `{user}` another --port." if user.startswith("sluice") else ""
-        remedy = remedy or "Another Ray runs here: set RAY_ADDRESS to use it; Sluice's own takes another port."
+        remedy = remedy or "Another Ray runs here: set RAY_ADDRESS to use it; without that Sluice starts its own."
         found = f"{port} ({user}) is {'taken' if taken else 'free'}"
         yield Check("port", "warn" if taken else "ok", found, remedy if taken else "")
 

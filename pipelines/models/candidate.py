@@ -89,23 +89,32 @@ def candidates_of(
     full = produced["method"] == "full"
     if not full:
         check_adapter(Path(folder), produced["base_fingerprint"])
-    base = produced["base"], produced.get("base_revision"), produced["base_fingerprint"]
-    template = produced.get("chat_template", "")
-    return {
-        "base": Candidate(
-            "base", produced["base_folder"], None, base[2], f"{recipe_name}-base", *base, chat_template=template
-        ),
-        "tuned": Candidate(
-            "tuned",
-            folder if full else produced["base_folder"],
-            None if full else folder,
-            produced["model_fingerprint"],
-            f"{recipe_name}-tuned",
-            *base,
-            produced["model"],
-            template,
-        ),
-    }
+    base = base_of(produced, recipe_name)
+    tuned = replace(
+        base,
+        name="tuned",
+        base_folder=folder if full else base.base_folder,
+        adapter_folder=None if full else folder,
+        fingerprint=produced["model_fingerprint"],
+        model_id=f"{recipe_name}-tuned",
+        model=produced["model"],
+    )
+    return {"base": base, "tuned": tuned}
+
+
+def base_of(produced: "Mapping[str, str]", recipe_name: str) -> Candidate:
+    """The base alone, for which nothing that was trained is needed."""
+    return Candidate(
+        "base",
+        produced["base_folder"],
+        None,
+        produced["base_fingerprint"],
+        f"{recipe_name}-base",
+        produced["base"],
+        produced.get("base_revision"),
+        produced["base_fingerprint"],
+        chat_template=produced.get("chat_template", ""),
+    )
 
 
 def check_adapter(folder: Path, base_fingerprint: str) -> None:

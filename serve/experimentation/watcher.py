@@ -135,3 +135,41 @@ class Watcher:
             logger.warning("the alias of %s could not follow: %s", self._recipe_name, type(error).__name__)
             return
         self._followed = deployment
+
+
+def _name_of(recipe_name: str, settings: Settings) -> dict[str, str]:
+    """The watcher's name in its Ray: another one for each workspace."""
+    from pipelines.fingerprint import fingerprint
+
+    of = fingerprint(settings.database_url, settings.tracking_uri, settings.storage)[:12]
+    return {"name": f"watcher-{recipe_name}-{of}", "namespace": "sluice"}
+
+
+def start_watcher(recipe_name: str, settings: Settings) -> dict[str, str]:
+    """Let an actor watch the experiments, and how it is found in Ray.
+
+    It is none of Serve's, so that it goes on whatever becomes of the service.
+    """
+    import ray
+
+    found = _name_of(recipe_name, settings)
+    actor: Any = ray.remote(Watcher).options(
+        **found, lifetime="detached", get_if_exists=True, num_cpus=0, max_restarts=-1
+    )
+    actor.remote(settings, recipe_name)
+    return found
+
+
+def end_watcher(watcher: dict[str, str]) -> None:
+    """End the watcher unless an experiment runs: that one is watched until Ray ends."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        actor: Any = ray.get_actor(**watcher)
+        idle: Any = ray.get(actor.is_idle.remote(), timeout=5)
+        if idle:
+            ray.kill(actor)
+    except (ValueError, RayError):
+        # It is gone, or does not answer: nothing depends on it.
+        return

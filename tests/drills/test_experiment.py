@@ -53,6 +53,7 @@ def recipe_of(tmp_path_factory, tiny_model):
 def server(ray_cluster, recipe_of, tiny_model, tiny_adapter):  # noqa: F811
     from pipelines.tracking import registry
     from serve.app import start
+    from serve.listening import Address
     from tests.serve.test_app import promote
 
     recipe = recipe_of()
@@ -64,7 +65,7 @@ def server(ray_cluster, recipe_of, tiny_model, tiny_adapter):  # noqa: F811
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    handle = start(recipe, ray_cluster, port=port)
+    handle = start(recipe, ray_cluster, Address(port=port))
     yield handle
     handle.stop()
 

@@ -31,6 +31,7 @@ ALLOCATED_BYTES = 16 * 2**20
 @pytest.fixture(scope="module")
 def server(ray_cluster, tmp_path_factory, tiny_model, tiny_adapter):  # noqa: F811
     from serve.app import start
+    from serve.listening import Address
     from tests.serve.test_app import free_port, promote
 
     path = tmp_path_factory.mktemp("recipes") / "recipe.yaml"
@@ -44,7 +45,7 @@ def server(ray_cluster, tmp_path_factory, tiny_model, tiny_adapter):  # noqa: F8
     path.write_text(yaml.safe_dump(content))
     recipe = load_recipe(path)
     promote(ray_cluster, recipe, tiny_model, tiny_adapter)
-    handle = start(recipe, ray_cluster, port=free_port())
+    handle = start(recipe, ray_cluster, Address(port=free_port()))
     yield handle
     handle.stop()
 

@@ -11,6 +11,7 @@ import pytest
 from cluster.errors import GateClosed, UserError
 from pipelines.engines.protocol import EngineOptions
 from pipelines.recipe_file import load_recipe
+from serve.listening import Address
 from tests.serve.load import Load, kill
 from tests.waiting import until
 
@@ -52,7 +53,7 @@ def test_nothing_is_served_before_it_is_promoted(workspace, recipe_file):
     from serve.app import start
 
     with pytest.raises(GateClosed, match="nothing is promoted"):
-        start(load_recipe(recipe_file()), workspace)
+        start(load_recipe(recipe_file()), workspace, Address())
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "example.org", "127.0.0.1.example.org"])
@@ -60,10 +61,10 @@ def test_other_machines_are_not_served_without_keys(workspace, recipe_file, host
     from serve.app import start
 
     with pytest.raises(UserError, match=r"other machines would reach it, and serve\.keys is off") as refused:
-        start(load_recipe(recipe_file()), workspace, host)
+        start(load_recipe(recipe_file()), workspace, Address(host))
     assert "sluice keys add" in refused.value.remedy and "127.0.0.1" in refused.value.remedy
     with pytest.raises(GateClosed, match="nothing is promoted"):
-        start(load_recipe(recipe_file(serve={"keys": "required"})), workspace, host)
+        start(load_recipe(recipe_file(serve={"keys": "required"})), workspace, Address(host))
 
 
 def test_an_engine_that_is_not_installed_is_missed_before_anything_starts(
@@ -77,7 +78,7 @@ def test_an_engine_that_is_not_installed_is_missed_before_anything_starts(
     recipe = load_recipe(recipe_file(cluster={"engine": "vllm"}))
     promote(workspace, recipe, tiny_model, tiny_adapter)
     with pytest.raises(UserError, match="vLLM is not installed here") as missed:
-        start(recipe, workspace)
+        start(recipe, workspace, Address())
     assert "make vllm" in missed.value.remedy
 
 
@@ -100,6 +101,37 @@ def test_an_engine_makes_room_for_the_next_version_where_arms_have_weights_of_th
     for arms, engines, rank in (({"base": one}, 1, 0), ({"tuned": shared}, 1, 128), ({"tuned": other}, 2, 128)):
         own = options(**arms)
         assert (own.engines, own.lora_rank) == (engines, rank)
+
+
+@pytest.mark.parametrize(
+    ("served", "gpus", "said"),
+    [
+        ({}, 0, None),
+        ({"min_replicas": 7, "max_replicas": 7}, 0, None),
+        ({"min_replicas": 8, "max_replicas": 8}, 0, "8 engines and a gateway take 9 CPUs"),
+        ({"engine_per_candidate": True}, 0, None),
+        (
+            {"engine_per_candidate": True, "min_replicas": 4, "max_replicas": 4},
+            0,
+            "8 engines and a gateway take 9 CPUs",
+        ),
+        ({}, 1, None),
+        ({"engine_per_candidate": True}, 1, "2 engines and a gateway take 2 GPUs"),
+        ({"engine_per_candidate": True, "min_replicas": 0}, 1, "2 engines and a gateway take 2 GPUs"),
+        ({"engine_per_candidate": True}, 2, None),
+    ],
+)
+def test_engines_that_this_machine_can_never_have_are_refused_at_once(monkeypatch, recipe_file, served, gpus, said):
+    from serve.app import check_room
+
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)})
+    recipe = load_recipe(recipe_file(serve=served))
+    if said is None:
+        check_room(recipe, arms=2)
+        return
+    with pytest.raises(UserError, match=said) as refused:
+        check_room(recipe, arms=2)
+    assert "serve.engine_per_candidate=false" in refused.value.remedy
 
 
 @pytest.mark.parametrize(("cluster", "gpu"), [({}, 0), ({"accelerator_type": "A100"}, 1), ({"use_gpu": True}, 1)])
@@ -187,7 +219,7 @@ def test_an_adapter_that_changed_since_it_was_promoted_is_refused(
     with (adapter / "adapter_model.safetensors").open("ab") as stream:
         stream.write(b"\0")
     with pytest.raises(GateClosed, match="not those that were trained"):
-        start(recipe, workspace)
+        start(recipe, workspace, Address())
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +254,7 @@ def server(ray_cluster, recipe, tiny_model, tiny_adapter):
     from serve.app import start
 
     promote(ray_cluster, recipe, tiny_model, tiny_adapter)
-    handle = start(recipe, ray_cluster, port=free_port())
+    handle = start(recipe, ray_cluster, Address(port=free_port()))
     yield handle
     handle.stop()
 
@@ -520,12 +552,12 @@ def test_a_second_service_at_another_port_or_of_another_recipe_is_refused(
     for one in (recipe, second):
         promote(ray_cluster, one, tiny_model, tiny_adapter)
     port = free_port()
-    handle = start(recipe, ray_cluster, port=port)
+    handle = start(recipe, ray_cluster, Address(port=port))
     try:
         with pytest.raises(UserError, match=f"already, at 127.0.0.1:{port}"):
-            start(recipe, ray_cluster, port=free_port())
+            start(recipe, ray_cluster, Address(port=free_port()))
         with pytest.raises(UserError, match="second cannot be served beside served"):
-            start(second, ray_cluster, port=port)
+            start(second, ray_cluster, Address(port=port))
         assert httpx.get(f"{handle.url}/healthz", timeout=30).json()["recipe"] == "served"
     finally:
         handle.stop()

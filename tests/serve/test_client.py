@@ -90,3 +90,10 @@ def test_what_cannot_be_a_key_is_refused_without_being_repeated(wrong):
     with pytest.raises(UserError, match="SLUICE_API_KEY") as refused:
         Client(api_key=wrong)
     assert wrong not in str(refused.value)
+
+
+def test_authorities_that_cannot_be_read_are_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(ServiceError, match="authorities that are trusted cannot be read") as refused:
+        Client("https://localhost:9")
+    assert "SSL_CERT_FILE" in refused.value.remedy

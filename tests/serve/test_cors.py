@@ -48,6 +48,13 @@ def test_the_origins_of_the_recipe_may_ask_and_read_who_answered(http, service_o
     assert "x-sluice-arm" in answer.headers["access-control-expose-headers"]
 
 
+def test_a_failure_can_be_read_too(http, service_of, monkeypatch):
+    service = service_of(cors_origins=(PAGE,))
+    monkeypatch.setattr(service, "models", lambda: 1 / 0)
+    (reply,) = replies(http, service, ("GET", "/v1/models", asked(PAGE)))
+    assert reply.status_code == 500 and reply.headers["access-control-allow-origin"] == PAGE
+
+
 def test_a_key_is_asked_for_all_the_same_and_its_refusal_can_be_read(http, service_of):
     (reply,) = replies(http, service_of(cors_origins=(PAGE,), keys="required"), ("GET", "/v1/models", asked(PAGE)))
     assert reply.status_code == 401 and reply.headers["access-control-allow-origin"] == PAGE
@@ -68,7 +75,13 @@ def test_nobody_else_may(http, service_of, origins, origin):
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://app.example.org", "http://localhost:3000", "http://127.0.0.1:8501", "http://[::1]:3000"],
+    [
+        "https://app.example.org",
+        "http://localhost:3000",
+        "http://127.0.0.1:8501",
+        "http://[::1]:3000",
+        "http://my_host:3000",
+    ],
 )
 def test_an_origin_is_what_browsers_say(recipe_file, origin):
     assert load_recipe(recipe_file(serve={"cors_origins": [origin]})).serve.cors_origins == (origin,)
@@ -76,7 +89,18 @@ def test_an_origin_is_what_browsers_say(recipe_file, origin):
 
 @pytest.mark.parametrize(
     "origin",
-    ["*", "null", "app.example.org", "https://app.example.org/", "https://App.example.org", "ftp://app.example.org"],
+    [
+        *(
+            "*",
+            "null",
+            "app.example.org",
+            "https://app.example.org/",
+            "https://App.example.org",
+            "ftp://app.example.org",
+        ),
+        *("https://app.example.org:443", "http://localhost:80", "http://localhost:0", "http://localhost:99999"),
+        *("https://a..b", "https://", "https://app.example.org\n"),
+    ],
 )
 def test_what_would_match_none_or_everybody_is_refused(recipe_file, origin):
     with pytest.raises(UserError, match="must be an origin as browsers say it"):

@@ -54,13 +54,14 @@ def generated(tiny_t5, adapter, messages, count):
 def test_base_and_tuned_answer_whole_and_in_pieces_through_the_gateway(ray_cluster, tmp_path, tiny_t5, adapter):
     from serve.app import start
     from serve.client import Client
+    from serve.listening import Address
 
     path = tmp_path / "recipe.yaml"
     content = {"name": "seq2seq", "dataset": {"source": "none.jsonl"}, "models": [{"base": str(tiny_t5)}]}
     path.write_text(yaml.safe_dump(content | {"train": {"dtype": "float32"}}))
     recipe = load_recipe(path)
     promote(ray_cluster, recipe, tiny_t5, adapter)
-    server = start(recipe, ray_cluster, port=free_port())
+    server = start(recipe, ray_cluster, Address(port=free_port()))
     try:
         with Client(server.url) as client:
             conversation = [*HELLO, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "A list?"}]

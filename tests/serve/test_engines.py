@@ -5,8 +5,11 @@ import time
 
 import pytest
 
+from pipelines.recipe_file import load_recipe
 from serve import engines
-from serve.engines import EnginePerArm, as_one, together
+from serve.engines import EnginePerArm, as_one, together, version_in_force
+from tests.serve.test_app import promote
+from tests.waiting import until
 
 
 def test_what_replicas_say_is_summed_and_the_version_that_most_have_counts():
@@ -97,23 +100,97 @@ def test_arms_with_engines_of_their_own_are_summed_and_told_one_by_one():
     }
 
 
-def test_the_version_is_that_of_the_tuned_arm_while_the_other_is_ahead():
-    assert as_one({"base": said(1, 0, "2"), "tuned": said(1, 0, "1", "no room")}) == {
-        **as_one({"base": said(1, 0, "1"), "tuned": said(1, 0, "1", "no room")}),
-        "engines": {"base": said(1, 0, "2"), "tuned": said(1, 0, "1", "no room")},
-    }
-    # One that sleeps wakes with what is in production.
-    assert as_one({"base": said(1, 0, "2"), "tuned": said(0, 0)})["version"] == "2"
-    assert "version" not in as_one({"base": said(0, 0), "tuned": said(0, 0)})
+def apart(base, tuned):
+    return as_one({"base": said(1, 0, base), "tuned": said(1, 0, tuned)})
+
+
+@pytest.mark.parametrize(
+    ("health", "newest", "version"),
+    [
+        (apart("2", "2"), "2", "2"),
+        # While one is behind, whichever, nothing is decided about the newest.
+        (apart("2", "1"), "2", "1"),
+        (apart("1", "2"), "2", "1"),
+        # After a rollback.
+        (apart("1", "2"), "1", "2"),
+        (apart("2", "1"), "1", "2"),
+        # One that sleeps wakes with what is in production.
+        (as_one({"base": said(1, 0, "2"), "tuned": said(0, 0)}), "2", "2"),
+        (as_one({"base": said(0, 0), "tuned": said(0, 0)}), "2", ""),
+        # Of engines that hold all arms.
+        (together([said(1, 0, "2"), said(1, 0, "2")]), "3", "2"),
+        (together([]), "3", ""),
+        (apart("2", "2"), None, "2"),
+    ],
+)
+def test_the_version_in_force_is_the_newest_only_once_all_arms_have_it(health, newest, version):
+    assert version_in_force(health, newest) == version
+
+
+def test_the_trouble_of_any_arm_is_told():
     assert as_one({"base": said(1, 0, "2", "gone"), "tuned": said(1, 0, "2")})["trouble"] == "gone"
+    assert as_one({"base": said(1, 0, "2"), "tuned": said(1, 0, "2", "no room")})["trouble"] == "no room"
 
 
-def test_each_arm_is_answered_by_its_own_engine_and_one_that_has_ended_is_not_hidden():
-    both = EnginePerArm({"base": Said(**said(1, 0, "1")), "tuned": Said()})
+def test_each_arm_is_answered_by_its_own_engine():
+    both = EnginePerArm({"base": Said(), "tuned": Said()})
 
     async def heard(arm):
         return [event async for event in both.answer(arm, "", None)]
 
     assert asyncio.run(heard("tuned")) == ["tuned"]
+
+
+def test_an_engine_that_has_ended_hides_nothing_of_the_other():
+    found = asyncio.run(EnginePerArm({"base": Said(**said(2, 3, "1")), "tuned": Said()}).health())
+    assert (found["replicas"], found["running"], found["version"]) == (2, 3, "1")
+    assert found["engines"]["base"] == said(2, 3, "1")
+    assert found["trouble"] == found["engines"]["tuned"]["trouble"] == "it does not answer: RuntimeError"
+    assert found["engines"]["tuned"]["away"]
     with pytest.raises(RuntimeError, match="it has ended"):
-        asyncio.run(both.health())
+        asyncio.run(EnginePerArm({"base": Said(), "tuned": Said()}).health())
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "status"),
+    [
+        (said(1, 0, "1"), said(1, 0, "1"), "ok"),
+        (said(0, 0, waiting=1), said(1, 0, "1"), "ok"),
+        (said(0, 0), said(0, 0), "asleep"),
+        (said(0, 0, waiting=1), said(0, 0), "waking"),
+        ({}, said(1, 0, "1"), "degraded"),
+        ({}, {}, 503),
+    ],
+)
+def test_the_service_says_how_its_engines_are(http, service_of, base, tuned, status):
+    service = service_of(EnginePerArm({"base": Said(**base), "tuned": Said(**tuned)}), sleeps=True)
+
+    async def go():
+        async with http(service) as client:
+            return await client.get("/healthz")
+
+    reply = asyncio.run(go())
+    if status == 503:
+        assert reply.status_code == 503
+    else:
+        assert (reply.status_code, reply.json()["status"]) == (200, status)
+
+
+def test_while_an_arm_has_another_version_than_is_in_production_no_experiment_counts(
+    service_of, workspace, recipe_file, tiny_model, tiny_adapter
+):
+    promote(workspace, load_recipe(recipe_file()), tiny_model, tiny_adapter, "2")
+    own = {"base": Said(**said(1, 0, "1")), "tuned": Said(**said(1, 0, "2"))}
+    service = service_of(EnginePerArm(own), model_version="2")
+
+    async def in_force():
+        service.in_force.answered("1")
+        return await service.in_force.traffic()
+
+    asyncio.run(in_force())
+    assert service.in_force.version == "1"
+    health = asyncio.run(service.health())
+    assert health["in_production"] == "2"
+    own["base"]._health = said(1, 0, "2")
+    until(lambda: asyncio.run(service.in_force.traffic()).model_version == "2", "both arms at the newest")
+    assert service.in_force.version == "2"

@@ -121,6 +121,19 @@ def test_a_replica_of_one_arm_hosts_no_other_also_of_later_versions(put, replica
         say(base)
 
 
+def test_a_replica_of_the_base_needs_nothing_that_was_trained(put, replica_of, tiny_adapter, tmp_path):
+    import shutil
+
+    put(tiny_adapter, "1")
+    base, tuned = replica_of("1", "base"), replica_of("1", "tuned")
+    put(shutil.copytree(tiny_adapter, tmp_path / "adapter"), "2")
+    shutil.rmtree(tmp_path / "adapter")
+    for replica in (base, tuned):
+        replica._follower.look()
+    assert (base._places.version, base._follower.trouble) == ("2", "")
+    assert tuned._places.version == "1" and "gone" in tuned._follower.trouble
+
+
 def test_a_replica_that_starts_again_hosts_what_is_in_production_by_then(put, replica_of, tiny_adapter, other_adapter):
     put(tiny_adapter, "1")
     put(other_adapter, "2")

@@ -3,6 +3,8 @@
 import datetime
 import socket
 import ssl
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 
 from cluster.errors import UserError
 from serve.client import Client, ServiceError
-from serve.listening import Address, _check_same, start_proxy
+from serve.listening import Address, _check_free, _check_same, address, start_proxy
 from tests.serve.test_app import free_port
 
 
@@ -64,29 +66,48 @@ def signed(tmp_path):
     return make
 
 
-def test_a_certificate_and_its_key_are_taken_and_none_are_too(signed):
-    Address().check_tls(on_this_machine=True)
-    Address("localhost", 8000, *signed("one")).check_tls(on_this_machine=True)
+def test_paths_are_made_whole_where_this_machine_listens(signed, monkeypatch):
+    certificate, key = signed("one")
+    monkeypatch.chdir(Path(certificate).parent)
+    assert address("localhost", 1, "one.pem", "one.key", is_here=True) == Address("localhost", 1, certificate, key)
+    assert address("localhost", 1, None, None, is_here=True) == Address("localhost", 1)
     # The head has them, and this machine cannot look.
-    Address("localhost", 8000, "/of/the/head.pem", "/of/the/head.key").check_tls(on_this_machine=False)
+    assert address("0.0.0.0", 1, "/of/the/head.pem", "/of/the/head.key", is_here=False).key == "/of/the/head.key"
 
 
-def test_what_is_no_pair_is_a_sentence(signed, tmp_path):
-    one, other, hidden = signed("one"), signed("other"), signed("hidden", b"secret")
-    for certificate, key, said in (
-        (one[0], None, "one of them is missing"),
-        (None, one[1], "one of them is missing"),
-        (str(tmp_path / "none.pem"), one[1], r"none\.pem cannot be read: No such file"),
-        (one[0], str(tmp_path), "cannot be read: Is a directory"),
-        (one[0], other[1], "no certificate and its private key: .*MISMATCH"),
-        (one[1], one[0], "no certificate and its private key"),
-        (*hidden, "no certificate and its private key"),
-    ):
-        with pytest.raises(UserError, match=said) as refused:
-            Address("localhost", 8000, certificate, key).check_tls(on_this_machine=True)
-        assert refused.value.remedy
-    with pytest.raises(UserError, match="one of them is missing"):
-        Address("localhost", 8000, one[0]).check_tls(on_this_machine=False)
+@pytest.mark.parametrize(
+    ("certificate", "key", "is_here", "said"),
+    [
+        ("one.pem", None, True, "one of them is missing"),
+        (None, "one.key", False, "one of them is missing"),
+        ("none.pem", "one.key", True, r"none\.pem cannot be read: No such file"),
+        ("one.pem", ".", True, "cannot be read: Is a directory"),
+        ("one.pem", "other.key", True, "no certificate and its private key: .*MISMATCH"),
+        ("one.key", "one.pem", True, "no certificate and its private key"),
+        ("hidden.pem", "hidden.key", True, "no certificate and its private key"),
+        ("one.pem", "one.key", False, "one.pem: the cluster's head listens"),
+    ],
+)
+def test_what_is_no_pair_is_a_sentence(signed, tmp_path, monkeypatch, certificate, key, is_here, said):
+    signed("one"), signed("other"), signed("hidden", b"secret")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said) as refused:
+        address("localhost", 8000, certificate, key, is_here=is_here)
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_a_port_is_free_or_it_is_a_sentence(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((host, 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        with pytest.raises(UserError, match="cannot be used: Address already in use"):
+            _check_free(Address(host, port))
+    _check_free(Address(host, port))
+    with pytest.raises(UserError, match="cannot be used"):
+        _check_free(Address("192.0.2.7", port))
 
 
 def test_a_serve_that_runs_otherwise_is_a_sentence_with_its_address():
@@ -131,12 +152,14 @@ def test_a_certificate_lets_https_in_and_nothing_else(ray_cluster, signed):
 
     ray_serve.shutdown()
     certificate, key = signed("one")
-    address = Address("127.0.0.1", free_port(), certificate, key)
-    start_proxy(address)
+    where = Address("127.0.0.1", free_port(), certificate, key)
+    with pytest.raises(UserError, match=r"none\.pem cannot be read: No such file"):
+        start_proxy(replace(where, certificate="none.pem"))
+    start_proxy(where)
     try:
         ray_serve.run(Hello.bind(), name="hello", route_prefix="/")
         trusted = ssl.create_default_context(cafile=certificate)
-        url = f"https://localhost:{address.port}/"
+        url = f"https://localhost:{where.port}/"
         assert httpx.get(url, verify=trusted, timeout=60).text == "hello"
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(url, timeout=60)
@@ -144,6 +167,6 @@ def test_a_certificate_lets_https_in_and_nothing_else(ray_cluster, signed):
             client.health()
         assert "SSL_CERT_FILE" in untrusted.value.remedy
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"http://localhost:{address.port}/", timeout=60)
+            httpx.get(f"http://localhost:{where.port}/", timeout=60)
     finally:
         ray_serve.shutdown()

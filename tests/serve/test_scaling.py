@@ -50,6 +50,7 @@ def test_each_candidates_engines_come_with_its_requests_and_sleep_until_the_next
 
     from serve.app import start
     from serve.client import Client, ServiceError
+    from serve.listening import Address
 
     content = {
         "name": "scaled",
@@ -69,7 +70,7 @@ def test_each_candidates_engines_come_with_its_requests_and_sleep_until_the_next
     path.write_text(yaml.safe_dump(content))
     recipe = load_recipe(path)
     promote(ray_cluster, recipe, tiny_model, tiny_adapter)
-    server = start(recipe, ray_cluster, port=free_port())
+    server = start(recipe, ray_cluster, Address(port=free_port()))
     try:
         with Client(server.url) as client, concurrent.futures.ThreadPoolExecutor(7) as pool:
 

@@ -58,20 +58,27 @@ def serve(
     certificate: Annotated[
         str | None, typer.Option("--tls-certificate", help="PEM file: listen by HTTPS, with this certificate.")
     ] = None,
-    key: Annotated[str | None, typer.Option("--tls-key", help="PEM file with its private key, not encrypted.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--tls-key", help="PEM file with its private key, without a password.")
+    ] = None,
 ) -> None:
     """Host base and tuned behind an OpenAI-compatible address, until Ctrl-C."""
+    from cluster.connect import starts_its_own
     from pipelines.recipe_file import load_recipe
     from serve.app import start
     from serve.keys import anyone_has_one
+    from serve.listening import address
 
     progress, workspace = Progress(), Workspace()
     loaded = load_recipe(recipe, overrides or [])
+    where = address(host, port, certificate, key, is_here=starts_its_own(workspace.settings))
     progress.say(f"{loaded.name}: starting Ray and loading base and tuned ...")
-    handle = start(loaded, workspace, host, port, certificate, key)
+    handle = start(loaded, workspace, where)
     # `make up` and process managers end us with SIGTERM: as Ctrl-C does. Ray sets its own when it starts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress.say(f"{handle.recipe_name} version {handle.model_version} answers at {handle.url}/v1 (Ctrl-C ends it).")
+    if certificate is not None:
+        progress.say("Clients ask by a name that its certificate has.")
     if loaded.serve.keys == "required" and not anyone_has_one(workspace, loaded.name):
         progress.say(f"It asks for a key, and nobody has one yet: `sluice keys add {recipe} NAME` makes one.")
     try:

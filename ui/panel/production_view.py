@@ -235,6 +235,8 @@ def load_of(health: Mapping[str, Any]) -> str:
 
 
 def _load(engine: Mapping[str, Any]) -> str:
+    if engine.get("away"):
+        return "away"
     if not engine["replicas"]:
         return f"wakes, {number(engine['waiting'])} waiting" if engine["waiting"] else "asleep"
     told = [f"{number(engine[name])} {name}" for name in ("running", "waiting") if name in engine]
@@ -253,7 +255,11 @@ def service(recipe_name: str) -> None:
         return
     health = found.value or {}
     told = "" if health.get("recipe") == recipe_name else f", not {recipe_name}"
-    told_by = {"asleep": "asleep: the next request wakes an engine", "waking": "an engine wakes"}
+    told_by = {
+        "asleep": "asleep: the next request wakes an engine",
+        "waking": "an engine wakes",
+        "degraded": "an arm does not answer",
+    }
     state = told_by.get(health.get("status", ""))
     coming = health.get("trouble") or (health.get("loading") and f"version {health['loading']} is being loaded")
     st.html(

@@ -25,6 +25,10 @@ def health(replicas, running=0, waiting=0):
             health(1, 3) | {"engines": {"base": health(0, 0, 2), "tuned": health(1, 3)}},
             "base: wakes, 2 waiting; tuned: 3 running, 0 waiting",
         ),
+        (
+            health(1, 3) | {"engines": {"base": health(0) | {"away": True}, "tuned": health(1, 3)}},
+            "base: away; tuned: 3 running, 0 waiting",
+        ),
     ],
 )
 def test_the_load_is_told_of_all_engines_or_of_each_arms_own(said, told):
