@@ -31,7 +31,6 @@ def in_order() -> "DataContext":
 
 def most_processes(settings: Settings) -> int | None:
     """On one machine as many as it has cores: the embedded Ray promises more, and each holds memory. None: any."""
-    from cluster.connect import inside_job
+    from cluster.connect import starts_its_own
 
-    embedded = settings.ray_address is None and not inside_job()
-    return os.cpu_count() or 2 if embedded else None
+    return os.cpu_count() or 2 if starts_its_own(settings) else None

@@ -183,14 +183,15 @@ def test_while_an_arm_has_another_version_than_is_in_production_no_experiment_co
     own = {"base": Said(**said(1, 0, "1")), "tuned": Said(**said(1, 0, "2"))}
     service = service_of(EnginePerArm(own), model_version="2")
 
-    async def in_force():
-        service.in_force.answered("1")
-        return await service.in_force.traffic()
+    def traffic():
+        return asyncio.run(service.in_force.traffic())
 
-    asyncio.run(in_force())
+    service.in_force.answered("1")
+    traffic()
     assert service.in_force.version == "1"
     health = asyncio.run(service.health())
     assert health["in_production"] == "2"
     own["base"]._health = said(1, 0, "2")
-    until(lambda: asyncio.run(service.in_force.traffic()).model_version == "2", "both arms at the newest")
-    assert service.in_force.version == "2"
+    until(lambda: traffic() and service.in_force.version == "2", "both arms at the newest")
+    until(lambda: traffic().model_version == "2", "a reading about it")
+    assert "in_production" not in asyncio.run(service.health())
