@@ -545,8 +545,12 @@ def test_the_refusal_of_serves_controller_is_told_without_its_traceback():
 def test_a_second_service_at_another_port_or_of_another_recipe_is_refused(
     ray_cluster, recipe_over, tiny_model, tiny_adapter
 ):
+    from ray import serve as ray_serve
+
     from serve.app import start
 
+    # What an earlier test served may take longer to end than its end is waited for.
+    ray_serve.shutdown()
     recipe = recipe_over("transformers")
     second = recipe.model_copy(update={"name": "second"})
     for one in (recipe, second):
