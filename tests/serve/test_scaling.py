@@ -6,13 +6,14 @@ Each candidate has engines of its own in what runs here; all that scales is the 
 import concurrent.futures
 import threading
 import time
+from functools import partial
 
 import httpx
 import pytest
 
 from pipelines.recipe_file import load_recipe
 from serve.app import ANSWER_S, replicas
-from tests.serve.test_app import HELLO, free_port, promote
+from tests.serve.test_app import HELLO, free_port, health_of, promote
 from tests.waiting import until
 
 
@@ -49,7 +50,7 @@ def test_each_candidates_engines_come_with_its_requests_and_sleep_until_the_next
     import yaml
 
     from serve.app import start
-    from serve.client import Client, ServiceError
+    from serve.client import Client
     from serve.listening import Address
 
     content = {
@@ -73,13 +74,7 @@ def test_each_candidates_engines_come_with_its_requests_and_sleep_until_the_next
     server = start(recipe, ray_cluster, Address(port=free_port()))
     try:
         with Client(server.url) as client, concurrent.futures.ThreadPoolExecutor(7) as pool:
-
-            def health(name):
-                try:
-                    return client.health().get(name)
-                except ServiceError:
-                    # Two cores that load an engine may take longer than the gateway waits.
-                    return None
+            health = partial(health_of, client)
 
             def ask(tokens):
                 body = {"messages": HELLO, "model": "base", "max_tokens": tokens}
