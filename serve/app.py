@@ -16,7 +16,7 @@ from serve.engines import EnginePerArm, ServeEngine
 from serve.experimentation.watcher import end_watcher, start_watcher
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica
-from serve.listening import Address, start_proxy
+from serve.listening import Address, end_proxy, start_proxy
 from serve.service import ChatService, Hosted
 from serve.tracing import is_wanted
 
@@ -99,7 +99,7 @@ class ServerHandle:
         while self.recipe_name in ray_serve.status().applications and time.monotonic() < deadline:
             time.sleep(0.2)
         if not ray_serve.status().applications:
-            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+            end_proxy(STOPPING_S)
 
 
 def start(recipe: Recipe, workspace: Workspace, where: Address) -> ServerHandle:

@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -127,6 +129,32 @@ def start_proxy(where: Address) -> None:
         "ssl_keyfile": where.key,
     }
     ray_serve.start(proxy_location="HeadOnly", http_options=options)
+
+
+def end_proxy(within_s: float) -> None:
+    """End Serve's proxy, and with it Serve.
+
+    `serve.shutdown` waits in a call that the end of Serve's controller breaks off, and Ray tells people of that as of
+    a failure. So the controller is told to end, and its end is waited for.
+    """
+    import ray
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+    from ray.serve.context import _get_global_client
+
+    deadline, client = time.monotonic() + within_s, _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        # One that is gone already, or hangs, is left to `shutdown`.
+        with suppress(RayError):
+            ray.get(client._controller.graceful_shutdown.remote(wait=False), timeout=within_s)
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        except ValueError:
+            break
+        time.sleep(0.1)
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _check_free(where: Address) -> None:

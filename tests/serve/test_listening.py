@@ -12,7 +12,7 @@ import pytest
 
 from cluster.errors import UserError
 from serve.client import Client, ServiceError
-from serve.listening import Address, _check_free, _check_same, address, start_proxy
+from serve.listening import Address, _check_free, _check_same, _running, address, end_proxy, start_proxy
 from tests.serve.test_app import free_port
 
 
@@ -169,4 +169,9 @@ def test_a_certificate_lets_https_in_and_nothing_else(ray_cluster, signed):
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://localhost:{where.port}/", timeout=60)
     finally:
-        ray_serve.shutdown()
+        end_proxy(within_s=30)
+    assert _running() is None
+    # As one that was told twice.
+    end_proxy(within_s=30)
+    start_proxy(Address("127.0.0.1", where.port))
+    end_proxy(within_s=30)
