@@ -16,7 +16,7 @@ from serve.engines import EnginePerArm, ServeEngine
 from serve.experimentation.watcher import end_watcher, start_watcher
 from serve.following import Follow, promoted
 from serve.hosting import EngineReplica
-from serve.listening import Address, end_proxy, start_proxy
+from serve.listening import Address, check_on_head, end_proxy, start_proxy
 from serve.service import ChatService, Hosted
 from serve.tracing import is_wanted
 
@@ -130,6 +130,8 @@ def start(recipe: Recipe, workspace: Workspace, where: Address) -> ServerHandle:
     connect(workspace.settings)
     if is_here:
         check_room(recipe, len(arms))
+    else:
+        check_on_head(where)
     from ray import serve as ray_serve
     from ray.serve.exceptions import RayServeException
 

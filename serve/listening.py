@@ -109,13 +109,9 @@ def check_on_head(where: Address) -> None:
 
 
 def start_proxy(where: Address) -> None:
-    """Start Serve's HTTP proxy.
-
-    Raises UserError when its head cannot use the certificate, another process has the port, or Serve listens elsewhere.
-    """
+    """Start Serve's HTTP proxy. Raises UserError when another process has the port, or Serve listens elsewhere."""
     from ray import serve as ray_serve
 
-    check_on_head(where)
     if running := _running():
         # Serve would go on at its address without a word, and this service with it.
         _check_same(running, where)

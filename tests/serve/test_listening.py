@@ -12,7 +12,7 @@ import pytest
 
 from cluster.errors import UserError
 from serve.client import Client, ServiceError
-from serve.listening import Address, _check_free, _check_same, _running, address, end_proxy, start_proxy
+from serve.listening import Address, _check_free, _check_same, _running, address, check_on_head, end_proxy, start_proxy
 from tests.serve.test_app import free_port
 
 
@@ -154,7 +154,8 @@ def test_a_certificate_lets_https_in_and_nothing_else(ray_cluster, signed):
     certificate, key = signed("one")
     where = Address("127.0.0.1", free_port(), certificate, key)
     with pytest.raises(UserError, match=r"none\.pem cannot be read: No such file"):
-        start_proxy(replace(where, certificate="none.pem"))
+        check_on_head(replace(where, certificate="none.pem"))
+    check_on_head(where)
     start_proxy(where)
     try:
         ray_serve.run(Hello.bind(), name="hello", route_prefix="/")

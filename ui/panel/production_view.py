@@ -231,6 +231,7 @@ def load_of(health: Mapping[str, Any]) -> str:
     """How much the engines have to do, in words: all of them together, or each arm's own."""
     if own := health.get("engines"):
         return "; ".join(f"{arm}: {_load(one)}" for arm, one in own.items())
+    # That none of them is there is said before it.
     return _load({**health, "replicas": health.get("replicas") or 1})
 
 
