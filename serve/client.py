@@ -26,7 +26,7 @@ AWAY = {
     "unable to get local issuer": "Name the file of the authority that you trust: SSL_CERT_FILE.",
     "mismatch": "Ask by a name that its certificate has.",
     "certificate has expired": "Renew its certificate, and start it again.",
-    "disconnected without sending a response": "Start it with `sluice serve RECIPE`, or ask by https:// where it has a certificate.",
+    "disconnected without sending a response": "Start it anew, or ask by https:// where it has a certificate.",
     "": "Start it with `sluice serve RECIPE`.",
 }
 """What an error of the connection says -> what to do; the first that is found counts."""
