@@ -1,12 +1,30 @@
 """Feedback by request id, committed before the reply."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pipelines.workspace import Workspace
 from serve.schemas import FeedbackRequest
 
+if TYPE_CHECKING:
+    from sqlalchemy import Select
+
 REMEMBERED = 20_000
+
+
+@functools.cache
+def _asked() -> "Select[tuple[str]]":
+    """Of the parameter `request_id`, the row.
+
+    Every request asks this: it is built once, and in no session, whose work is several times the database's.
+    """
+    from sqlalchemy import bindparam, select
+
+    from pipelines.records import InteractionRow
+
+    return select(InteractionRow.request_id).where(InteractionRow.request_id == bindparam("request_id"))
 
 
 class FeedbackStore:
@@ -20,16 +38,10 @@ class FeedbackStore:
 
     def taken(self, request_id: str) -> bool:
         """Whether there is or was a request of that name, in this process or in the table."""
-        from sqlalchemy import select
-
-        from pipelines.records import InteractionRow
-
         if request_id in self._recent:
             return True
-        # Every request asks this: no session, whose work is several times the database's.
-        query = select(InteractionRow.request_id).where(InteractionRow.request_id == request_id)
         with self._workspace.database.connect() as connection:
-            return connection.scalar(query) is not None
+            return connection.scalar(_asked(), {"request_id": request_id}) is not None
 
     def remembers(self, request_id: str) -> bool:
         """Whether this process has answered it not long ago."""

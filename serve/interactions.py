@@ -15,8 +15,8 @@ logger = logging.getLogger("sluice.serve")
 
 MAX_QUEUED = 10_000
 BATCH = 200
-GATHER_S = 0.1
-"""How long rows wait for others: one transaction for many takes a fraction of the work of one each."""
+GATHER_S = 0.5
+"""How long rows wait for others: what a batch costs (its transaction, a pattern to compile) hardly grows with it."""
 
 
 class InteractionLog:
