@@ -15,7 +15,7 @@ REMEMBERED = 20_000
 
 
 @functools.cache
-def _asked() -> "Select[tuple[str]]":
+def _asked() -> "Select[str]":
     """Of the parameter `request_id`, the row.
 
     Every request asks this: it is built once, and in no session, whose work is several times the database's.

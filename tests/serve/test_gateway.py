@@ -2,6 +2,7 @@ import asyncio
 import functools
 import json
 import threading
+import uuid
 
 import pytest
 
@@ -473,6 +474,17 @@ def test_an_id_from_before_a_restart_is_known_and_nothing_is_lost(http, service_
     second.log.close()
     assert again.status_code == 409
     assert len(rows(InteractionRow)) == 1 and second.log.lost == 0
+
+
+def test_a_drawn_id_is_taken_at_its_word_and_a_second_row_of_it_is_counted_as_lost(http, service_of, rows):
+    named, first, second = {"x-request-id": str(uuid.uuid4())}, service_of(), service_of()
+    ask(http, first, chat(), headers=named)
+    (again,) = ask(http, first, chat(), headers=named)
+    first.log.close()
+    (elsewhere,) = ask(http, second, chat(), headers=named)
+    second.log.close()
+    assert (again.status_code, elsewhere.status_code) == (409, 200)
+    assert [row.request_id for row in rows(InteractionRow)] == [named["x-request-id"]] and second.log.lost == 1
 
 
 def test_two_requests_at_once_cannot_have_one_id(http, service_of):
