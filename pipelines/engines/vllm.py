@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from subprocess import Popen
@@ -350,26 +352,40 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
     gpu = bool(current_platform.is_cuda_alike())
     share = {"gpu_memory_utilization": GPU_SHARE / options.engines}
     memory: dict[str, Any] = share if gpu else {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
-    return AsyncLLM.from_engine_args(
-        AsyncEngineArgs(
-            model=str(folder),
-            dtype=arithmetic(options.dtype, "cuda" if gpu else "cpu"),
-            load_format="safetensors",
-            # As long as the memory allows, at most the model's own.
-            max_model_len=-1,
-            max_num_seqs=options.max_batch_size,
-            enable_lora=True,
-            max_loras=ADAPTERS_AT_ONCE,
-            max_lora_rank=rank,
-            # What the model's publisher thinks of sampling is not what the client asked for.
-            generation_config="vllm",
-            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-            # Compiling is minutes on a CPU, each time.
-            enforce_eager=not gpu,
-            disable_log_stats=True,
-            **memory,
+    with nullcontext() if gpu else _nothing_compiled():
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(folder),
+                dtype=arithmetic(options.dtype, "cuda" if gpu else "cpu"),
+                load_format="safetensors",
+                # As long as the memory allows, at most the model's own.
+                max_model_len=-1,
+                max_num_seqs=options.max_batch_size,
+                enable_lora=True,
+                max_loras=ADAPTERS_AT_ONCE,
+                max_lora_rank=rank,
+                # What the model's publisher thinks of sampling is not what the client asked for.
+                generation_config="vllm",
+                structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+                # Compiling is minutes on a CPU, each time.
+                enforce_eager=not gpu,
+                disable_log_stats=True,
+                **memory,
+            )
         )
-    )
+
+
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """For the processes that start meanwhile: their samplers would compile, for longer than tests ask them anything."""
+    # Here the variable has been read by now.
+    import torch._dynamo  # noqa: F401
+
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TORCH_COMPILE_DISABLE"]
 
 
 @lru_cache(64)
