@@ -7,6 +7,8 @@ from contextlib import suppress
 import httpx
 import psutil
 
+from tests.waiting import PATIENCE_S
+
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -38,14 +40,14 @@ class Load:
     def __exit__(self, *error):
         self._over.set()
         for thread in self._threads:
-            thread.join(90)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive(), "a client waits for an answer that never ends"
 
     def _work(self):
         body = {"messages": HELLO, "model": "tuned", "max_tokens": self._tokens, "stream": True}
         while not self._over.is_set():
             try:
-                with httpx.stream("POST", self._url, json=body, timeout=60) as reply:
+                with httpx.stream("POST", self._url, json=body, timeout=PATIENCE_S) as reply:
                     lines = [line for line in reply.iter_lines() if line]
             except httpx.HTTPError as error:
                 self.broken.append(repr(error))
