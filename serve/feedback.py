@@ -16,7 +16,7 @@ REMEMBERED = 20_000
 
 @functools.cache
 def _asked() -> "Select[str]":
-    """Of the parameter `request_id`, the row.
+    """Selects the interaction whose id is the parameter `request_id`.
 
     Every request asks this: it is built once, and in no session, whose work is several times the database's.
     """

@@ -378,9 +378,7 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
 @contextmanager
 def _nothing_compiled() -> Iterator[None]:
     """For the processes that start meanwhile: their samplers would compile, for longer than tests ask them anything."""
-    # Here the variable has been read by now.
-    import torch._dynamo  # noqa: F401
-
+    # In this process torch has read the variable when vLLM was imported.
     os.environ["TORCH_COMPILE_DISABLE"] = "1"
     try:
         yield

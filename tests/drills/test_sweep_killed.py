@@ -22,9 +22,9 @@ def section(name):
         "name": name,
         "sweep": {
             "search": "tpe",
-            "num_samples": 4,
-            "max_steps": 20,
-            "grace_steps": 5,
+            "num_samples": 6,
+            "max_steps": 40,
+            "grace_steps": 10,
             "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}, "lora_r": {"choice": [2, 4]}},
         },
     }
@@ -74,8 +74,8 @@ def test_a_killed_sweep_goes_on_three_times_and_decides_what_it_would_have(small
     small_recipe(**section("killed"))
     moments = (
         lambda standing: standing.trials,
-        lambda standing: sum(bool(trial.chunks) for trial in standing.trials.values()) == 2,
-        lambda standing: sum(trial.state in ENDED for trial in standing.trials.values()) >= 2,
+        lambda standing: sum(bool(trial.chunks) for trial in standing.trials.values()) == 3,
+        lambda standing: sum(trial.state in ENDED for trial in standing.trials.values()) >= 3,
     )
     for moment in moments:
         with driver(tmp_path / "recipe.yaml", "--resume") as process:
