@@ -3,17 +3,24 @@
 Blind, each question is a conversation of its own: who has seen the names of one answer knows those of the next.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import streamlit as st
 
+from serve.schemas import FeedbackKind
 from ui.panel import blind, frame, gateway
 from ui.panel.gateway import SIDES, Answer, Conversation, Opinion, Round, Side
-from ui.panel.last_known import Known
+from ui.panel.last_known import Known, Problem
 from ui.panel.markup import html
 
 WRITING_S = 0.3
 WAITING_S = 5
 REFUSED = "refused-question"
 """Where a question waits that could not be asked."""
+UNSAID = "unsaid"
+"""With the id of an answer or a conversation: where it waits why what was last said of it is not kept."""
 
 
 def try_it() -> None:
@@ -162,15 +169,11 @@ def _blind_round(conversation: Conversation, said: dict[str, Opinion]) -> None:
 def _choice(chat_id: str, answers: dict[Side, Answer], order: dict[str, Side]) -> None:
     choices: list[tuple[str, blind.Judgement]] = [(f"{letter} is better", side) for letter, side in order.items()]
     choices.insert(1, ("Equally good", "tied"))
-    problem = None
     with st.container(horizontal=True, gap="small", horizontal_alignment="center", key="choice"):
         for place, (label, chosen) in enumerate(choices):
             # The key goes into the page: it must not tell.
-            if st.button(label, key=f"{chat_id}-choice-{place}"):
-                problem = blind.judge(answers, chosen)
-                _shown_again(problem is None)
-    if problem:
-        frame.notice(Known(None, None, problem))
+            _said_by_button(label, f"{chat_id}-choice-{place}", chat_id, partial(blind.judge, answers, chosen))
+    _unsaid(chat_id)
 
 
 def _round(number: int, turn: Round, said: dict[str, Opinion], order: tuple[Side, ...] = SIDES) -> None:
@@ -204,34 +207,54 @@ def _answer(who: str, answer: Answer) -> None:
 
 
 def _feedback(request_id: str, said: Opinion) -> None:
-    problem = None
+    def give(kind: FeedbackKind) -> Problem | None:
+        reason = str(st.session_state[reason_key]).strip() if kind == "flag" else None
+        return gateway.give_feedback(request_id, kind, reason)
+
+    reason_key = f"{request_id}-reason"
+    thumbs: tuple[tuple[FeedbackKind, str], ...] = (("thumb_up", "Helps"), ("thumb_down", "Does not help"))
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-        for kind, icon, label in (("thumb_up", "thumb_up", "Helps"), ("thumb_down", "thumb_down", "Does not help")):
+        for kind, label in thumbs:
             chosen = said.thumb == kind
-            if st.button(
+            _said_by_button(
                 label,
-                icon=f":material/{icon}:",
-                key=f"{request_id}-{kind}",
+                f"{request_id}-{kind}",
+                request_id,
+                partial(give, kind),
+                icon=f":material/{kind}:",
                 type="primary" if chosen else "tertiary",
                 disabled=chosen,
-            ):
-                problem = gateway.give_feedback(request_id, "thumb_up" if kind == "thumb_up" else "thumb_down")
-                _shown_again(problem is None)
+            )
         with st.popover("Flagged" if said.flagged else "Flag", icon=":material/flag:", type="tertiary"):
             if said.flagged:
                 st.html(html('<div class="break">{reason}</div>', reason=said.flagged))
-            reason = st.text_area("What is wrong with it?", max_chars=4000, key=f"{request_id}-reason")
-            if st.button("Flag this answer", key=f"{request_id}-flag", disabled=not reason.strip()):
-                problem = gateway.give_feedback(request_id, "flag", reason.strip())
-                _shown_again(problem is None)
-    if problem:
-        frame.notice(Known(None, None, problem))
+            reason = st.text_area("What is wrong with it?", max_chars=4000, key=reason_key)
+            _said_by_button(
+                "Flag this answer",
+                f"{request_id}-flag",
+                request_id,
+                partial(give, "flag"),
+                disabled=not reason.strip(),
+            )
+    _unsaid(request_id)
 
 
-def _shown_again(stored: bool) -> None:
-    """What is stored is read back from the table: the page holds nothing itself."""
-    if stored:
-        st.rerun(scope="fragment")
+def _said_by_button(label: str, key: str, of: str, say: Callable[[], Problem | None], **options: Any) -> None:
+    """A button that says something of `of`.
+
+    It does so in a callback, which comes first: a click in the moment in which the last answer ends has the page drawn
+    anew at the other pace, before the run comes to the button.
+    """
+
+    def clicked() -> None:
+        st.session_state[f"{UNSAID}-{of}"] = say()
+
+    st.button(label, key=key, on_click=clicked, **options)
+
+
+def _unsaid(of: str) -> None:
+    """Why what was just said of `of` is not kept; what is kept is read back from the table."""
+    frame.notice(Known(None, None, st.session_state.pop(f"{UNSAID}-{of}", None)))
 
 
 try_it()
