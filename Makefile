@@ -32,8 +32,10 @@ BROWSER := $(PYTEST) -m browser $(call marked,browser)
 UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill and not vllm"
 ALONE := $(SHARED) -m "not cluster and not browser and not drill and not vllm"
 POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
-# What keeps records, once more with a PostgreSQL server of the tests' own.
-RECORDS := env SLUICE_TEST_DATABASE=postgresql $(UNIT)
+# What keeps records, once more with a PostgreSQL server of the tests' own; beside the tests with Ray, which wait for one
+# another a fifth of their time.
+RECORDS := env SLUICE_TEST_DATABASE=postgresql nice $(UNIT)
+RECORDED := $(VENV)/records.log
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit up check format bench gguf vllm lock tree doctor clean
@@ -95,8 +97,13 @@ test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then 
 	@test -f $(CONVERTER) || $(MAKE) --no-print-directory gguf || echo "test: without llama.cpp's converter GGUF is not tested"
 	@test -f $(WITH_VLLM) || $(MAKE) --no-print-directory vllm || echo "test: without vLLM its engine is not tested"
 	@test -n "$(POSTGRES)" || echo "test: without PostgreSQL (its package is postgresql) records are tested in SQLite alone"
-	@failed=0; for part in '$(ALONE)' $(if $(POSTGRES),'$(RECORDS)') '$(CLUSTER)' '$(BROWSER)'; do \
-		eval "$$part --durations=15 $(ARGS)" || test $$? = 5 || failed=1; done; exit $$failed
+	@failed=0; \
+		$(ALONE) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
+		$(if $(POSTGRES),$(RECORDS) --durations=15 $(ARGS) > $(RECORDED) 2>&1 & records=$$!; \
+			trap "kill $$records 2>/dev/null" EXIT INT TERM;) \
+		$(CLUSTER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
+		$(if $(POSTGRES),wait $$records || test $$? = 5 || failed=1; cat $(RECORDED);) \
+		$(BROWSER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone
 	@$(UNIT) --durations=10 $(ARGS)

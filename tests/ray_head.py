@@ -84,6 +84,8 @@ def started(num_cpus, machines=None):
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        # Eight workers to every job, of which most do nothing.
+        "RAY_prestart_worker_first_driver": "0",
         "DS_ACCELERATOR": "cpu",
     }
     if machines:
