@@ -1,6 +1,7 @@
 """The engine deployment: base and adapters in one process, answers streamed piece by piece."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 SCHEMA_S = 10
 """Seconds that a request may take to have its schema compiled."""
+
+TOGETHER_S = 1.0
+"""Of an answer that nobody reads along, what one event holds: each is a message of Ray's, which costs more than a token
+of a small model. What breaks off lacks no more than that in the log."""
 
 Prompt = str | list[dict[str, Any]]
 """A text that is continued as it is, or a conversation that is answered."""
@@ -34,6 +39,8 @@ class Options:
     """How many alternatives are told beside each token's probability; None: nothing is."""
     tools: tuple[dict[str, Any], ...] = ()
     """What the prompt tells of tools, in OpenAI's shape."""
+    read_along: bool = True
+    """Whether somebody reads each token as it comes; else only the first one comes at once, and is timed."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,16 @@ class Piece:
     finish_reason: str | None = None
     error: str = ""
     logprobs: tuple[Told, ...] = ()
+
+    def then(self, later: "Piece") -> "Piece":
+        """Both as one."""
+        return Piece(
+            self.text + later.text,
+            self.tokens + later.tokens,
+            later.finish_reason,
+            later.error,
+            self.logprobs + later.logprobs,
+        )
 
 
 Event = Started | Refused | Piece
@@ -174,12 +191,15 @@ class EngineReplica:
                 return
             try:
                 yield Started(len(tokens), version)
-                while True:
+                held, due = Piece("", 0), 0.0
+                while held.finish_reason is None:
                     chunk = await chunks.get()
                     told = tuple(place.told(token) for token in chunk.logprobs)
-                    yield Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error, told)
-                    if chunk.finish_reason is not None:
-                        return
+                    held = held.then(Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error, told))
+                    if options.read_along or held.finish_reason is not None or time.monotonic() >= due:
+                        yield held
+                        due = time.monotonic() + TOGETHER_S if held.tokens else due
+                        held = Piece("", 0, held.finish_reason)
             finally:
                 ticket.cancel()
 

@@ -132,6 +132,7 @@ class ChatService:
             json_schema=request.json_schema,
             logprobs=request.alternatives,
             tools=request.tools_told,
+            read_along=request.stream,
         )
         return Turn(
             request_id,

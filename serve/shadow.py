@@ -52,7 +52,7 @@ class Shadow:
             self._hosted.models[arm],
             turn.prompt,
             turn.place,
-            replace(turn.options, logprobs=None),
+            replace(turn.options, logprobs=None, read_along=False),
             trace=turn.trace,
             shadow_of=turn.request_id,
         )

@@ -207,7 +207,8 @@ async def throughput(handle: Any, options: argparse.Namespace) -> None:
 
     async def by_handle(number: int) -> int:
         asked = body(number, options.tokens)
-        events = streaming.answer.remote(("base", "tuned")[number % 2], asked["messages"], Options(options.tokens))
+        wanted = Options(options.tokens, read_along=False)
+        events = streaming.answer.remote(("base", "tuned")[number % 2], asked["messages"], wanted)
         return sum([event.tokens async for event in events if isinstance(event, Piece)])
 
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=600) as client:
@@ -219,7 +220,8 @@ async def throughput(handle: Any, options: argparse.Namespace) -> None:
 
         ways, found = {"engine": by_handle, "gateway": by_gateway}, {"engine": [], "gateway": []}
         for round_number in range(options.rounds + 1):
-            for name, ask in ways.items():
+            for name in sorted(ways, reverse=bool(round_number % 2)):
+                ask = ways[name]
                 chosen, started = [next(numbers) for _ in range(options.requests)], time.perf_counter()
                 tokens = sum(await asyncio.gather(*map(ask, chosen)))
                 # The first round warms up.

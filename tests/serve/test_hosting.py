@@ -170,6 +170,29 @@ def test_ten_streams_end_on_the_old_model_and_later_ones_are_the_new_ones(replic
     assert said == [before] * 10 + [after] * 3 + [alone(candidate())]
 
 
+def test_what_nobody_reads_along_comes_in_fewer_events_and_is_the_same_answer(replica_of, candidate):
+    replica = replica_of(tuned=candidate(1))
+
+    async def pieces(options):
+        async with aclosing(replica.answer("tuned", HELLO, options)) as events:
+            return [event async for event in events if isinstance(event, Piece)]
+
+    def whole(pieces):
+        return (
+            "".join(piece.text for piece in pieces),
+            sum(piece.tokens for piece in pieces),
+            [told.text for piece in pieces for told in piece.logprobs],
+            [piece.finish_reason for piece in pieces if piece.finish_reason],
+        )
+
+    alongside = Options(200, logprobs=0)
+    each = asyncio.run(pieces(alongside))
+    together = asyncio.run(pieces(replace(alongside, read_along=False)))
+    assert whole(together) == whole(each) and whole(each)[1] == 200
+    # The first token comes at once: when it came is told of every answer.
+    assert together[0] == each[0] and len(together) < len(each) / 4
+
+
 def test_a_whole_model_comes_in_an_engine_of_its_own_and_the_old_one_ends_with_its_last_answer(
     replica_of, candidate, alone, tiny_model, other_model
 ):
