@@ -93,26 +93,29 @@ class SaveKiller(threading.Thread):
         used = 0
         while len(self.cut_off) < self._times and not self.over.wait(0.0005):
             rank = len(self.cut_off) % 2
-            step = self._writing(rank)
-            # Each pair of workers loses one, and has a checkpoint to go on from.
-            if step and len(self.started) > used and self._store.complete():
-                time.sleep(self._draw.uniform(0, 0.01))
+            # Each pair of workers loses one.
+            if len(self.started) > used and (step := self._writing(rank)):
                 # It may have ended by itself: then the next save is tried.
                 with suppress(ProcessLookupError, StopIteration, psutil.NoSuchProcess):
-                    used = self._cut_off(rank, step, used)
+                    used = len(self.started) if self._cut_off(rank, step) else used
 
-    def _cut_off(self, rank, step, used):
-        """Kill the worker that writes the step's files; of how many starts the workers are dealt with then."""
+    def _cut_off(self, rank, step):
+        """Kill the worker that writes the step's files, unless it has written them meanwhile; whether it was killed."""
         first = self.started[-1]
         victim = other_worker(first) if rank else first
-        # Stopped first: where it has finished meanwhile, it goes on.
+        # At once, then on in small steps: a save takes milliseconds, and a busy machine sleeps longer than asked to.
         os.kill(victim, signal.SIGSTOP)
-        if self._writing(rank) != step:
+        for _ in range(self._draw.randrange(6)):
             os.kill(victim, signal.SIGCONT)
-            return used
+            time.sleep(0.0005)
+            os.kill(victim, signal.SIGSTOP)
+        # With a checkpoint before it, to go on from.
+        if self._writing(rank) != step or not self._store.complete():
+            os.kill(victim, signal.SIGCONT)
+            return False
         self.cut_off.append(step)
         os.kill(victim, signal.SIGKILL)
-        return len(self.started)
+        return True
 
     def _writing(self, rank):
         """The step whose files this worker is about to keep: begun, and without its manifest; 0 when there is none."""
