@@ -38,6 +38,8 @@ GPU_SHARE = 0.9
 """Of a GPU's memory, for weights and caches of all its engines."""
 CPU_CACHE_BYTES = 2**30
 """For keys and values where there is no GPU."""
+CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1"}
+"""Where there is no GPU: samplers would compile, for longer than tests ask them anything."""
 ENDING_S = 30
 LOOK_S = 1.0
 """How often one who waits looks whether the engine has ended."""
@@ -350,9 +352,8 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
 
     # Its build for CPUs computes there whatever torch sees.
     gpu = bool(current_platform.is_cuda_alike())
-    share = {"gpu_memory_utilization": GPU_SHARE / options.engines}
-    memory: dict[str, Any] = share if gpu else {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
-    with nullcontext() if gpu else _nothing_compiled():
+    where = {"gpu_memory_utilization": GPU_SHARE / options.engines} if gpu else _on_cpus()
+    with nullcontext() if gpu else _started_with(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(len(os.sched_getaffinity(0)))):
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(folder),
@@ -370,20 +371,32 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
                 # Compiling is minutes on a CPU, each time.
                 enforce_eager=not gpu,
                 disable_log_stats=True,
-                **memory,
+                **where,
             )
         )
 
 
+def _on_cpus() -> dict[str, Any]:
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    # As on a GPU, one process schedules and computes; by default another one computes, which begins a dozen seconds
+    # later, on one core less.
+    return {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "distributed_executor_backend": UniProcExecutor}
+
+
 @contextmanager
-def _nothing_compiled() -> Iterator[None]:
-    """For the processes that start meanwhile: their samplers would compile, for longer than tests ask them anything."""
-    # In this process torch has read the variable when vLLM was imported.
-    os.environ["TORCH_COMPILE_DISABLE"] = "1"
+def _started_with(**variables: str) -> Iterator[None]:
+    """These environment variables, for the processes that start meanwhile; in this one torch has read its own."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ["TORCH_COMPILE_DISABLE"]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @lru_cache(64)
