@@ -100,9 +100,9 @@ test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then 
 	@failed=0; \
 		$(ALONE) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
 		$(if $(POSTGRES),$(RECORDS) --durations=15 $(ARGS) > $(RECORDED) 2>&1 & records=$$!; \
-			trap "kill $$records 2>/dev/null" EXIT INT TERM;) \
+			trap "kill $$records 2>/dev/null; cat $(RECORDED)" EXIT; trap "exit 130" INT; trap "exit 143" TERM;) \
 		$(CLUSTER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
-		$(if $(POSTGRES),wait $$records || test $$? = 5 || failed=1; cat $(RECORDED);) \
+		$(if $(POSTGRES),wait $$records || test $$? = 5 || failed=1; trap - EXIT; cat $(RECORDED);) \
 		$(BROWSER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; exit $$failed
 
 unit: $(STAMP)  ## the quick part alone

@@ -192,14 +192,17 @@ class EngineReplica:
             try:
                 yield Started(len(tokens), version)
                 held, due = Piece("", 0), 0.0
-                while held.finish_reason is None:
+                while True:
                     chunk = await chunks.get()
                     told = tuple(place.told(token) for token in chunk.logprobs)
                     held = held.then(Piece(chunk.text, chunk.tokens, chunk.finish_reason, chunk.error, told))
-                    if options.read_along or held.finish_reason is not None or time.monotonic() >= due:
+                    is_last = held.finish_reason is not None
+                    if options.read_along or is_last or time.monotonic() >= due:
                         yield held
+                        if is_last:
+                            return
                         due = time.monotonic() + TOGETHER_S if held.tokens else due
-                        held = Piece("", 0, held.finish_reason)
+                        held = Piece("", 0)
             finally:
                 ticket.cancel()
 

@@ -38,8 +38,6 @@ GPU_SHARE = 0.9
 """Of a GPU's memory, for weights and caches of all its engines."""
 CPU_CACHE_BYTES = 2**30
 """For keys and values where there is no GPU."""
-CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1"}
-"""Where there is no GPU: samplers would compile, for longer than tests ask them anything."""
 ENDING_S = 30
 LOOK_S = 1.0
 """How often one who waits looks whether the engine has ended."""
@@ -353,7 +351,7 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
     # Its build for CPUs computes there whatever torch sees.
     gpu = bool(current_platform.is_cuda_alike())
     where = {"gpu_memory_utilization": GPU_SHARE / options.engines} if gpu else _on_cpus()
-    with nullcontext() if gpu else _started_with(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(len(os.sched_getaffinity(0)))):
+    with nullcontext() if gpu else _started_with(TORCH_COMPILE_DISABLE="1", OMP_NUM_THREADS=str(threads())):
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(folder),
@@ -368,7 +366,7 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
                 # What the model's publisher thinks of sampling is not what the client asked for.
                 generation_config="vllm",
                 structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-                # Compiling is minutes on a CPU, each time.
+                # Compiling is minutes on a CPU, each time; TORCH_COMPILE_DISABLE is for its samplers.
                 enforce_eager=not gpu,
                 disable_log_stats=True,
                 **where,
@@ -382,6 +380,12 @@ def _on_cpus() -> dict[str, Any]:
     # As on a GPU, one process schedules and computes; by default another one computes, which begins a dozen seconds
     # later, on one core less.
     return {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "distributed_executor_backend": UniProcExecutor}
+
+
+def threads() -> int:
+    """As many as will compute: vLLM shares its work out beforehand, and where a thread does not come are no numbers."""
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, int(os.environ.get("OMP_THREAD_LIMIT") or cores))
 
 
 @contextmanager

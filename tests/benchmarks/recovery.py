@@ -5,7 +5,7 @@
 Base and an adapter of SmolLM2-135M under Ray Serve, as `sluice serve` hosts them, one replica, and four clients who
 stream one answer after the other. A round: once all four are answered, the replica's process is killed; its time is
 from there to the end of the first whole answer that was asked for afterwards. Printed: the seconds of each round, how
-many answers failed (those in flight, or less), and how many streams looked complete with tokens missing.
+many answers failed, in flight or asked for meanwhile, and how many streams looked complete with tokens missing.
 """
 
 import argparse
@@ -16,18 +16,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tests.benchmarks.engine import ADAPTERS, base_folder, make_adapters
 from tests.serve.load import kill
+from tests.waiting import PATIENCE_S, until
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 CLIENTS = 4
 RECIPE = "recovery"
-PATIENCE_S = 600
 ASKED = [{"role": "user", "content": "Say what a reader of old clocks should know, in a few sentences."}]
 
 
@@ -60,8 +59,8 @@ class Clients:
             tokens = None
             try:
                 tokens = self._one(number)
-            except httpx.HTTPError:
-                # Refused or broken off: what it is to be counted as.
+            except (httpx.HTTPError, ValueError):
+                # Refused, or broken off, in the middle of a line too: what it is to be counted as.
                 time.sleep(0.05)
             self.answering.discard(number)
             self.ended.append((asked, time.monotonic(), tokens))
@@ -88,24 +87,14 @@ class Clients:
         return tokens if done else None
 
 
-def wait(condition: Any) -> Any:
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {PATIENCE_S} s")
-        time.sleep(0.02)
-    return found
-
-
 def one_round(url: str, tokens: int) -> tuple[float, int, int]:
     """Seconds away, answers that failed, and streams that look complete and are not."""
     with Clients(url, tokens) as clients:
-        wait(lambda: len(clients.answering) == CLIENTS)
+        until(lambda: len(clients.answering) == CLIENTS, "an answer for each client")
         if kill(f"ray::ServeReplica:{RECIPE}:engine") != 1:
             raise RuntimeError("there is not one replica")
         killed = time.monotonic()
-        back = wait(lambda: [end for asked, end, whole in clients.ended if asked > killed and whole])
+        back = until(lambda: [end for asked, end, whole in clients.ended if asked > killed and whole], "an answer")
     failed = sum(whole is None for _, _, whole in clients.ended)
     return min(back) - killed, failed, len(clients.cut_off)
 

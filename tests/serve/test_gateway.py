@@ -372,6 +372,19 @@ def test_a_stream_that_is_left_early_frees_its_slot(service_of, engine, rows):
     assert row.completion_tokens < 900
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_engine_is_told_whether_an_answer_is_read_as_it_comes(http, service_of, engine, monkeypatch, stream):
+    told, answer = [], engine.answer
+
+    def noted(arm, prompt, options):
+        told.append(options.read_along)
+        return answer(arm, prompt, options)
+
+    monkeypatch.setattr(engine, "answer", noted)
+    (reply,) = ask(http, service_of(), chat(max_tokens=3, stream=stream))
+    assert reply.status_code == 200 and told == [stream]
+
+
 @pytest.mark.parametrize(("events", "stream"), [(0, False), (0, True), (3, False)])
 def test_an_engine_that_died_is_a_500_and_no_client_that_left(http, service_of, engine, rows, events, stream):
     service = service_of(engine=DyingEngine(engine, events))

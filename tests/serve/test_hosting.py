@@ -193,6 +193,27 @@ def test_what_nobody_reads_along_comes_in_fewer_events_and_is_the_same_answer(re
     assert together[0] == each[0] and len(together) < len(each) / 4
 
 
+def test_what_nobody_reads_along_has_all_that_was_generated_when_it_breaks_off(replica_of, candidate):
+    replica = replica_of(tuned=candidate(1))
+    (engine,) = replica._places.engines
+    before = engine.generated_tokens
+
+    async def go():
+        pieces = []
+        async with aclosing(replica.answer("tuned", HELLO, replace(LONG, read_along=False))) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    pieces.append(event)
+                    if len(pieces) == 1:
+                        await asyncio.to_thread(engine.close)
+        return pieces
+
+    pieces = asyncio.run(asyncio.wait_for(go(), 60))
+    assert [piece.finish_reason for piece in pieces if piece.finish_reason] == [pieces[-1].finish_reason]
+    assert pieces[-1].finish_reason == "cancelled"
+    assert 1 < sum(piece.tokens for piece in pieces) == engine.generated_tokens - before < 400
+
+
 def test_a_whole_model_comes_in_an_engine_of_its_own_and_the_old_one_ends_with_its_last_answer(
     replica_of, candidate, alone, tiny_model, other_model
 ):

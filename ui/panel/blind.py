@@ -53,12 +53,18 @@ def order(chat_id: str) -> tuple[Side, ...]:
     return (first, second) if sha256(f"blind:{chat_id}".encode()).digest()[0] % 2 else (second, first)
 
 
-def judge(answers: dict[Side, Answer], judgement: Judgement) -> Problem | None:
-    """Keep what a person says of two whole answers; None when the service has stored it."""
-    side: Side = "base" if judgement == "tied" else judgement
+def judge(answers: dict[Side, Answer], chosen: Judgement) -> Problem | None:
+    """Keep what a person says of two whole answers; None when the service has stored it, or something was said before.
+
+    A second click, or one in another tab, comes from someone who may have seen the names.
+    """
+    said = judgement(answers)
+    if said.problem or said.value is not None:
+        return said.problem
+    side: Side = "base" if chosen == "tied" else chosen
     request_id = answers[side].request_id
     assert request_id is not None, "only answers that are whole are judged"
-    return gateway.give_feedback(request_id, "tied" if judgement == "tied" else "preferred")
+    return gateway.give_feedback(request_id, "tied" if chosen == "tied" else "preferred")
 
 
 def judgement(answers: dict[Side, Answer]) -> Known[Judgement | None]:

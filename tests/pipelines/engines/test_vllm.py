@@ -1,6 +1,7 @@
 """The engine over vLLM, beside the one over transformers: the same answers, the same probabilities and refusals."""
 
 import json
+import os
 import queue
 import shutil
 
@@ -61,6 +62,15 @@ class Listener:
         while found[-1].finish_reason is None:
             found.append(self.chunks.get(timeout=60))
         return found
+
+
+def test_no_more_threads_are_counted_on_than_may_compute(monkeypatch):
+    from pipelines.engines.vllm import threads
+
+    cores = len(os.sched_getaffinity(0))
+    for limit, expected in (("1", 1), (str(cores + 1), cores), ("", cores)):
+        monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+        assert threads() == expected
 
 
 def test_answers_are_those_of_the_other_engine_whoever_shares_the_batch(engine, other):

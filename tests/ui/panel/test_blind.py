@@ -60,6 +60,17 @@ def test_the_judgement_of_two_answers_is_the_first(asked):
     assert blind.judgement(asked("three", ("base", "tied"))).value == "tied"
 
 
+def test_what_is_chosen_after_the_first_choice_is_not_kept(asked, service, workspace, monkeypatch):
+    monkeypatch.setenv("SLUICE_GATEWAY", service)
+    answers = asked("one", recipe_name="docstrings")
+    for chosen in ("tuned", "base", "tied"):
+        assert blind.judge(answers, chosen) is None
+        blind.backend.known.clear()
+    with workspace.session() as session:
+        assert [(row.request_id, row.kind) for row in session.query(FeedbackRow)] == [("one-tuned", "preferred")]
+    assert blind.judgement(answers).value == "tuned"
+
+
 def test_the_sentence_tells_share_interval_and_equals():
     assert Tally(base=3, tuned=7, tied=2).sentence == "tuned preferred in 7 of 10 (27% to 96%); 2 equally good"
     assert Tally(tied=2).sentence == "2 equally good, none preferred"

@@ -247,14 +247,18 @@ def _said_by_button(label: str, key: str, of: str, say: Callable[[], Problem | N
     """
 
     def clicked() -> None:
-        st.session_state[f"{UNSAID}-{of}"] = say()
+        key = f"{UNSAID}-{of}"
+        if problem := say():
+            st.session_state[key] = problem
+        else:
+            st.session_state.pop(key, None)
 
     st.button(label, key=key, on_click=clicked, **options)
 
 
 def _unsaid(of: str) -> None:
-    """Why what was just said of `of` is not kept; what is kept is read back from the table."""
-    frame.notice(Known(None, None, st.session_state.pop(f"{UNSAID}-{of}", None)))
+    """Why what was last said of `of` is not kept; what is kept is read back from the table."""
+    frame.notice(Known(None, None, st.session_state.get(f"{UNSAID}-{of}")))
 
 
 try_it()
