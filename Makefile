@@ -29,12 +29,13 @@ PAIRED := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 marked = $$(grep -rlE "mark\.($(1))\b" tests --include="test_*.py" | sort)
 CLUSTER := $(PAIRED) -m "(cluster or drill or vllm) and not browser" $(call marked,cluster|drill|vllm)
 BROWSER := $(PYTEST) -m browser $(call marked,browser)
-UNIT := $(SHARED) -m "not slow and not cluster and not browser and not drill and not vllm"
+QUICK := -m "not slow and not cluster and not browser and not drill and not vllm"
+UNIT := $(SHARED) $(QUICK)
 ALONE := $(SHARED) -m "not cluster and not browser and not drill and not vllm"
 POSTGRES := $(firstword $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres))
-# What keeps records, once more with a PostgreSQL server of the tests' own; beside the tests with Ray, which wait for one
-# another a fifth of their time.
-RECORDS := env SLUICE_TEST_DATABASE=postgresql nice $(UNIT)
+# What keeps records, once more with a PostgreSQL server of the tests' own; it gives way to the tests with Ray, which wait
+# for one another a fifth of their time, and to those with a browser. One process: each would read all tests to find its own.
+RECORDS := env SLUICE_TEST_DATABASE=postgresql nice $(PYTEST) $(QUICK)
 RECORDED := $(VENV)/records.log
 
 .DEFAULT_GOAL := help
@@ -102,8 +103,8 @@ test: $(STAMP)  ## every test: first what needs neither Ray nor a browser, then 
 		$(if $(POSTGRES),$(RECORDS) --durations=15 $(ARGS) > $(RECORDED) 2>&1 & records=$$!; \
 			trap "kill $$records 2>/dev/null; cat $(RECORDED)" EXIT; trap "exit 130" INT; trap "exit 143" TERM;) \
 		$(CLUSTER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
-		$(if $(POSTGRES),wait $$records || test $$? = 5 || failed=1; trap - EXIT; cat $(RECORDED);) \
-		$(BROWSER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; exit $$failed
+		$(BROWSER) --durations=15 $(ARGS) || test $$? = 5 || failed=1; \
+		$(if $(POSTGRES),wait $$records || test $$? = 5 || failed=1; trap - EXIT; cat $(RECORDED);) exit $$failed
 
 unit: $(STAMP)  ## the quick part alone
 	@$(UNIT) --durations=10 $(ARGS)
