@@ -24,7 +24,7 @@ def read_adapter(model: nn.Module, folder: str | Path) -> dict[str, LowRank]:
     """Path of a layer in `model` -> what the adapter in `folder` adds to it; `model` itself stays as it is.
 
     Raises UserError for a folder that holds no whole adapter, for anything but LoRA, rsLoRA and DoRA on linear layers,
-    and for an adapter that does not fit the model.
+    for weights that are not numbers, and for an adapter that does not fit the model.
     """
     from peft import PeftModel
 
@@ -53,7 +53,8 @@ def read_adapter(model: nn.Module, folder: str | Path) -> dict[str, LowRank]:
 def check_folder(folder: Path) -> Any:
     """PEFT's configuration of the adapter in `folder`.
 
-    Raises UserError for a folder that holds no whole adapter, and for what cannot be served beside its base.
+    Raises UserError for a folder that holds no whole adapter, for weights that are not numbers, and for what cannot be
+    served beside its base.
     """
     from peft import PeftConfig
 
@@ -63,6 +64,7 @@ def check_folder(folder: Path) -> Any:
     except Exception as error:  # PEFT has no family of its own
         raise _unfit(folder, first_line(error)) from None
     _check_kind(folder, config)
+    _check_numbers(folder)
     return config
 
 
@@ -164,6 +166,19 @@ def _check_kind(folder: Path, config: Any) -> None:
         # Weights of the base itself, such as a trained embedding, would be written over it.
         if others := [key for key in tensors.keys() if ".lora_" not in key]:  # noqa: SIM118 - it is no mapping
             raise _unserved(f"{folder}: {others[0]}")
+
+
+def _check_numbers(folder: Path) -> None:
+    """Raise UserError for weights of a training that diverged: in vLLM's batch others' answers would go with theirs."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 - it is no mapping
+            if not torch.isfinite(tensors.get_tensor(key)).all():
+                raise UserError(
+                    f"{folder}: {key} has weights that are not numbers.",
+                    "Its training diverged: train anew with a lower learning rate.",
+                )
 
 
 def _unserved(place: str) -> UserError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -244,7 +245,8 @@ class VllmEngine:
             seed=None if asked.seed is None else asked.seed % 2**63,
             max_tokens=task.most,
             stop_token_ids=sorted(self._end_tokens),
-            logprobs=asked.logprobs,
+            # Asked always: what the model gave the chosen token shows whether it gave numbers.
+            logprobs=asked.logprobs or 0,
             structured_outputs=_following(asked.json_schema),
             # Text, stop strings and ends are made of the tokens as in the other engine, to the letter.
             detokenize=False,
@@ -254,7 +256,7 @@ class VllmEngine:
         try:
             async for output in outputs:
                 piece = ""
-                for token in _tokens(output.outputs[0], asked.logprobs):
+                for token in read_tokens(output.outputs[0], asked.logprobs):
                     self.generated_tokens += 1
                     text, reason = task.take(token)
                     piece += text
@@ -421,12 +423,19 @@ def _following(schema: str | None) -> Any:
     return None if schema is None else StructuredOutputsParams(json=schema, disable_any_whitespace=True)
 
 
-def _tokens(output: Any, count: int | None) -> list[Token]:
-    """The tokens of a piece of vLLM's output."""
-    if count is None:
-        return [Token(token) for token in output.token_ids]
+def read_tokens(output: Any, count: int | None) -> list[Token]:
+    """The tokens of a piece of vLLM's output, with the probabilities of the `count` likeliest.
+
+    Raises EngineFailed where what the model gave is not a number. On CPUs others' answers may be next: what vLLM has
+    cached of this one is still there when its memory is theirs.
+    """
     found = []
     for token, told in zip(output.token_ids, output.logprobs, strict=True):
+        if not math.isfinite(told[token].logprob):
+            raise EngineFailed("the model's output is not a number")
+        if count is None:
+            found.append(Token(token))
+            continue
         # The chosen one is there too, whatever its rank.
         ranked = sorted(told.items(), key=lambda item: item[1].rank)[:count]
         found.append(Token(token, told[token].logprob, tuple((other, one.logprob) for other, one in ranked)))

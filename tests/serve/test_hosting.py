@@ -289,18 +289,20 @@ def spoilt(folder, tmp_path):
     return str(copied)
 
 
-def not_a_number(folder, tmp_path):
-    """An adapter whose answers are no numbers."""
+def filled(folder, tmp_path, weight):
+    """The adapter with this in place of each weight."""
     from safetensors.torch import load_file, save_file
 
-    copied = tmp_path / "not-a-number"
+    copied = tmp_path / "filled"
     shutil.copytree(folder, copied)
     path = copied / "adapter_model.safetensors"
-    save_file({key: torch.full_like(value, torch.nan) for key, value in load_file(path).items()}, path)
+    save_file({key: torch.full_like(value, weight) for key, value in load_file(path).items()}, path)
     return str(copied)
 
 
-@pytest.mark.parametrize("case", ["wrong base", "broken folder", "no folder", "no number", "broken base"])
+@pytest.mark.parametrize(
+    "case", ["wrong base", "broken folder", "no folder", "no numbers", "huge numbers", "broken base"]
+)
 def test_what_cannot_be_hosted_is_refused_and_nothing_changes(
     case, replica_of, candidate, alone, tiny_model, other_model, tmp_path
 ):
@@ -315,9 +317,12 @@ def test_what_cannot_be_hosted_is_refused_and_nothing_changes(
             refused, error, reason = replace(good, adapter_folder=folder), UserError, "header promises"
         case "no folder":
             refused, error, reason = replace(good, adapter_folder="/nowhere"), UserError, "not on this machine"
-        case "no number":
-            folder = not_a_number(good.adapter_folder, tmp_path)
-            refused, error, reason = replace(good, adapter_folder=folder), EngineFailed, "not a number"
+        case "no numbers":
+            folder = filled(good.adapter_folder, tmp_path, torch.nan)
+            refused, error, reason = replace(good, adapter_folder=folder), UserError, "weights that are not numbers"
+        case "huge numbers":
+            folder = filled(good.adapter_folder, tmp_path, 1e30)
+            refused, error, reason = replace(good, adapter_folder=folder), EngineFailed, "output is not a number"
         case _:
             shutil.copytree(tiny_model, elsewhere)
             (elsewhere / "model.safetensors").unlink()

@@ -222,7 +222,7 @@ def test_a_broken_forward_pass_fails_its_requests_and_the_engine_goes_on(engine,
     assert engine.generate([GenerationRequest(tokens_of("def"), max_new_tokens=3)])[0].completion_tokens == 3
 
 
-def test_an_adapter_of_another_shape_is_refused_with_a_sentence(tiny_model, tiny_adapters, tmp_path):
+def test_an_adapter_of_another_shape_or_of_no_numbers_is_refused_with_a_sentence(tiny_model, tiny_adapters, tmp_path):
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -235,6 +235,11 @@ def test_an_adapter_of_another_shape_is_refused_with_a_sentence(tiny_model, tiny
     )
     with pytest.raises(UserError, match="does not fit"):
         TransformersEngine(tiny_model, {"wrong": wrong}, "float32")
+    (key, *_) = weights
+    save_file(weights | {key: torch.full_like(weights[key], torch.nan)}, wrong / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"not numbers") as refused:
+        TransformersEngine(tiny_model, {"wrong": wrong}, "float32")
+    assert key in str(refused.value) and "diverged" in refused.value.remedy
 
 
 def test_closing_tells_the_ones_that_wait(tiny_model, tokens_of):

@@ -16,6 +16,7 @@ from pipelines.engines.protocol import (
     Overloaded,
     PromptTooLong,
     SchemaRefused,
+    Token,
     open_engine,
 )
 from tests.waiting import until
@@ -263,6 +264,24 @@ def test_encoder_decoders_are_refused_with_a_sentence(tiny_t5):
     with pytest.raises(UserError, match="no encoder-decoders") as refused:
         open_engine(tiny_t5, {}, EngineOptions("vllm", "float32"))
     assert "cluster.engine: transformers" in refused.value.remedy
+
+
+def test_what_is_not_a_number_is_an_error_whether_or_not_probabilities_are_asked_for():
+    from pipelines.engines.vllm import read_tokens
+    from pipelines.engines.vllm_package import make_importable
+
+    make_importable()
+    from vllm.logprobs import Logprob
+    from vllm.outputs import CompletionOutput
+
+    def output(logprob):
+        return CompletionOutput(0, "", [5], None, [{5: Logprob(logprob, 1), 7: Logprob(-2.0, 2)}])
+
+    assert read_tokens(output(-0.5), None) == [Token(5)]
+    assert read_tokens(output(-0.5), 2) == [Token(5, -0.5, ((5, -0.5), (7, -2.0)))]
+    for asked in (None, 2):
+        with pytest.raises(EngineFailed, match="not a number"):
+            read_tokens(output(float("nan")), asked)
 
 
 def test_a_process_that_dies_fails_its_requests_and_is_noticed(engine):
