@@ -181,7 +181,7 @@ def _start_embedded(settings: Settings) -> None:
         inherited |= {FORKS: _forks_path(), "RAY_prestart_worker_first_driver": "0"}
     for left in reversed(range(STARTS)):
         try:
-            with _node_of_its_own(), _exported(inherited):
+            with _node_of_its_own(), exported(inherited):
                 ray.init(
                     # Without "local" Ray would join whatever cluster was last started on this machine.
                     address="local",
@@ -211,7 +211,7 @@ def object_store_bytes(memory_bytes: int) -> int:
 
 
 @contextmanager
-def _exported(variables: dict[str, str]) -> Iterator[None]:
+def exported(variables: dict[str, str]) -> Iterator[None]:
     """Let the processes that are started meanwhile inherit these variables."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

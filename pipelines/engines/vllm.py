@@ -5,13 +5,13 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any, TypeVar
 
+from cluster.connect import exported
 from cluster.errors import UserError
 from cluster.outlived import end_with_this
 from pipelines.engines.protocol import (
@@ -353,7 +353,8 @@ async def _start(folder: Path, options: EngineOptions, rank: int) -> Any:
     # Its build for CPUs computes there whatever torch sees.
     gpu = bool(current_platform.is_cuda_alike())
     where = {"gpu_memory_utilization": GPU_SHARE / options.engines} if gpu else _on_cpus()
-    with nullcontext() if gpu else _started_with(TORCH_COMPILE_DISABLE="1", OMP_NUM_THREADS=str(threads())):
+    # For the processes that start meanwhile: in this one torch has read its own.
+    with exported({} if gpu else {"TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": str(threads())}):
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(folder),
@@ -388,21 +389,6 @@ def threads() -> int:
     """As many as will compute: vLLM shares its work out beforehand, and where a thread does not come are no numbers."""
     cores = len(os.sched_getaffinity(0))
     return min(cores, int(os.environ.get("OMP_THREAD_LIMIT") or cores))
-
-
-@contextmanager
-def _started_with(**variables: str) -> Iterator[None]:
-    """These environment variables, for the processes that start meanwhile; in this one torch has read its own."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @lru_cache(64)

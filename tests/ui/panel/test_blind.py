@@ -65,7 +65,6 @@ def test_what_is_chosen_after_the_first_choice_is_not_kept(asked, service, works
     answers = asked("one", recipe_name="docstrings")
     for chosen in ("tuned", "base", "tied"):
         assert blind.judge(answers, chosen) is None
-        blind.backend.known.clear()
     with workspace.session() as session:
         assert [(row.request_id, row.kind) for row in session.query(FeedbackRow)] == [("one-tuned", "preferred")]
     assert blind.judgement(answers).value == "tuned"
